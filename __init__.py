@@ -1,0 +1,55 @@
+"""icgn: learned convex regularizers for imaging inverse problems, with a certificate for every image."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Where each public name lives. Nothing is imported before it is used (PEP 562).
+_HOMES = {
+    "ConvexRegularizer": "icgn.regularizers",
+    "FilterBank": "icgn.regularizers",
+    "ICGN": "icgn.regularizers",
+    "RidgeICGN": "icgn.regularizers",
+    "available_models": "icgn.regularizers",
+    "check_regularizer": "icgn.regularizers",
+    "denoise": "icgn.regularizers",
+    "load_pretrained": "icgn.regularizers",
+    "Certificate": "icgn.solvers",
+    "Problem": "icgn.solvers",
+    "Solution": "icgn.solvers",
+    "Status": "icgn.solvers",
+    "solve": "icgn.solvers",
+}
+_PARTS = ("datasets", "regularizers", "solvers", "training")
+
+__all__ = [*_HOMES, *_PARTS, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _PARTS:
+        return importlib.import_module(f"icgn.{name}")
+    raise AttributeError(f"module 'icgn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from icgn import datasets, regularizers, solvers, training
+    from icgn.regularizers import (
+        ICGN,
+        ConvexRegularizer,
+        FilterBank,
+        RidgeICGN,
+        available_models,
+        check_regularizer,
+        denoise,
+        load_pretrained,
+    )
+    from icgn.solvers import Certificate, Problem, Solution, Status, solve

@@ -1,0 +1,238 @@
+"""Convolutional filter banks: responses, adjoint, a rigorous norm bound, and fast exact polyphase evaluation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+Border = Literal["valid", "zero", "reflect"]
+
+
+@dataclass(frozen=True)
+class FilterOperator:
+    r"""The linear map W of a bank of filters w (K, C, d, d), ready to apply: :math:`(W x)_k = \sum_c w_{kc} \star E x_c`.
+
+    E extends the picture by (d - 1) / 2 pixels (`border`): by mirroring without repeating the edge (``reflect``), by
+    zeros (``zero``), or not at all (``valid``: only windows inside the picture count).
+
+    Responses are *planes* of shape (B, K, P): all positions of one filter in one row, in an order private to this
+    class, with zeros at positions outside the picture. With `stride` s > 1 the convolution is evaluated in its exact
+    polyphase form: the s x s interleaved subimages become input channels and the s x s shifts of a filter become
+    output channels, which turns a convolution with few channels, slow on every CPU, into one with many.
+    """
+
+    weight: Tensor
+    border: Border
+    stride: int
+    kernel: Tensor
+
+    @classmethod
+    def build(cls, weight: Tensor, border: Border, stride: int) -> FilterOperator:
+        """Expand filters (K, C, d, d) for polyphase evaluation with the given stride (1: plain convolution)."""
+        return cls(weight, border, stride, _polyphase_kernel(weight, stride))
+
+    def to(self, dtype: torch.dtype) -> FilterOperator:
+        """The same operator in another precision."""
+        return replace(self, weight=self.weight.to(dtype), kernel=self.kernel.to(dtype))
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Planes W x, shape (B, K, P), of images x (B, C, H, W)."""
+        s, taps = self.stride, self.kernel.shape[-1]
+        rows, cols = self.grid(x.shape)
+        x = _extend(x, self.margin, self.border)
+        bottom = s * (math.ceil(rows / s) + taps - 1) - x.shape[-2]
+        right = s * (math.ceil(cols / s) + taps - 1) - x.shape[-1]
+        if bottom or right:
+            x = F.pad(x, (0, right, 0, bottom))
+        r = F.conv2d(F.pixel_unshuffle(x, s), self.kernel)
+        self._clear_outside(r, rows, cols)
+        return r.flatten(2).view(r.shape[0], self.weight.shape[0], -1)
+
+    def adjoint(self, z: Tensor, shape: torch.Size) -> Tensor:
+        """Images W^T z of shape (B, C, H, W) from planes z."""
+        s = self.stride
+        rows, cols = self.grid(shape)
+        z = z.reshape(z.shape[0], -1, math.ceil(rows / s), math.ceil(cols / s))
+        x = F.pixel_shuffle(F.conv_transpose2d(z, self.kernel), s)
+        x = x[..., : shape[-2] + 2 * self.margin, : shape[-1] + 2 * self.margin]
+        return _extend_adjoint(x, self.margin, self.border)
+
+    def unfold(self, planes: Tensor, shape: torch.Size) -> Tensor:
+        """Planes as pictures (B, K, rows, cols), one per filter."""
+        s = self.stride
+        rows, cols = self.grid(shape)
+        r = planes.reshape(planes.shape[0], -1, math.ceil(rows / s), math.ceil(cols / s))
+        return F.pixel_shuffle(r, s)[..., :rows, :cols]
+
+    def fold(self, pictures: Tensor) -> Tensor:
+        """Pictures (B, K, rows, cols), one per filter, as planes: the inverse of :meth:`unfold`."""
+        s = self.stride
+        rows, cols = pictures.shape[-2:]
+        r = F.pixel_unshuffle(F.pad(pictures, (0, -cols % s, 0, -rows % s)), s)
+        return r.flatten(2).view(r.shape[0], self.weight.shape[0], -1)
+
+    @property
+    def margin(self) -> int:
+        """Pixels by which the border extension enlarges the picture on each side."""
+        return 0 if self.border == "valid" else self.weight.shape[-1] // 2
+
+    def grid(self, shape: torch.Size) -> tuple[int, int]:
+        """Rows and columns of the responses of an image of the given shape."""
+        lost = self.weight.shape[-1] - 1 - 2 * self.margin
+        return shape[-2] - lost, shape[-1] - lost
+
+    def _clear_outside(self, r: Tensor, rows: int, cols: int) -> None:
+        s = self.stride
+        phases = r.view(r.shape[0], -1, s, s, *r.shape[-2:])
+        if rows % s:
+            phases[:, :, rows % s :, :, -1, :] = 0
+        if cols % s:
+            phases[:, :, :, cols % s :, :, -1] = 0
+
+
+class FilterBank(nn.Module):
+    r"""A learnable bank of zero-mean filters of unit norm, the linear layer W of a convolutional regularizer.
+
+    A filter has zero mean in each channel, so that a constant image of any colour has no response, and unit Euclidean
+    norm; scales belong to the activation. Both are enforced by :attr:`weight`, whatever the raw parameters are.
+
+    Parameters
+    ----------
+    filters : int
+        number K of filters.
+    size : int
+        side d of a filter in pixels, odd.
+    channels : int
+        image channels C.
+    border : {"reflect", "zero", "valid"}
+        see :class:`FilterOperator`. ``reflect`` is the default by measurement: it restores the outermost pixels best.
+
+    Raises
+    ------
+    ValueError
+        if a number is out of range or the border is unknown.
+    """
+
+    def __init__(self, filters: int, size: int, channels: int = 1, border: Border = "reflect") -> None:
+        super().__init__()
+        if size < 3 or size % 2 == 0:
+            raise ValueError(f"size: got {size}, expected an odd number of at least 3")
+        if filters < 1 or channels < 1:
+            raise ValueError(f"filters, channels: got {filters}, {channels}, expected positive numbers")
+        if border not in get_args(Border):
+            raise ValueError(f"border: got {border!r}, expected one of {', '.join(get_args(Border))}")
+        self.border: Border = border
+        self.raw = nn.Parameter(_initial_filters(filters, channels, size))
+
+    @property
+    def weight(self) -> Tensor:
+        """The filters (K, C, d, d), zero-mean per channel and of unit norm."""
+        w = self.raw - self.raw.mean((2, 3), keepdim=True)
+        return w / torch.linalg.vector_norm(w, dim=(1, 2, 3), keepdim=True)
+
+    def operator(self, dtype: torch.dtype | None = None, stride: int | None = None) -> FilterOperator:
+        """The bank ready to apply, in the given precision; `stride` None picks the fastest (:func:`best_stride`)."""
+        w = self.weight if dtype is None else self.weight.to(dtype)
+        return FilterOperator.build(w, self.border, best_stride(w) if stride is None else stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Responses W x, shape (B, K, rows, cols), of images x (B, C, H, W)."""
+        op = self.operator(x.dtype)
+        return op.unfold(op.apply(x), x.shape)
+
+    def adjoint(self, z: Tensor, shape: torch.Size) -> Tensor:
+        """Images W^T z of the given shape from responses z (B, K, rows, cols)."""
+        op = self.operator(z.dtype)
+        return op.adjoint(op.fold(z), shape)
+
+    def squared_norm(self) -> Tensor:
+        """Rigorous upper bound of |W|^2 for pictures of every size, float64 scalar: see :func:`squared_norm_bound`."""
+        return squared_norm_bound(self.weight, self.border)
+
+
+@torch.no_grad()
+def squared_norm_bound(weight: Tensor, border: Border, grid: int = 128) -> Tensor:
+    r"""Rigorous upper bound of :math:`\|W\|^2` for every picture size, a float64 scalar.
+
+    On the infinite lattice :math:`\|W\|^2 = \sup_\omega \lambda_{\max}(\sum_k \hat w_k(\omega)^* \hat w_k(\omega)^T)`, a
+    C x C matrix at each frequency. The entries are trigonometric polynomials of degree d - 1 in each variable, so the
+    supremum is at most the maximum over an N x N grid divided by :math:`\cos(\pi (d - 1) / 2N)^4`. Zero and valid
+    borders are compressions of that operator; mirroring visits a pixel at most twice per axis (d <= H, W), hence the
+    factor 4.
+    """
+    w = weight.detach().double().cpu()
+    degree = w.shape[-1] - 1
+    grid = max(grid, 4 * degree)
+    spectrum = torch.fft.rfft2(w, s=(grid, grid)).permute(2, 3, 0, 1)
+    gram = spectrum.mH @ spectrum
+    top = torch.linalg.eigvalsh(gram)[..., -1].max() if w.shape[1] > 1 else gram.real.max()
+    # The last factor covers the rounding of the transform and of the eigenvalues.
+    bound = top / math.cos(math.pi * degree / (2 * grid)) ** 4 * (1 + 1e-12)
+    return 4 * bound if border == "reflect" else bound
+
+
+def best_stride(weight: Tensor) -> int:
+    """Polyphase stride for filters (K, C, d, d): 4 for one channel and 2 for more on a CPU, 1 on other devices.
+
+    Measured by ``benchmarks/gradient.py``; results do not depend on the choice beyond rounding.
+    """
+    if weight.device.type != "cpu":
+        return 1
+    return 4 if weight.shape[1] == 1 else 2
+
+
+def _polyphase_kernel(weight: Tensor, s: int) -> Tensor:
+    filters, channels, d, _ = weight.shape
+    taps = (d + 2 * s - 2) // s
+    side = taps * s
+    shifted = [
+        F.pad(weight, (q, side - d - q, p, side - d - p)) for p in range(s) for q in range(s)
+    ]
+    kernel = torch.stack(shifted, 1).view(filters * s * s, channels, taps, s, taps, s)
+    return kernel.permute(0, 1, 3, 5, 2, 4).reshape(filters * s * s, channels * s * s, taps, taps)
+
+
+def _extend(x: Tensor, m: int, border: Border) -> Tensor:
+    if border == "valid":
+        return x
+    return F.pad(x, (m, m, m, m), mode="reflect" if border == "reflect" else "constant")
+
+
+def _extend_adjoint(x: Tensor, m: int, border: Border) -> Tensor:
+    if border == "valid":
+        return x
+    if border == "zero":
+        return x[..., m:-m, m:-m]
+    return _unreflect(_unreflect(x, m).transpose(-1, -2), m).transpose(-1, -2)
+
+
+def _unreflect(x: Tensor, m: int) -> Tensor:
+    """Adjoint of mirroring m rows at the top and at the bottom."""
+    core = x[..., m:-m, :].clone()
+    core[..., 1 : m + 1, :] += x[..., :m, :].flip(-2)
+    core[..., -m - 1 : -1, :] += x[..., -m:, :].flip(-2)
+    return core
+
+
+def _initial_filters(filters: int, channels: int, size: int) -> Tensor:
+    """Cosine filters, lowest frequencies first, in orthonormal colour directions (luminance first)."""
+    n = torch.arange(size, dtype=torch.float64)
+    cosines = [torch.cos(math.pi * (2 * n + 1) * k / (2 * size)) for k in range(size)]
+    colours = torch.linalg.qr(torch.vander(torch.arange(channels, dtype=torch.float64), increasing=True))[0].T
+    atoms = sorted(
+        (i * i + j * j + 2 * c, i, j, c) for i in range(size) for j in range(size) for c in range(channels) if i + j
+    )
+    bank = torch.stack([colours[c][:, None, None] * torch.outer(cosines[i], cosines[j]) for _, i, j, c in atoms])
+    bank = bank / torch.linalg.vector_norm(bank, dim=(1, 2, 3), keepdim=True)
+    generator = torch.Generator().manual_seed(0)
+    extra = max(0, filters - len(bank))
+    noise = torch.randn(extra, channels, size, size, generator=generator, dtype=torch.float64) / size
+    bank = torch.cat([bank[:filters], noise])
+    # A little noise breaks the symmetry of the cosines, so that training can leave them.
+    bank = bank + 0.1 / size * torch.randn(bank.shape, generator=generator, dtype=torch.float64)
+    return bank.to(torch.get_default_dtype())

@@ -1,0 +1,159 @@
+"""Models as files: safetensors weights beside a JSON card. Reading one never runs code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from icgn.regularizers.base import ConvexRegularizer
+from icgn.regularizers.ridge import RidgeICGN
+
+_WEIGHTS = Path(__file__).parent / "weights"
+_REQUIRED = ("architecture", "sha256")
+
+ARCHITECTURES: dict[str, type[ConvexRegularizer]] = {"RidgeICGN": RidgeICGN}
+"""The classes that a card may name."""
+
+
+class ModelError(ValueError):
+    """A model cannot be loaded: unknown, damaged, altered, or of an architecture this version does not have."""
+
+
+def available_models() -> list[str]:
+    """Names of the shipped models."""
+    return sorted(p.stem for p in _WEIGHTS.glob("*.safetensors"))
+
+
+def load_pretrained(name: str | Path, device: str | torch.device = "cpu") -> ConvexRegularizer:
+    """A trained regularizer, in evaluation mode with its parameters frozen.
+
+    Parameters
+    ----------
+    name : str or path
+        a shipped model (:func:`available_models`), or the path of a ``.safetensors`` file with its card, a ``.json``
+        file of the same stem, beside it; or a folder that holds exactly one such pair.
+    device : str or torch.device
+        where its parameters go.
+
+    Raises
+    ------
+    ModelError
+        if there is no such model, or if its weights or card are missing, truncated, altered (sha256), or do not fit
+        each other; the message names the file.
+    """
+    weights = _locate(name)
+    card = read_card(weights)
+    content = _read(weights)
+    if hashlib.sha256(content).hexdigest() != card["sha256"]:
+        raise ModelError(f"{weights}: the sha256 differs from that in its card: the file is truncated or altered")
+    model = build_model(card["architecture"], str(weights))
+    try:
+        model.load_state_dict(load_tensors(content))
+    except (SafetensorError, RuntimeError) as error:
+        raise ModelError(f"{weights}: the weights do not fit the architecture of the card: {error}") from error
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+        raise ModelError(f"{weights}: the weights are not finite")
+    return model.to(device).eval().requires_grad_(False)
+
+
+def read_card(name: str | Path) -> dict[str, Any]:
+    """The card of a model: architecture, recipe, data and licence, seed, measured PSNR, sha256, package version.
+
+    Raises
+    ------
+    ModelError
+        if there is no such model or its card is not readable.
+    """
+    path = _locate(name).with_suffix(".json")
+    try:
+        card = json.loads(_read(path).decode())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path}: not a JSON card: {error}") from error
+    missing = [k for k in _REQUIRED if not isinstance(card, dict) or k not in card]
+    if missing:
+        raise ModelError(f"{path}: the card lacks {', '.join(missing)}")
+    return dict(card)
+
+
+def save_model(model: ConvexRegularizer, path: str | Path, card: dict[str, Any]) -> None:
+    """Write weights to `path` (``.safetensors``) and the card, completed by architecture and sha256, beside it.
+
+    Both files are written under another name first and then renamed: no half-written model is ever left.
+
+    Raises
+    ------
+    ModelError
+        if the model's class cannot be written in a card, or the suffix is not ``.safetensors``.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ModelError(f"path: got {path.name!r}, expected a name ending in .safetensors")
+    if ARCHITECTURES.get(type(model).__name__) is not type(model):
+        raise ModelError(f"model: got {type(model).__name__}, expected one of {', '.join(ARCHITECTURES)}")
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    content = save_tensors(tensors)
+    architecture = {"type": type(model).__name__, **model.architecture}
+    complete = {**card, "architecture": architecture, "sha256": hashlib.sha256(content).hexdigest()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, content)
+    _write(path.with_suffix(".json"), (json.dumps(complete, indent=2) + "\n").encode())
+
+
+def build_model(architecture: dict[str, Any], source: str = "model") -> ConvexRegularizer:
+    """An untrained regularizer from ``{"type": class name, ...constructor arguments}``.
+
+    Raises
+    ------
+    ModelError
+        if the class is unknown or does not take the arguments; `source` is named in the message.
+    """
+    arguments = dict(architecture)
+    kind = arguments.pop("type", None)
+    if kind not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise ModelError(f"{source}: unknown architecture {kind!r}, expected one of {known}; a newer icgn may have it")
+    try:
+        return ARCHITECTURES[kind](**arguments)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{source}: the arguments do not fit {kind}: {error}") from error
+
+
+def _locate(name: str | Path) -> Path:
+    shipped = _WEIGHTS / f"{name}.safetensors"
+    if isinstance(name, str) and os.sep not in name and shipped.is_file():
+        return shipped
+    path = Path(name)
+    if path.is_dir():
+        found = sorted(path.glob("*.safetensors"))
+        if len(found) != 1:
+            raise ModelError(f"{path}: has {len(found)} .safetensors files, expected exactly one")
+        return found[0]
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise ModelError(f"{path}: expected a .safetensors file; pickles are refused because reading them runs code")
+        return path
+    raise ModelError(f"model: got {str(name)!r}, expected one of {', '.join(available_models())}, or an existing path")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

@@ -1,0 +1,117 @@
+"""Proofs of how far a picture is from the global minimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from icgn.solvers.box import Box
+from icgn.solvers.functional import ConvexFunctional, dot
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    r"""What is proved of each image of a batch; every tensor is float64 of shape (B,).
+
+    For F convex and differentiable, :math:`\mu`-strongly convex, over a box, at the feasible point x with gradient g,
+
+    .. math::
+
+        G = \sum_i \max_{z_i \in [lo_i, hi_i]} g_i (x_i - z_i) - \tfrac{\mu}{2} (x_i - z_i)^2, \qquad
+        F(x) - F^* \le G, \quad |x - x^*| \le \sqrt{2 G / \mu}.
+
+    Without a box :math:`G = |g|^2 / 2\mu`. With :math:`\mu = 0` the distance bound is inf, and without a box the gap is
+    inf too: nothing is claimed that is not proved. No step size and no Lipschitz constant enters.
+
+    Attributes
+    ----------
+    rms_distance : Tensor
+        bound of :math:`|x - x^*| / \sqrt{n}`, in intensities.
+    objective_gap : Tensor
+        G, bound of F(x) - F*.
+    residual : Tensor
+        :math:`|P(x - g) - x| / \sqrt{n}`, the norm of the gradient where there is no box; 0 exactly at minimizers.
+    objective : Tensor
+        F(x).
+    strong_convexity : Tensor
+        the modulus mu that was used.
+    dtype : torch.dtype
+        the precision in which F and its gradient were evaluated.
+    """
+
+    rms_distance: Tensor
+    objective_gap: Tensor
+    residual: Tensor
+    objective: Tensor
+    strong_convexity: Tensor
+    dtype: torch.dtype
+
+    @property
+    def relative_gap(self) -> Tensor:
+        """The objective gap over |F(x)|, 0 where both vanish."""
+        return torch.where(self.objective_gap == 0, 0.0, self.objective_gap / self.objective.abs())
+
+    def split(self) -> list[Certificate]:
+        """One certificate of shape (1,) per image."""
+        return [
+            Certificate(*(getattr(self, n)[i : i + 1] for n in _NUMBERS), self.dtype)
+            for i in range(len(self.residual))
+        ]
+
+    @classmethod
+    def join(cls, parts: Sequence[Certificate]) -> Certificate:
+        """The certificates of several batches as one."""
+        return cls(*(torch.cat([getattr(p, n) for p in parts]) for n in _NUMBERS), parts[0].dtype)
+
+    @classmethod
+    def nothing(cls, device: torch.device, dtype: torch.dtype) -> Certificate:
+        """The certificate of an image of which nothing is known: every bound inf, the objective nan, mu 0."""
+        inf = torch.full((1,), torch.inf, dtype=torch.float64, device=device)
+        return cls(inf, inf, inf, inf * torch.nan, torch.zeros_like(inf), dtype)
+
+
+_NUMBERS = ("rms_distance", "objective_gap", "residual", "objective", "strong_convexity")
+
+
+@torch.no_grad()
+def certify(objective: ConvexFunctional, x: Tensor, box: Box | None = None) -> Certificate:
+    """The certificate of the images x (B, C, H, W), feasible, evaluated in the precision of x and `objective`."""
+    u = objective.linear(x)
+    grad = objective.linear_adjoint(objective.potential_grad(u), x.shape).double()
+    mu = objective.strong_convexity().to(x.device).expand(len(x)).double()
+    gap, residual = optimality(x.double(), grad, mu, box)
+    return Certificate(
+        rms_distance=distance_bound(gap, mu, x[0].numel()),
+        objective_gap=gap,
+        residual=residual,
+        objective=objective.potential(u).double(),
+        strong_convexity=mu,
+        dtype=x.dtype,
+    )
+
+
+def optimality(x: Tensor, grad: Tensor, mu: Tensor, box: Box | None) -> tuple[Tensor, Tensor]:
+    """The gap bound G and the RMS residual of each image, from the gradient of F at x."""
+    rms = math.sqrt(x[0].numel())
+    if box is None:
+        square = dot(grad, grad)
+        gap = torch.where(mu > 0, square / (2 * mu), torch.where(square > 0, torch.inf, 0.0))
+        return gap.to(square), square.sqrt() / rms
+    low, high = box.bounds(x)
+    m = mu.to(x).reshape(-1, 1, 1, 1)
+    # x - z at the maximizing z; where mu = 0 it is the far end of the box, or nothing where the gradient is 0.
+    far = torch.where(grad > 0, x - low, x - high)
+    toward = torch.where(m > 0, grad / m, torch.where(grad != 0, far, 0.0))
+    move = torch.minimum(torch.maximum(toward, x - high), x - low)
+    gap = (torch.where(move != 0, grad * move, 0.0) - m / 2 * move.square()).flatten(1).sum(1)
+    residual = box.project(x - grad) - x
+    return gap.clamp_min(0), dot(residual, residual).sqrt() / rms
+
+
+def distance_bound(gap: Tensor, mu: Tensor, pixels: int) -> Tensor:
+    """The bound sqrt(2 G / mu) of |x - x*| as an RMS over `pixels` values; inf where mu = 0."""
+    return torch.where(mu > 0, torch.sqrt(2 * gap / (mu * pixels)), torch.inf)

@@ -1,0 +1,211 @@
+"""What a solver knows of a function: the interface between regularizers, data terms and methods."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Responses: TypeAlias = "Tensor | tuple[Responses, ...]"
+"""The image of a picture under the linear part of a functional: one tensor, or one entry per term of a sum."""
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    r"""Inner product :math:`\langle a_i, b_i \rangle` of each image, shape (B,)."""
+    return torch.linalg.vecdot(a.flatten(1), b.flatten(1))
+
+
+def per_image(t: Tensor, like: Tensor) -> Tensor:
+    """View a (B,) or scalar tensor so that it broadcasts over the images of `like`, in its dtype and device."""
+    return t.to(like).reshape(-1, *([1] * (like.ndim - 1)))
+
+
+class ConvexFunctional(ABC):
+    r"""A frozen convex, differentiable function :math:`g(x) = h(U x)` with one value per image.
+
+    :math:`U` is linear and :math:`h` convex. A line :math:`x + t d` has responses :math:`U x + t\, U d`, so that a line
+    search needs :math:`U d` once and then :math:`h` alone. A function without such structure has :math:`U = I`
+    (:class:`BlackBoxFunctional`). Methods keep the responses of their current point; nothing here keeps state.
+
+    All tensors have the batch first; constants are float64 tensors of shape () or (B,).
+    """
+
+    @abstractmethod
+    def linear(self, x: Tensor) -> Responses:
+        """Responses :math:`u = U x` of images x (B, C, H, W)."""
+
+    @abstractmethod
+    def linear_adjoint(self, z: Responses, shape: torch.Size) -> Tensor:
+        """The images :math:`U^T z` of the given shape (B, C, H, W)."""
+
+    @abstractmethod
+    def potential(self, u: Responses) -> Tensor:
+        """Values h(u), shape (B,)."""
+
+    @abstractmethod
+    def potential_grad(self, u: Responses) -> Responses:
+        r"""The gradient :math:`\nabla h(u)`, shaped as u."""
+
+    @abstractmethod
+    def potential_hvp(self, u: Responses, q: Responses) -> Responses:
+        r"""The product :math:`\nabla^2 h(u) q` (an element of the generalized Hessian at kinks), shaped as u."""
+
+    @abstractmethod
+    def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
+        r"""The derivative :math:`\frac{d}{dt} h(u + t q)` for one t per image, shape (B,)."""
+
+    @abstractmethod
+    def curvature(self, u: Responses, q: Responses) -> Tensor:
+        r"""The second derivative :math:`\langle q, \nabla^2 h(u) q\rangle`, shape (B,)."""
+
+    @abstractmethod
+    def lipschitz(self) -> Tensor:
+        r"""A rigorous upper bound of the Lipschitz constant of :math:`\nabla g`, or inf."""
+
+    @abstractmethod
+    def strong_convexity(self) -> Tensor:
+        r"""A rigorous lower bound of the modulus :math:`\mu` of strong convexity, or 0."""
+
+    @abstractmethod
+    def select(self, index: Tensor) -> ConvexFunctional:
+        """The functional of the images `index` (int64, on the functional's device) of the batch."""
+
+    @abstractmethod
+    def to(self, dtype: torch.dtype) -> ConvexFunctional:
+        """The same functional computed in another floating-point precision."""
+
+    def move(self, u: Responses, q: Responses, t: Tensor) -> Responses:
+        """Responses u + t q with one t per image."""
+        if isinstance(u, tuple) and isinstance(q, tuple):
+            return tuple(self.move(a, b, t) for a, b in zip(u, q, strict=True))
+        assert isinstance(u, Tensor) and isinstance(q, Tensor)
+        return torch.addcmul(u, q, per_image(t, u))
+
+    def fn(self, x: Tensor) -> Tensor:
+        """Values g(x), shape (B,)."""
+        return self.potential(self.linear(x))
+
+    def grad(self, x: Tensor) -> Tensor:
+        r"""The gradient :math:`\nabla g(x) = U^T \nabla h(U x)`, shape of x."""
+        return self.linear_adjoint(self.potential_grad(self.linear(x)), x.shape)
+
+    def hvp(self, x: Tensor, v: Tensor) -> Tensor:
+        r"""The Hessian product :math:`\nabla^2 g(x) v = U^T \nabla^2 h(U x) U v`, shape of x."""
+        return self.linear_adjoint(self.potential_hvp(self.linear(x), self.linear(v)), x.shape)
+
+
+class BlackBoxFunctional(ConvexFunctional):
+    r"""Base of functionals known by `fn`, `grad` and `hvp` alone: the linear part is the identity.
+
+    Subclasses define ``fn``, ``grad``, ``hvp``, the constants, ``select`` and ``to``.
+    """
+
+    def linear(self, x: Tensor) -> Responses:
+        return x
+
+    def linear_adjoint(self, z: Responses, shape: torch.Size) -> Tensor:
+        return _tensor(z)
+
+    def potential(self, u: Responses) -> Tensor:
+        return self.fn(_tensor(u))
+
+    def potential_grad(self, u: Responses) -> Responses:
+        return self.grad(_tensor(u))
+
+    def potential_hvp(self, u: Responses, q: Responses) -> Responses:
+        return self.hvp(_tensor(u), _tensor(q))
+
+    def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
+        return dot(_tensor(q), self.grad(_tensor(self.move(u, q, t))))
+
+    def curvature(self, u: Responses, q: Responses) -> Tensor:
+        return dot(_tensor(q), self.hvp(_tensor(u), _tensor(q)))
+
+    @abstractmethod
+    def fn(self, x: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def grad(self, x: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def hvp(self, x: Tensor, v: Tensor) -> Tensor: ...
+
+
+class SumFunctional(ConvexFunctional):
+    r"""The conic combination :math:`g(x) = \sum_j w_j g_j(x)`, weights :math:`w_j \ge 0` of shape () or (B,).
+
+    Lipschitz constants and moduli add up with the weights. A weight of 0 removes its term, whatever its constants.
+    """
+
+    def __init__(self, terms: Sequence[ConvexFunctional], weights: Sequence[Tensor]) -> None:
+        self.terms = tuple(terms)
+        self.weights = tuple(weights)
+
+    def linear(self, x: Tensor) -> Responses:
+        return tuple(g.linear(x) for g in self.terms)
+
+    def linear_adjoint(self, z: Responses, shape: torch.Size) -> Tensor:
+        parts = [g.linear_adjoint(zj, shape) for g, zj in zip(self.terms, z, strict=True)]
+        return torch.stack(parts).sum(0) if len(parts) > 2 else sum(parts[1:], parts[0])
+
+    def potential(self, u: Responses) -> Tensor:
+        values = [g.potential(uj) for g, uj in zip(self.terms, u, strict=True)]
+        return self._combine(values)
+
+    def potential_grad(self, u: Responses) -> Responses:
+        return tuple(
+            _scale(g.potential_grad(uj), w) for g, uj, w in zip(self.terms, u, self.weights, strict=True)
+        )
+
+    def potential_hvp(self, u: Responses, q: Responses) -> Responses:
+        return tuple(
+            _scale(g.potential_hvp(uj, qj), w)
+            for g, uj, qj, w in zip(self.terms, u, q, self.weights, strict=True)
+        )
+
+    def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
+        return self._combine([g.slope(uj, qj, t) for g, uj, qj in zip(self.terms, u, q, strict=True)])
+
+    def curvature(self, u: Responses, q: Responses) -> Tensor:
+        return self._combine([g.curvature(uj, qj) for g, uj, qj in zip(self.terms, u, q, strict=True)])
+
+    def lipschitz(self) -> Tensor:
+        return self._constant([g.lipschitz() for g in self.terms])
+
+    def strong_convexity(self) -> Tensor:
+        return self._constant([g.strong_convexity() for g in self.terms])
+
+    def select(self, index: Tensor) -> SumFunctional:
+        return SumFunctional(
+            [g.select(index) for g in self.terms], [w[index] if w.ndim else w for w in self.weights]
+        )
+
+    def to(self, dtype: torch.dtype) -> SumFunctional:
+        return SumFunctional([g.to(dtype) for g in self.terms], self.weights)
+
+    def _combine(self, values: Sequence[Tensor]) -> Tensor:
+        parts = [w.to(v) * v for w, v in zip(self.weights, values, strict=True)]
+        return sum(parts[1:], parts[0])
+
+    def _constant(self, values: Sequence[Tensor]) -> Tensor:
+        # 0 * inf is nan: a term of weight 0 must not spoil the constants of the others.
+        zero = torch.zeros((), dtype=torch.float64)
+        parts = [
+            torch.where(w.double() > 0, w.double() * v.to(w.device), zero.to(w.device))
+            for w, v in zip(self.weights, values, strict=True)
+        ]
+        return sum(parts[1:], parts[0])
+
+
+def _tensor(u: Responses) -> Tensor:
+    assert isinstance(u, Tensor)
+    return u
+
+
+def _scale(z: Responses, w: Tensor) -> Responses:
+    if isinstance(z, tuple):
+        return tuple(_scale(part, w) for part in z)
+    return z * per_image(w, z)

@@ -1,0 +1,78 @@
+r"""Derivatives of a minimizer with respect to what defines it.
+
+At :math:`\nabla F(x^*; \theta) = 0` the implicit function theorem gives
+:math:`\frac{d\ell}{d\theta} = -\frac{\partial}{\partial\theta} \langle v, \nabla F(x^*; \theta)\rangle` with
+:math:`v = (\nabla^2 F(x^*))^{-1} \nabla_x \ell`, found by conjugate gradients on Hessian products.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from icgn.solvers.box import Box
+from icgn.solvers.functional import ConvexFunctional, dot, per_image
+from icgn.solvers.problem import Problem
+
+
+def attach_gradient(problem: Problem, x: Tensor, tol: float = 1e-6, max_iter: int = 200) -> Tensor:
+    r"""The minimizer x of `problem` as a differentiable function of the regularizer's parameters and y.
+
+    Parameters
+    ----------
+    problem : Problem
+        whose objective was built from parameters or a y that require gradients.
+    x : Tensor
+        its minimizer, to good accuracy.
+    tol : float
+        relative residual of the linear system of the backward pass.
+    max_iter : int
+        conjugate-gradient steps allowed there.
+
+    Notes
+    -----
+    With a box, pixels at a bound do not move: the system is restricted to the others.
+    """
+    x = x.detach()
+    with torch.enable_grad():
+        grad = problem.build_objective().grad(x)
+    if not grad.requires_grad:
+        return x
+    objective = problem.objective
+    free = problem.box.free(x) if isinstance(problem.box, Box) else None
+    grad.register_hook(lambda g: solve_hessian(objective, x, g, free, tol, max_iter))
+    # In value x; the derivative of the second part, mapped by the hook, is the implicit one.
+    return x - (grad - grad.detach())
+
+
+@torch.no_grad()
+def solve_hessian(
+    objective: ConvexFunctional, x: Tensor, rhs: Tensor, free: Tensor | None, tol: float, max_iter: int
+) -> Tensor:
+    r"""Conjugate gradients for :math:`\nabla^2 F(x) v = r`, all images at once, each with its own coefficients.
+
+    Parameters
+    ----------
+    free : Tensor, optional
+        the pixels of the system; v vanishes elsewhere.
+    tol : float
+        stop when every relative residual is below.
+    """
+    u = objective.linear(x)
+    mask = torch.ones_like(x) if free is None else free.to(x)
+    r = rhs * mask
+    v, p = torch.zeros_like(r), r
+    rr = dot(r, r)
+    stop = tol**2 * rr
+    for _ in range(max_iter):
+        hp = mask * objective.linear_adjoint(objective.potential_hvp(u, objective.linear(p)), x.shape)
+        php = dot(p, hp)
+        alpha = torch.where(php > 0, rr / php, 0.0)
+        v = torch.addcmul(v, p, per_image(alpha, v))
+        r = torch.addcmul(r, hp, per_image(-alpha, r))
+        following = dot(r, r)
+        if bool((following <= stop).all()):
+            break
+        p = torch.addcmul(r, p, per_image((following / rr).nan_to_num(0.0), p))
+        rr = following
+    return v

@@ -1,0 +1,158 @@
+"""The convex problem that a restored image solves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import deepinv
+import torch
+from torch import Tensor
+
+from icgn.solvers.box import Box
+from icgn.solvers.data import DataFunctional, FidelityData, GaussianData, gram_bounds, is_identity
+from icgn.solvers.functional import ConvexFunctional, SumFunctional
+
+_NOT_DIFFERENTIABLE = (deepinv.optim.L1, deepinv.optim.IndicatorL2)
+
+
+class Regularizer(Protocol):
+    """What a problem asks of a regularizer: see :class:`icgn.regularizers.ConvexRegularizer`."""
+
+    def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> ConvexFunctional:
+        """The frozen functional at sigma."""
+
+    def check_image(self, x: Tensor) -> None:
+        """Raise unless x is an image batch that the regularizer takes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    r"""Minimize :math:`F(x) = \sigma^2 D(A x; y) + \text{weight} \cdot R(x; \sigma)` over a box, image by image.
+
+    Without `data_fidelity`, :math:`D = |A x - y|^2 / (2\,\text{noise}^2)`: denoising is
+    :math:`\tfrac12 |x - y|^2 + R(x; \sigma)`, and rescaling A, y and noise together changes nothing.
+
+    Parameters
+    ----------
+    y : Tensor
+        measurements, batch first, floating point.
+    physics : deepinv.physics.LinearPhysics
+        the operator A.
+    regularizer : icgn.regularizers.ConvexRegularizer
+        R.
+    sigma : float or Tensor
+        noise level that the regularizer is asked to remove, in intensities, one or one per image.
+    noise : float or Tensor, optional
+        standard deviation of the noise in the units of y, one or one per image; default sigma.
+    data_fidelity : deepinv.optim.DataFidelity, optional
+        convex and differentiable; its own scale replaces `noise`.
+    weight : float or Tensor
+        nonnegative factor of R, one or one per image.
+    box : (float, float) or Box, optional
+        bounds of the intensities.
+    condition : Tensor, optional
+        condition of a conditional regularizer.
+
+    Raises
+    ------
+    TypeError
+        for a measurement that is not a floating-point tensor, or a physics that is not a linear deepinv physics.
+    ValueError
+        for a wrong shape, a negative or non-finite sigma, noise or weight, an empty box, a data fidelity that is not
+        differentiable, or a measurement without any image of finite values. If some images of a batch are finite, the
+        others are reported as invalid input in the solution and do not disturb them.
+    """
+
+    y: Tensor
+    physics: Any
+    regularizer: Regularizer
+    sigma: float | Tensor
+    noise: float | Tensor | None = None
+    data_fidelity: Any = None
+    weight: float | Tensor = 1.0
+    box: Box | tuple[float, float] | None = None
+    condition: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.y, Tensor):
+            raise TypeError(f"y: got {type(self.y).__name__}, expected a torch.Tensor, batch first")
+        if not self.y.is_floating_point():
+            raise TypeError(f"y: got {self.y.dtype}, expected a floating-point tensor; divide 8-bit images by 255")
+        if not isinstance(self.physics, deepinv.physics.LinearPhysics):
+            raise TypeError(f"physics: got {type(self.physics).__name__}, expected a deepinv.physics.LinearPhysics")
+        if self.y.ndim < 2 or self.y.numel() == 0:
+            raise ValueError(f"y: got shape {tuple(self.y.shape)}, expected a nonempty batch, e.g. (B, C, H, W)")
+        if isinstance(self.data_fidelity, _NOT_DIFFERENTIABLE):
+            raise ValueError(
+                f"data_fidelity: got {type(self.data_fidelity).__name__}, expected a differentiable one (L2, Poisson)"
+            )
+        object.__setattr__(self, "box", Box.of(self.box))
+        for name in ("sigma", "noise", "weight"):
+            self._check_number(name)
+        if not bool(self.valid.any()):
+            bad = int((~torch.isfinite(self.y)).sum())
+            raise ValueError(f"y: got {bad} NaN or infinite values, expected finite measurements")
+        self.regularizer.check_image(self.start())
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """Which measurements of the batch are finite, bool (B,)."""
+        return torch.isfinite(self.y).flatten(1).all(1)
+
+    @cached_property
+    def objective(self) -> SumFunctional:
+        """F as a frozen functional in the precision of y; constants are computed once."""
+        with torch.no_grad():
+            return self.build_objective()
+
+    def build_objective(self) -> SumFunctional:
+        """F built anew, attached to the automatic differentiation graph of the regularizer's parameters and of y."""
+        regularizer = self.regularizer.at(self.sigma, self.condition).to(self.y.dtype)
+        return SumFunctional([self._data, regularizer], [self._data_weight, self._per_image(self.weight)])
+
+    def start(self) -> Tensor:
+        """The default starting images: y for denoising, the adjoint of the measurements otherwise, in the box."""
+        x = self.y if is_identity(self.physics) else self.physics.A_adjoint(self.y)
+        return x if self.box is None else self.feasible(x)
+
+    def feasible(self, x: Tensor) -> Tensor:
+        """The nearest images in the box."""
+        return self.box.project(x) if isinstance(self.box, Box) else x
+
+    @property
+    def _data(self) -> DataFunctional:
+        gram = gram_bounds(self.physics)
+        if self.data_fidelity is None or isinstance(self.data_fidelity, deepinv.optim.L2):
+            return GaussianData(self.y, self.physics, gram)
+        return FidelityData(self.y, self.physics, gram, self.data_fidelity)
+
+    @property
+    def _data_weight(self) -> Tensor:
+        sigma = self._per_image(self.sigma)
+        if isinstance(self.data_fidelity, deepinv.optim.L2):
+            return sigma.square() * float(self.data_fidelity.norm)
+        if self.data_fidelity is not None:
+            return sigma.square()
+        # noise = sigma stays 1 at sigma = 0, where the regularizer vanishes and y is the solution.
+        return torch.ones_like(sigma) if self.noise is None else (sigma / self._per_image(self.noise)).square()
+
+    def _per_image(self, value: float | Tensor) -> Tensor:
+        return torch.as_tensor(value, dtype=torch.float64, device=self.y.device).reshape(-1).expand(len(self.y))
+
+    def _check_number(self, name: str) -> None:
+        value = getattr(self, name)
+        if value is None:
+            if name == "sigma":
+                raise ValueError("sigma: got None, expected the noise level in intensities")
+            return
+        v = torch.as_tensor(value, dtype=torch.float64).reshape(-1)
+        if len(v) not in (1, len(self.y)):
+            raise ValueError(f"{name}: got {len(v)} values for {len(self.y)} images, expected one or one per image")
+        smallest = float(v.min()) if not bool(torch.isnan(v).any()) else math.nan
+        positive = name == "noise"
+        if not (smallest > 0 if positive else smallest >= 0) or not bool(torch.isfinite(v).all()):
+            bound = "> 0" if positive else ">= 0"
+            raise ValueError(f"{name}: got {v.tolist()}, expected finite numbers {bound}")

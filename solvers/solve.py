@@ -1,0 +1,241 @@
+"""The one loop behind every method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from icgn.solvers.box import Box
+from icgn.solvers.certificate import Certificate, certify, distance_bound, optimality
+from icgn.solvers.functional import ConvexFunctional
+from icgn.solvers.implicit import attach_gradient
+from icgn.solvers.method import Method, State
+from icgn.solvers.methods import choose
+from icgn.solvers.problem import Problem
+from icgn.solvers.solution import Solution, Stats, Status
+
+Callback = Callable[[int, Tensor, Tensor], "bool | None"]
+
+# Iterations between two convergence tests: each reads a few numbers back from the device.
+_TEST_EVERY = 4
+# Without a tenth less gradient in so many iterations, rounding is suspected and tested for.
+_STALL = 60
+
+
+def solve(
+    problem: Problem,
+    method: str | Method[State] = "auto",
+    tol: float = 1e-4,
+    gap_tol: float = 1e-3,
+    max_iter: int = 1000,
+    callback: Callback | None = None,
+    x0: Tensor | None = None,
+    differentiable: bool = False,
+) -> Solution:
+    r"""Minimize the objective of `problem` and certify every image.
+
+    Where the objective is strongly convex, an image has converged when its certificate proves
+    :math:`|x - x^*| / \sqrt n \le` `tol`; with a box and no strong convexity, when the gap is at most `gap_tol` times
+    the objective; with neither, when the RMS gradient is at most `tol`, and then it is reported as stationary, not as
+    converged. Images stop one by one and do not influence each other.
+
+    Parameters
+    ----------
+    problem : Problem
+        what to minimize.
+    method : str or Method
+        ``"auto"``, the name of a method, or a configured one.
+    tol : float
+        RMS distance to the minimizer, in intensities.
+    gap_tol : float
+        relative objective gap.
+    max_iter : int
+        iterations allowed per image.
+    callback : callable, optional
+        ``callback(iteration, x, index)`` before each iteration with the images still running and their places in the
+        batch; returning True stops the run.
+    x0 : Tensor, optional
+        starting images; default :meth:`Problem.start`.
+    differentiable : bool
+        attach x to the automatic differentiation graph of the regularizer's parameters and y, by the implicit
+        function theorem (:mod:`icgn.solvers.implicit`); memory does not grow with the iterations.
+
+    Returns
+    -------
+    Solution
+        Certificates are evaluated in float64 at the returned images where the physics allows.
+
+    Raises
+    ------
+    ValueError
+        for a nonpositive tolerance, an unknown method, or one whose assumptions the problem breaks.
+    """
+    _check_arguments(problem, tol, gap_tol, max_iter, x0)
+    chosen = choose(method, problem)
+    begin = time.perf_counter()
+    start = problem.start() if x0 is None else problem.feasible(x0.to(problem.y))
+    with torch.no_grad():
+        run = _Run(problem, chosen, tol, gap_tol, max_iter, callback)
+        run.go(start.detach())
+    certificate = run.certificate()
+    x = run.x
+    if differentiable:
+        x = attach_gradient(problem, x)
+    stats = Stats(run.iterations, run.work, time.perf_counter() - begin, chosen.name)
+    status = tuple(Status.INVALID_INPUT if s is None else s for s in run.status)
+    return Solution(x, status, certificate, stats, problem.condition)
+
+
+@dataclass
+class _Run:
+    """One call of :func:`solve`: the images still running, and the results of those that have stopped."""
+
+    problem: Problem
+    method: Method[State]
+    tol: float
+    gap_tol: float
+    max_iter: int
+    callback: Callback | None
+    x: Tensor = field(init=False)
+    status: list[Status | None] = field(init=False)
+    iterations: Tensor = field(init=False)
+    work: Tensor = field(init=False)
+
+    def go(self, start: Tensor) -> None:
+        y, device = self.problem.y, self.problem.y.device
+        batch = len(y)
+        self.box = self.problem.box if isinstance(self.problem.box, Box) else None
+        self.x = torch.full_like(start, torch.nan)
+        self.status = [None] * batch
+        self.iterations = torch.zeros(batch, dtype=torch.int64, device=device)
+        self.work = torch.zeros(batch, dtype=torch.float64, device=device)
+        self.objective = self.problem.objective
+        self.exact = self.objective.to(torch.float64)
+        self.proofs: list[Certificate | None] = [None] * batch
+        self.index = torch.nonzero(self.problem.valid).flatten()
+        active = self.objective.select(self.index)
+        state = self.method.init(active, start[self.index], self.box)
+        # The loop's own tolerance per image, tightened where the exact certificate does not confirm an estimate.
+        target = torch.full((len(self.index),), 0.98, dtype=torch.float64, device=device)
+        best, since = torch.full_like(target, torch.inf), torch.zeros_like(self.index)
+        for k in range(self.max_iter + 1):
+            if k % _TEST_EVERY == 0 or k == self.max_iter:
+                measure = self._measure(active, state)
+                improved = measure < 0.9 * best
+                best, since = torch.where(improved, measure, best), torch.where(improved, k, since)
+                ended, target, restart = self._test(k, active, state, measure, target, since)
+                keep = torch.nonzero(~ended).flatten()
+                if len(keep) == 0:
+                    return
+                if len(keep) < len(ended):
+                    active, state = active.select(keep), state.select(keep)
+                    self.index, target, best, since = self.index[keep], target[keep], best[keep], since[keep]
+                if restart:
+                    work = state.work
+                    state = self.method.init(active, state.x, self.box)
+                    state.work.add_(work)
+            if self.callback is not None and self.callback(k, state.x, self.index) is True:
+                for i, proof in self._certify(list(range(len(self.index))), state).items():
+                    self._finish(i, k, state, Status.STOPPED, proof)
+                return
+            state = self.method.step(active, state, self.box)
+
+    def certificate(self) -> Certificate:
+        """The certificates of all images in the order of the batch; inf for invalid ones."""
+        dtype = next(p.dtype for p in self.proofs if p is not None)
+        return Certificate.join([p or Certificate.nothing(self.x.device, dtype) for p in self.proofs])
+
+    def _measure(self, active: ConvexFunctional, state: State) -> Tensor:
+        """How far each image is from its tolerance, as a multiple of it, in working precision; nan if diverged."""
+        mu = active.strong_convexity().to(state.x.device).expand(len(state.x))
+        gap, residual = optimality(state.x, state.grad, mu, self.box)
+        distance = distance_bound(gap.double(), mu, state.x[0].numel()) / self.tol
+        if self.box is None:
+            return torch.where(mu > 0, distance, residual.double() / self.tol)
+        if bool((mu > 0).all()):
+            return distance
+        relative = gap.double() / (self.gap_tol * active.potential(state.u).double().abs())
+        return torch.where(mu > 0, distance, torch.where(gap == 0, 0.0, relative))
+
+    def _test(
+        self, k: int, active: ConvexFunctional, state: State, measure: Tensor, target: Tensor, since: Tensor
+    ) -> tuple[Tensor, Tensor, bool]:
+        """Finish the images that have ended; returns which, the new targets, and whether to restart the method."""
+        verdict: list[Status | None] = [None] * len(measure)
+        finite, reached = torch.isfinite(measure).tolist(), (measure <= target).tolist()
+        stalled = (k - since >= _STALL).tolist()
+        restart = False
+        candidates = [i for i, r in enumerate(reached) if r]
+        proofs = self._certify(candidates, state)
+        for i, proof in proofs.items():
+            verdict[i], excess = self._verdict(proof)
+            if verdict[i] is None and target[i] < 1e-2:
+                verdict[i] = Status.PRECISION_LIMIT
+            elif verdict[i] is None:
+                target[i] *= min(0.5, 0.9 / excess)
+                restart = True
+        for i in range(len(verdict)):
+            if verdict[i] is None and not finite[i] and not bool(torch.isfinite(state.x[i]).all()):
+                verdict[i] = Status.DIVERGED
+            elif verdict[i] is None and stalled[i] and self._rounding_dominates(i, active, state):
+                verdict[i] = Status.PRECISION_LIMIT
+            elif verdict[i] is None and k >= self.max_iter:
+                verdict[i] = Status.ITERATION_LIMIT
+        ended = [i for i, v in enumerate(verdict) if v is not None]
+        proofs |= self._certify([i for i in ended if i not in proofs], state)
+        for i in ended:
+            self._finish(i, k, state, verdict[i], proofs[i])
+        mask = torch.tensor([v is not None for v in verdict], device=state.x.device)
+        return mask, target, restart
+
+    def _verdict(self, proof: Certificate) -> tuple[Status | None, float]:
+        """What the exact certificate of one image says, and its excess over the tolerance."""
+        if bool(torch.isinf(proof.rms_distance) & torch.isinf(proof.objective_gap)):
+            status, excess = Status.STATIONARY, float(proof.residual) / self.tol
+        else:
+            distance = float(proof.strong_convexity) > 0
+            status = Status.CONVERGED
+            excess = float(proof.rms_distance) / self.tol if distance else float(proof.relative_gap) / self.gap_tol
+        return (status if excess <= 1 else None), excess
+
+    def _rounding_dominates(self, i: int, active: ConvexFunctional, state: State) -> bool:
+        """Whether the gradient in working precision differs from the exact one by a good part of its size."""
+        at = torch.tensor([i], device=state.x.device)
+        exact = self.exact.select(self.index[at]).grad(state.x[at].double())
+        error = torch.linalg.vector_norm(exact - state.grad[at])
+        if state.x.dtype is torch.float64:
+            return bool(torch.linalg.vector_norm(exact) <= 1e-12 * max(1.0, state.x[at].numel() ** 0.5))
+        return bool(error >= 0.3 * torch.linalg.vector_norm(exact))
+
+    def _certify(self, local: list[int], state: State) -> dict[int, Certificate]:
+        """Exact certificates of running images, by their place in the state."""
+        if not local:
+            return {}
+        at = torch.tensor(local, device=state.x.device)
+        proof = certify(self.exact.select(self.index[at]), state.x[at].double(), self.box)
+        return dict(zip(local, proof.split(), strict=True))
+
+    def _finish(self, i: int, k: int, state: State, verdict: Status | None, proof: Certificate) -> None:
+        at = self.index[i]
+        self.x[at] = state.x[i]
+        self.iterations[at] = k
+        self.work[at] = state.work[i] + 1
+        self.status[int(at)], self.proofs[int(at)] = verdict, proof
+
+
+def _check_arguments(problem: Problem, tol: float, gap_tol: float, max_iter: int, x0: Tensor | None) -> None:
+    for name, value in (("tol", tol), ("gap_tol", gap_tol)):
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name}: got {value}, expected a positive number")
+    if max_iter < 0:
+        raise ValueError(f"max_iter: got {max_iter}, expected at least 0")
+    if x0 is not None:
+        expected = problem.start().shape
+        if x0.shape != expected:
+            raise ValueError(f"x0: got shape {tuple(x0.shape)}, expected {tuple(expected)}")
+        if not bool(torch.isfinite(x0).all()):
+            raise ValueError("x0: got NaN or infinite values, expected finite starting images")
