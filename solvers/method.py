@@ -40,6 +40,10 @@ class State:
         """The state of the images `index`."""
         return replace(self, **{f.name: _take(getattr(self, f.name), index) for f in fields(self)})
 
+    def put(self: StateT, index: Tensor, other: StateT) -> StateT:
+        """The state with the images `index` replaced by those of another."""
+        return replace(self, **{f.name: _put(getattr(self, f.name), index, getattr(other, f.name)) for f in fields(self)})
+
 
 StateT = TypeVar("StateT", bound=State)
 
@@ -99,20 +103,25 @@ def exact_step(
     low, high = torch.zeros_like(t), torch.full_like(t, float("inf"))
     slope_low, slope_high = slope, torch.full_like(t, float("inf"))
     found = torch.zeros_like(t, dtype=torch.bool)
-    for _ in range(passes):
+    was_short = found
+    for i in range(passes):
         s = objective.slope(u, q, t)
         found = found | (s.abs() <= accuracy * slope.abs())
         # Reading the flags stalls a GPU; there the remaining passes are cheaper.
         if t.device.type == "cpu" and bool(found.all()):
             break
         short = s < 0
-        stuck_high, stuck_low = short & (slope_low < 0) & (low > 0), ~short & torch.isfinite(high)
+        # Illinois: an end that stays twice in a row counts half, so that the other end cannot creep.
+        stays = (short == was_short) & (i > 0)
         low, high = torch.where(short, t, low), torch.where(short, high, t)
-        slope_low = torch.where(short, s, torch.where(stuck_low, slope_low / 2, slope_low))
-        slope_high = torch.where(short, torch.where(stuck_high, slope_high / 2, slope_high), s)
+        slope_low, slope_high = (
+            torch.where(short, s, torch.where(stays, slope_low / 2, slope_low)),
+            torch.where(short, torch.where(stays, slope_high / 2, slope_high), s),
+        )
+        was_short = short
         inside = low - slope_low * (high - low) / (slope_high - slope_low)
         # Without an upper end, follow the secant from 0, at most to four times the step.
-        beyond = t * (slope / (slope - s).clamp(max=0)).clamp(1.1, 4.0).nan_to_num(nan=4.0)
+        beyond = t * torch.where(s > slope, slope / (slope - s), torch.inf).clamp(1.1, 4.0)
         t = torch.where(found, t, torch.where(torch.isfinite(high), inside, beyond))
     return torch.where(found, t, low)
 
@@ -140,3 +149,9 @@ def step_along(x: Tensor, d: Tensor, t: Tensor) -> Tensor:
 
 def _take(value: Any, index: Tensor) -> Any:
     return tuple(_take(v, index) for v in value) if isinstance(value, tuple) else value[index]
+
+
+def _put(value: Any, index: Tensor, other: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_put(v, index, o) for v, o in zip(value, other, strict=True))
+    return value.index_copy(0, index, other)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -127,17 +127,17 @@ class _Run:
                 measure = self._measure(active, state)
                 improved = measure < 0.9 * best
                 best, since = torch.where(improved, measure, best), torch.where(improved, k, since)
-                ended, target, restart = self._test(k, active, state, measure, target, since)
+                stalled = k - since >= _STALL
+                since = torch.where(stalled, k, since)
+                ended, missed = self._test(k, active, state, measure <= target, stalled, target)
+                if missed:
+                    state = self._restart(active, state, missed)
                 keep = torch.nonzero(~ended).flatten()
                 if len(keep) == 0:
                     return
                 if len(keep) < len(ended):
                     active, state = active.select(keep), state.select(keep)
                     self.index, target, best, since = self.index[keep], target[keep], best[keep], since[keep]
-                if restart:
-                    work = state.work
-                    state = self.method.init(active, state.x, self.box)
-                    state.work.add_(work)
             if self.callback is not None and self.callback(k, state.x, self.index) is True:
                 for i, proof in self._certify(list(range(len(self.index))), state).items():
                     self._finish(i, k, state, Status.STOPPED, proof)
@@ -162,14 +162,15 @@ class _Run:
         return torch.where(mu > 0, distance, torch.where(gap == 0, 0.0, relative))
 
     def _test(
-        self, k: int, active: ConvexFunctional, state: State, measure: Tensor, target: Tensor, since: Tensor
-    ) -> tuple[Tensor, Tensor, bool]:
-        """Finish the images that have ended; returns which, the new targets, and whether to restart the method."""
-        verdict: list[Status | None] = [None] * len(measure)
-        finite, reached = torch.isfinite(measure).tolist(), (measure <= target).tolist()
-        stalled = (k - since >= _STALL).tolist()
-        restart = False
-        candidates = [i for i, r in enumerate(reached) if r]
+        self, k: int, active: ConvexFunctional, state: State, reached: Tensor, stalled: Tensor, target: Tensor
+    ) -> tuple[Tensor, list[int]]:
+        """Finish the images that have ended; returns which, and the places of those that only seemed to.
+
+        The targets of the latter are tightened.
+        """
+        verdict: list[Status | None] = [None] * len(reached)
+        missed: list[int] = []
+        candidates = torch.nonzero(reached).flatten().tolist()
         proofs = self._certify(candidates, state)
         for i, proof in proofs.items():
             verdict[i], excess = self._verdict(proof)
@@ -177,9 +178,10 @@ class _Run:
                 verdict[i] = Status.PRECISION_LIMIT
             elif verdict[i] is None:
                 target[i] *= min(0.5, 0.9 / excess)
-                restart = True
+                missed.append(i)
+        finite = torch.isfinite(state.x).flatten(1).all(1).tolist()
         for i in range(len(verdict)):
-            if verdict[i] is None and not finite[i] and not bool(torch.isfinite(state.x[i]).all()):
+            if not finite[i]:
                 verdict[i] = Status.DIVERGED
             elif verdict[i] is None and stalled[i] and self._rounding_dominates(i, active, state):
                 verdict[i] = Status.PRECISION_LIMIT
@@ -190,7 +192,13 @@ class _Run:
         for i in ended:
             self._finish(i, k, state, verdict[i], proofs[i])
         mask = torch.tensor([v is not None for v in verdict], device=state.x.device)
-        return mask, target, restart
+        return mask, missed
+
+    def _restart(self, active: ConvexFunctional, state: State, places: list[int]) -> State:
+        """The state with the method started anew on some images, whose responses have drifted."""
+        at = torch.tensor(places, device=state.x.device)
+        fresh = self.method.init(active.select(at), state.x[at], self.box)
+        return state.put(at, replace(fresh, work=fresh.work + state.work[at]))
 
     def _verdict(self, proof: Certificate) -> tuple[Status | None, float]:
         """What the exact certificate of one image says, and its excess over the tolerance."""

@@ -1,0 +1,408 @@
+"""The command line: ``icgn denoise``, ``icgn demo``, ``icgn info``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+# torch, deepinv and scikit-image are imported where they are used: `icgn --help` answers at once.
+if TYPE_CHECKING:
+    import torch
+
+    from icgn.datasets import Job, Picture, Sample
+    from icgn.regularizers import ConvexRegularizer
+
+app = typer.Typer(
+    name="icgn",
+    help="Restore pictures with learned convex regularizers, and prove how far each is from the global minimizer.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_DEFAULT_MODELS = {1: "ridge-gray", 3: "ridge-color"}
+_DEMO_PICTURES = {"camera": True, "coffee": False}
+_DEMO_SIGMA = 25.0
+
+ModelFor = Callable[[int], "ConvexRegularizer"]
+
+
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """One restored picture and what its row of the table says; RMS distance in intensities."""
+
+    picture: Picture
+    sigma: float
+    iterations: int
+    seconds: float
+    rms_distance: float
+    status: str
+    converged: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A row of the table: the restored picture with the noisy one and the clean one, if known."""
+
+    name: str
+    noisy: Picture
+    restored: Restored
+    clean: Picture | None = None
+
+
+@app.command()
+def denoise(
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Pictures (PNG, JPEG, TIFF), or folders.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="File, or folder for several.")],
+    sigma: Annotated[
+        float | None,
+        typer.Option(help="Standard deviation of the noise in 8-bit gray levels, 0 to 255 (also for 16-bit files)."),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="CLEAN", help="Clean picture, or folder: adds PSNR and SSIM, and gives sigma."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Shipped model or path; default ridge-gray or ridge-color. Gray ones take each channel."),
+    ] = None,
+    tol: Annotated[
+        float, typer.Option(help="Certified RMS distance to the minimizer, in intensities (0 to 1).")
+    ] = 1e-4,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default cuda where there is one.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(metavar="FIG", help="Picture of noisy, restored and difference side by side.")
+    ] = None,
+) -> None:
+    """Remove white noise from pictures.
+
+    Without --sigma the noise level is measured against --reference, or else estimated from the picture and clamped to
+    the range of the model. Depth, transparency and colour profile are kept. The exit code is 0 only if every picture
+    was written; 2 if the command cannot be carried out as given.
+    """
+    from icgn.datasets import plan, prepare_folders
+
+    _check_numbers(sigma, tol)
+    try:
+        jobs = plan(inputs, output, reference, compare)
+        prepare_folders([job.target for job in jobs] + ([compare] if compare else []))
+        models = _models(model, _device(device))
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
+    outcomes = []
+    for job in _progress(jobs):
+        try:
+            outcomes.append(_denoise_file(job, sigma, models, tol, compare))
+        # A torch device out of memory is a RuntimeError; the other pictures may be smaller.
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            _say("error", _naming(job.source, str(error) or type(error).__name__))
+    if outcomes:
+        _print_table(outcomes)
+    if len(outcomes) < len(jobs):
+        _say("error", f"{len(jobs) - len(outcomes)} of {len(jobs)} pictures failed")
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the pictures.")] = Path(
+        "icgn-demo"
+    ),
+) -> None:
+    """Denoise two bundled photographs, one gray and one colour, with the shipped models."""
+    from icgn import datasets
+
+    try:
+        datasets.prepare_folders([output / "any.png"])
+        models = _models(None, _device(None))
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
+    outcomes = []
+    for name, gray in _DEMO_PICTURES.items():
+        try:
+            outcomes.append(_demonstrate(datasets.bundled(gray).find(name), models, output))
+        except (ValueError, OSError, RuntimeError) as error:
+            _say("error", _naming(Path(name), str(error)))
+    if outcomes:
+        _print_table(outcomes)
+        worst = 255 * max(o.restored.rms_distance for o in outcomes)
+        _console().print(
+            f"Each restored picture is proved to lie within {worst:.3g} gray levels (RMS, before rounding to 8 bits) of"
+            " the one minimizer of its convex objective.",
+            soft_wrap=True,
+        )
+        _console().print(f"Pictures are in {output}", soft_wrap=True, markup=False)
+    if len(outcomes) < len(_DEMO_PICTURES):
+        raise typer.Exit(1)
+
+
+@app.command()
+def info() -> None:
+    """Print versions, devices and shipped models."""
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    import icgn
+    from icgn.regularizers import available_models
+
+    table = Table.grid(padding=(0, 2))
+    table.add_row("icgn", icgn.__version__)
+    table.add_row("python", platform.python_version())
+    for package in ("torch", "deepinv", "numpy", "scikit-image", "pillow", "tifffile", "imagecodecs"):
+        table.add_row(package, version(package))
+    table.add_row("cpu", f"{torch.get_num_threads()} threads")
+    for i in range(torch.cuda.device_count()):
+        table.add_row(f"cuda:{i}", torch.cuda.get_device_name(i))
+    table.add_row("models", ", ".join(available_models()) or "none")
+    _console().print(table)
+
+
+def restore(noisy: Picture, sigma: float, models: ModelFor, tol: float) -> Restored:
+    """Denoise the pixels of a picture; alpha, profile, Exif and depth stay as they are.
+
+    A gray model takes the channels of a colour picture one by one; the RMS distance is that of all of them together.
+
+    Parameters
+    ----------
+    noisy : Picture
+        what to restore; its pixels need not be in [0, 1].
+    sigma : float
+        noise level in intensities.
+    models : callable
+        gives the regularizer for a number of channels.
+    tol : float
+        RMS distance to the minimizer, in intensities.
+
+    Raises
+    ------
+    ValueError
+        if the model takes three channels and the picture is gray, or the picture is smaller than its filters.
+    """
+    from icgn import regularizers
+    from icgn.solvers import Status
+
+    regularizer = models(len(noisy.pixels))
+    y = noisy.pixels[None].to(_device_of(regularizer))
+    if regularizer.channels == 1:
+        y = y.transpose(0, 1).contiguous()
+    elif regularizer.channels not in (None, len(noisy.pixels)):
+        raise ValueError(f"gray picture, but the model takes {regularizer.channels} channels; use --model ridge-gray")
+    solution = regularizers.denoise(y, sigma, regularizer=regularizer, tol=tol)
+    pixels = solution.x.reshape(noisy.pixels.shape).cpu()
+    open_cases = [s for s in solution.status if s is not Status.CONVERGED]
+    return Restored(
+        picture=replace(noisy, pixels=pixels),
+        sigma=sigma,
+        iterations=int(solution.stats.iterations.max()),
+        seconds=solution.stats.seconds,
+        rms_distance=float(solution.certificate.rms_distance.square().mean().sqrt()),
+        status=str(open_cases[0] if open_cases else solution.status[0]),
+        converged=not open_cases,
+    )
+
+
+def figure(outcome: Outcome) -> Picture:
+    """Draw noisy, restored and amplified difference side by side, and the clean picture if there is one."""
+    from icgn.datasets import comparison, difference, visible_gain
+
+    noisy, restored = outcome.noisy.pixels, outcome.restored.picture.pixels
+    gain = visible_gain(noisy, restored)
+    removed = difference(noisy, restored, gain)
+    panels = [("noisy", noisy), ("restored", restored), (f"noisy - restored, x {gain:g}", removed)]
+    if outcome.clean is not None:
+        panels.append(("reference", outcome.clean.pixels))
+    return comparison(panels)
+
+
+def _demonstrate(sample: Sample, models: ModelFor, folder: Path) -> Outcome:
+    """Add noise to a photograph, remove it, and write both and the comparison."""
+    from icgn.datasets import Picture, add_noise, seed_of, write_picture
+
+    clean = Picture(sample.image)
+    noisy = Picture(add_noise(sample.image, _DEMO_SIGMA / 255, seed_of(sample.name)))
+    outcome = Outcome(sample.name, noisy, restore(noisy, _DEMO_SIGMA / 255, models, 1e-4), clean)
+    write_picture(folder / f"{sample.name}-noisy.png", noisy)
+    write_picture(folder / f"{sample.name}-restored.png", outcome.restored.picture)
+    write_picture(folder / f"{sample.name}-compare.png", figure(outcome))
+    return outcome
+
+
+def _denoise_file(job: Job, sigma: float | None, models: ModelFor, tol: float, compare: Path | None) -> Outcome:
+    from icgn.datasets import read_picture, write_picture
+
+    noisy = read_picture(job.source)
+    clean = read_picture(job.reference) if job.reference else None
+    if clean is not None and clean.pixels.shape != noisy.pixels.shape:
+        sizes = [" x ".join(map(str, p.pixels.shape)) for p in (clean, noisy)]
+        raise ValueError(f"{job.reference}: got {sizes[0]} (channels, height, width), expected {sizes[1]}")
+    level = _sigma(job, noisy, clean, sigma, models)
+    outcome = Outcome(job.source.name, noisy, restore(noisy, level, models, tol), clean)
+    if not outcome.restored.converged:
+        _say("warning", _naming(job.source, outcome.restored.status))
+    write_picture(job.target, outcome.restored.picture)
+    if compare is not None:
+        write_picture(compare, figure(outcome))
+    return outcome
+
+
+def _sigma(job: Job, noisy: Picture, clean: Picture | None, given: float | None, models: ModelFor) -> float:
+    """Find the noise level in intensities: as given, measured against the clean picture, or estimated."""
+    from icgn.datasets import estimate_sigma, measure_sigma
+
+    reach = models(len(noisy.pixels)).sigma_range
+    if given is not None:
+        if reach and given > 0 and not reach[0] <= given / 255 * (1 + 1e-6) <= reach[1] * (1 + 2e-6):
+            hint = f"; did you mean {given * 255:g}?" if given < 1 else ""
+            _say("warning", f"{job.source}: sigma {given:g} is outside the trained range {_range(reach)}{hint}")
+        return given / 255
+    if clean is not None:
+        how, level = "measured against the reference", measure_sigma(noisy.pixels, clean.pixels)
+    else:
+        how, level = "estimated", estimate_sigma(noisy.pixels)
+    _say("note", f"{job.source}: sigma {255 * level:.2f} gray levels, {how}")
+    if clean is None and _is_jpeg(job.source):
+        _say("note", f"{job.source}: JPEG compression leaves noise that is not white; the estimate may be too low")
+    if reach and not reach[0] <= level <= reach[1]:
+        level = min(max(level, reach[0]), reach[1])
+        _say("warning", f"{job.source}: clamped to {255 * level:g}, the trained range being {_range(reach)}")
+    return level
+
+
+def _models(name: str | None, device: torch.device) -> ModelFor:
+    """Give regularizers by number of channels, each loaded once; a named one at once, so that a wrong name is told."""
+    from icgn.regularizers import load_pretrained
+
+    @cache
+    def load(name: str) -> ConvexRegularizer:
+        return load_pretrained(name, device)
+
+    if name is not None:
+        load(name)
+    return lambda channels: load(name or _DEFAULT_MODELS[channels])
+
+
+def _device(name: str | None) -> torch.device:
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    # Torch reports a device that it lacks by RuntimeError, AssertionError or NotImplementedError.
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device: got {name!r}, expected one that torch has here, e.g. cpu ({reason})") from error
+    return device
+
+
+def _device_of(regularizer: ConvexRegularizer) -> torch.device:
+    import torch
+
+    tensor = next(regularizer.parameters(), None)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def _check_numbers(sigma: float | None, tol: float) -> None:
+    if sigma is not None and not 0 <= sigma <= 255:
+        _refuse(f"--sigma: got {sigma:g}, expected a number from 0 to 255: gray levels of an 8-bit picture, e.g. 25")
+    if not 0 < tol < math.inf:
+        _refuse(f"--tol: got {tol:g}, expected a positive number, e.g. 1e-4: intensities, white being 1")
+
+
+def _print_table(outcomes: Sequence[Outcome]) -> None:
+    measured = any(o.clean is not None for o in outcomes)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("picture", overflow="fold")
+    for heading in ["sigma", "iterations", "seconds", "certified"] + ["PSNR", "SSIM"] * measured:
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    for outcome in outcomes:
+        table.add_row(Text(outcome.name), *_cells(outcome, measured), outcome.restored.status.split(":")[0])
+    _console().print(table)
+    legend = "sigma and the certified RMS distance to the minimizer in gray levels (0 to 255)"
+    _console().print(legend + "; PSNR in dB and SSIM, noisy > restored" * measured, style="dim", soft_wrap=True)
+
+
+def _cells(outcome: Outcome, measured: bool) -> list[str]:
+    from icgn.datasets import quality
+
+    r = outcome.restored
+    cells = [f"{255 * r.sigma:.2f}", str(r.iterations), f"{r.seconds:.2f}", f"{255 * r.rms_distance:.4f}"]
+    if outcome.clean is not None:
+        before, after = (quality(p.pixels, outcome.clean.pixels) for p in (outcome.noisy, r.picture))
+        cells += [f"{before.psnr:.2f}>{after.psnr:.2f}", f"{before.ssim:.3f}>{after.ssim:.3f}"]
+    elif measured:
+        cells += ["", ""]
+    return cells
+
+
+def _progress(jobs: Sequence[Job]) -> Iterable[Job]:
+    errors = _console(stderr=True)
+    return track(jobs, "denoising", console=errors, transient=True, disable=len(jobs) < 2 or not errors.is_terminal)
+
+
+def _is_jpeg(path: Path) -> bool:
+    return path.suffix.lower() in (".jpg", ".jpeg")
+
+
+def _range(reach: tuple[float, float]) -> str:
+    return f"{255 * reach[0]:g} to {255 * reach[1]:g}"
+
+
+def _naming(path: Path, message: str) -> str:
+    return message if str(path) in message else f"{path}: {message}"
+
+
+def _console(stderr: bool = False) -> Console:
+    # Made anew each time: the streams may have been replaced meanwhile.
+    return Console(stderr=stderr, highlight=False)
+
+
+def _say(kind: str, message: str) -> None:
+    style = {"error": "bold red", "warning": "yellow"}.get(kind, "dim")
+    _console(stderr=True).print(Text.assemble((f"{kind}: ", style), message), soft_wrap=True)
+
+
+def _refuse(message: str) -> NoReturn:
+    _say("error", message)
+    raise typer.Exit(2)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import icgn
+
+        typer.echo(f"icgn {icgn.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

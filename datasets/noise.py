@@ -1,0 +1,101 @@
+"""Noise: drawn so that two runs see the same pixels, measured, and estimated."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def seed_of(name: str, seed: int = 0) -> int:
+    """Derive a seed for one image of a run, the same in every process: 63 bits of the SHA-256 of seed and name.
+
+    Parameters
+    ----------
+    name : str
+        name of the image, e.g. of its file without folder and suffix.
+    seed : int
+        seed of the run.
+    """
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def add_noise(image: Tensor, sigma: float, seed: int) -> Tensor:
+    r"""Add white Gaussian noise: :math:`y = x + \sigma n` with n standard normal; not clamped.
+
+    n is drawn on the CPU in float32 by :class:`deepinv.physics.GaussianNoise` and depends on nothing but the seed and
+    the shape: not on the device, dtype or memory layout of the image, nor on sigma or on what was drawn before.
+
+    Parameters
+    ----------
+    image : Tensor
+        floating point, any shape, intensities in [0, 1]. Draw image by image, not for a batch, to make the noise of
+        an image independent of the others.
+    sigma : float
+        standard deviation in the same unit, e.g. 25 / 255.
+    seed : int
+        of the generator; see :func:`seed_of`.
+
+    Raises
+    ------
+    TypeError
+        for an image that is not floating point.
+    ValueError
+        for a negative or non-finite sigma.
+    """
+    if not image.is_floating_point():
+        raise TypeError(f"image: got {image.dtype}, expected a floating-point tensor with intensities in [0, 1]")
+    if not (math.isfinite(sigma) and sigma >= 0):
+        raise ValueError(f"sigma: got {sigma}, expected a finite number >= 0, in intensities (images in [0, 1])")
+    import deepinv  # takes seconds; reading pictures does without
+
+    generator = torch.Generator().manual_seed(seed)
+    # deepinv takes the first axis for the batch of sigmas; a leading one keeps any shape of image valid.
+    noise: Tensor = deepinv.physics.GaussianNoise(1.0, rng=generator)(torch.zeros(1, *image.shape))[0]
+    return image + sigma * noise.to(image)
+
+
+def measure_sigma(noisy: Tensor, clean: Tensor) -> float:
+    r"""Measure the noise of an image whose clean one is known: the standard deviation of noisy - clean, in intensities.
+
+    Raises
+    ------
+    ValueError
+        if the shapes differ.
+    """
+    if noisy.shape != clean.shape:
+        raise ValueError(f"clean: got shape {tuple(clean.shape)}, expected {tuple(noisy.shape)} as the noisy image")
+    return float((noisy.double() - clean.double()).std(correction=0))
+
+
+def estimate_sigma(image: Tensor) -> float:
+    """Estimate the standard deviation of white Gaussian noise, in intensities: scikit-image's wavelet estimator.
+
+    Parameters
+    ----------
+    image : Tensor
+        (C, H, W), intensities in [0, 1]; the channels are estimated apart and averaged.
+
+    Raises
+    ------
+    ValueError
+        if nothing can be estimated, as on an image of a few pixels.
+    """
+    from skimage import restoration as skimage_restoration
+
+    restoration: Any = skimage_restoration  # untyped
+
+    with warnings.catch_warnings():
+        # Tiny images: the medians of empty wavelet bands are nan, which is reported below.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        sigma = float(restoration.estimate_sigma(image.cpu().numpy(), channel_axis=0, average_sigmas=True))
+    if not math.isfinite(sigma):
+        raise ValueError(
+            f"image: no noise level can be estimated from shape {tuple(image.shape)}, expected more pixels"
+        )
+    return sigma
