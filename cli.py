@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -53,7 +52,7 @@ class Restored:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """A row of the table: the restored picture with the noisy one and the clean one, if known."""
+    """A restored picture with the noisy one, and the clean one if it is known."""
 
     name: str
     noisy: Picture
@@ -96,21 +95,21 @@ def denoise(
     _check_numbers(sigma, tol)
     try:
         jobs = plan(inputs, output, reference, compare)
-        prepare_folders([job.target for job in jobs] + ([compare] if compare else []))
         models = _models(model, _device(device))
+        prepare_folders([job.target for job in jobs] + ([compare] if compare else []))
     except (ValueError, OSError) as error:
         _refuse(str(error))
-    outcomes = []
+    rows = []  # of text: the pictures of a folder need not fit in memory
     for job in _progress(jobs):
         try:
-            outcomes.append(_denoise_file(job, sigma, models, tol, compare))
+            rows.append(row(_denoise_file(job, sigma, models, tol, compare)))
         # A torch device out of memory is a RuntimeError; the other pictures may be smaller.
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
             _say("error", _naming(job.source, str(error) or type(error).__name__))
-    if outcomes:
-        _print_table(outcomes)
-    if len(outcomes) < len(jobs):
-        _say("error", f"{len(jobs) - len(outcomes)} of {len(jobs)} pictures failed")
+    if rows:
+        _print_table(rows, reference is not None)
+    if len(rows) < len(jobs):
+        _say("error", f"{len(jobs) - len(rows)} of {len(jobs)} pictures failed")
         raise typer.Exit(1)
 
 
@@ -124,8 +123,8 @@ def demo(
     from icgn import datasets
 
     try:
-        datasets.prepare_folders([output / "any.png"])
         models = _models(None, _device(None))
+        datasets.prepare_folders([output / "any.png"])
     except (ValueError, OSError) as error:
         _refuse(str(error))
     outcomes = []
@@ -135,7 +134,7 @@ def demo(
         except (ValueError, OSError, RuntimeError) as error:
             _say("error", _naming(Path(name), str(error)))
     if outcomes:
-        _print_table(outcomes)
+        _print_table([row(o) for o in outcomes], measured=True)
         worst = 255 * max(o.restored.rms_distance for o in outcomes)
         _console().print(
             f"Each restored picture is proved to lie within {worst:.3g} gray levels (RMS, before rounding to 8 bits) of"
@@ -195,7 +194,7 @@ def restore(noisy: Picture, sigma: float, models: ModelFor, tol: float) -> Resto
     from icgn.solvers import Status
 
     regularizer = models(len(noisy.pixels))
-    y = noisy.pixels[None].to(_device_of(regularizer))
+    y = noisy.pixels[None].to(next(regularizer.parameters()).device)
     if regularizer.channels == 1:
         y = y.transpose(0, 1).contiguous()
     elif regularizer.channels not in (None, len(noisy.pixels)):
@@ -273,7 +272,7 @@ def _sigma(job: Job, noisy: Picture, clean: Picture | None, given: float | None,
     else:
         how, level = "estimated", estimate_sigma(noisy.pixels)
     _say("note", f"{job.source}: sigma {255 * level:.2f} gray levels, {how}")
-    if clean is None and _is_jpeg(job.source):
+    if clean is None and job.source.suffix.lower() in (".jpg", ".jpeg"):
         _say("note", f"{job.source}: JPEG compression leaves noise that is not white; the estimate may be too low")
     if reach and not reach[0] <= level <= reach[1]:
         level = min(max(level, reach[0]), reach[1])
@@ -309,13 +308,6 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def _device_of(regularizer: ConvexRegularizer) -> torch.device:
-    import torch
-
-    tensor = next(regularizer.parameters(), None)
-    return torch.device("cpu") if tensor is None else tensor.device
-
-
 def _check_numbers(sigma: float | None, tol: float) -> None:
     if sigma is not None and not 0 <= sigma <= 255:
         _refuse(f"--sigma: got {sigma:g}, expected a number from 0 to 255: gray levels of an 8-bit picture, e.g. 25")
@@ -323,40 +315,34 @@ def _check_numbers(sigma: float | None, tol: float) -> None:
         _refuse(f"--tol: got {tol:g}, expected a positive number, e.g. 1e-4: intensities, white being 1")
 
 
-def _print_table(outcomes: Sequence[Outcome]) -> None:
-    measured = any(o.clean is not None for o in outcomes)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("picture", overflow="fold")
-    for heading in ["sigma", "iterations", "seconds", "certified"] + ["PSNR", "SSIM"] * measured:
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("status", no_wrap=True)
-    for outcome in outcomes:
-        table.add_row(Text(outcome.name), *_cells(outcome, measured), outcome.restored.status.split(":")[0])
-    _console().print(table)
-    legend = "sigma and the certified RMS distance to the minimizer in gray levels (0 to 255)"
-    _console().print(legend + "; PSNR in dB and SSIM, noisy > restored" * measured, style="dim", soft_wrap=True)
-
-
-def _cells(outcome: Outcome, measured: bool) -> list[str]:
+def row(outcome: Outcome) -> list[str]:
+    """Write the row of the table: sigma and certified distance in gray levels, quality before and after if known."""
     from icgn.datasets import quality
 
     r = outcome.restored
-    cells = [f"{255 * r.sigma:.2f}", str(r.iterations), f"{r.seconds:.2f}", f"{255 * r.rms_distance:.4f}"]
+    cells = [outcome.name, f"{255 * r.sigma:.2f}", str(r.iterations), f"{r.seconds:.2f}", f"{255 * r.rms_distance:.4f}"]
     if outcome.clean is not None:
         before, after = (quality(p.pixels, outcome.clean.pixels) for p in (outcome.noisy, r.picture))
         cells += [f"{before.psnr:.2f}>{after.psnr:.2f}", f"{before.ssim:.3f}>{after.ssim:.3f}"]
-    elif measured:
-        cells += ["", ""]
-    return cells
+    return [*cells, r.status.split(":")[0]]
+
+
+def _print_table(rows: Sequence[Sequence[str]], measured: bool) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("picture", overflow="fold", min_width=12)
+    for heading in ["sigma", "steps", "seconds", "proved", *["PSNR", "SSIM"] * measured]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    for cells in rows:
+        table.add_row(*map(Text, cells))
+    _console().print(table)
+    legend = "proved: certified RMS distance to the minimizer; it and sigma in gray levels (0 to 255)"
+    _console().print(legend + "; PSNR in dB and SSIM, noisy > restored" * measured, style="dim", soft_wrap=True)
 
 
 def _progress(jobs: Sequence[Job]) -> Iterable[Job]:
     errors = _console(stderr=True)
     return track(jobs, "denoising", console=errors, transient=True, disable=len(jobs) < 2 or not errors.is_terminal)
-
-
-def _is_jpeg(path: Path) -> bool:
-    return path.suffix.lower() in (".jpg", ".jpeg")
 
 
 def _range(reach: tuple[float, float]) -> str:
@@ -369,7 +355,10 @@ def _naming(path: Path, message: str) -> str:
 
 def _console(stderr: bool = False) -> Console:
     # Made anew each time: the streams may have been replaced meanwhile.
-    return Console(stderr=stderr, highlight=False)
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    return console
 
 
 def _say(kind: str, message: str) -> None:

@@ -57,10 +57,10 @@ def plan(inputs: Sequence[Path], output: Path, reference: Path | None = None, fi
         _check_suffix("--output", output)
     targets = [output / s.name if into_folder else output for s in sources]
     references = [_reference(reference, s, len(sources)) for s in sources]
-    _check_distinct(sources, targets)
     read = [*sources, *(r for r in references if r is not None)]
     written = targets if figure is None else [*targets, figure]
     _check_nothing_lost(read, written)
+    _check_distinct(sources, targets)
     if figure is not None and _place(figure) in {_place(t) for t in targets}:
         raise ValueError(f"--compare {figure}: the same file as the output, expected another")
     return [Job(*job) for job in zip(sources, targets, references, strict=True)]

@@ -8,6 +8,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,8 @@ def _decode_png(path: Path, head: bytes, pixel_limit: int) -> Raster:
     width, height, bits = struct.unpack(">IIB", head[16:25])
     check_size(width, height, pixel_limit)
     with _pillow(path) as image:
+        if getattr(image, "is_animated", False):
+            raise ValueError("the PNG is animated, expected one picture")
         if bits == 16:
             # Pillow would silently halve the depth of 16-bit colour; it only reads the metadata here.
             levels = imagecodecs.png_decode(path.read_bytes())
@@ -164,7 +167,7 @@ def _decode_tiff(path: Path, pixel_limit: int) -> Raster:
 
 def _tiff_depth(page: Any) -> int:
     """Bits per sample, checked together with everything else that would be read wrongly."""
-    kind = getattr(page.sampleformat, "name", str(page.sampleformat))
+    kind = _name(tifffile.SAMPLEFORMAT, page.sampleformat)
     bits = page.bitspersample
     if kind != "UINT" or not isinstance(bits, int) or not 1 <= bits <= 16:
         raise ValueError(f"the samples are {bits}-bit {kind}, expected unsigned integers of at most 16 bits")
@@ -175,14 +178,14 @@ def _tiff_depth(page: Any) -> int:
 
 def _tiff_levels(page: Any, levels: Levels, top: int) -> tuple[Levels, int]:
     """Gray or RGB samples (H, W, S) and their top level, from whatever photometric interpretation the page has."""
-    photometric = getattr(page.photometric, "name", str(page.photometric))
+    photometric = _name(tifffile.PHOTOMETRIC, page.photometric)
     if photometric == "PALETTE":
         # The 16-bit entries hold 8-bit colours times 256 or 257, by whoever wrote them.
         table = (np.asarray(page.colormap) >> 8).astype(np.uint8)
         return np.moveaxis(table[:, levels], 0, -1), 255
     colours = {"MINISBLACK": 1, "MINISWHITE": 1, "RGB": 3, "YCBCR": 3}.get(photometric)
     # Only JPEG-compressed YCbCr comes out of the codec as RGB.
-    if colours is None or (photometric == "YCBCR" and getattr(page.compression, "name", "") != "JPEG"):
+    if colours is None or (photometric == "YCBCR" and _name(tifffile.COMPRESSION, page.compression) != "JPEG"):
         raise ValueError(f"the picture is {photometric}, expected gray, RGB or palette; convert it to RGB first")
     samples = page.samplesperpixel
     if levels.ndim == 2:
@@ -193,8 +196,13 @@ def _tiff_levels(page: Any, levels: Levels, top: int) -> tuple[Levels, int]:
         raise ValueError(f"the picture has {samples} samples a pixel, expected {colours} or {colours + 1} (with alpha)")
     if photometric == "MINISWHITE":
         levels = np.concatenate([top - levels[..., :1], levels[..., 1:]], axis=-1).astype(levels.dtype)
-    extra = [getattr(e, "name", str(e)) for e in page.extrasamples or ()]
+    extra = [_name(tifffile.EXTRASAMPLE, e) for e in page.extrasamples or ()]
     return (_unassociated(levels, top) if extra == ["ASSOCALPHA"] else levels), top
+
+
+def _name(kinds: type[IntEnum], value: int) -> str:
+    """Name of a TIFF constant; the number itself where the standard has none."""
+    return kinds(value).name if value in set(kinds) else str(value)
 
 
 def _unassociated(levels: Levels, top: int) -> Levels:

@@ -38,6 +38,10 @@ class Activation(ABC):
     def potential(self, t: Tensor) -> Tensor:
         r""":math:`\Phi(t) = \int_0^t \psi(r) dr \ge 0`."""
 
+    def clip(self, t: Tensor, knee: Tensor) -> Tensor:
+        r""":math:`\kappa\,\psi(t / \kappa)` with a knee :math:`\kappa > 0`: of slope at most `steepest`."""
+        return knee * self.psi(t / knee)
+
 
 class Tanh(Activation):
     r""":math:`\psi = \tanh - \tanh^3 / 3`."""
@@ -116,6 +120,9 @@ class HardTanh(Activation):
 
     def psi_prime(self, t: Tensor) -> Tensor:
         return (t.abs() < 1).to(t.dtype)
+
+    def clip(self, t: Tensor, knee: Tensor) -> Tensor:
+        return torch.clamp(t, min=-knee, max=knee)
 
     def potential(self, t: Tensor) -> Tensor:
         inside = F.hardtanh(t)

@@ -17,8 +17,8 @@ Rule = tuple[tuple[float, ...], tuple[float, ...]]
 class Quadrature(ABC):
     r"""A rule :math:`\int_0^1 f(s)\,ds \approx \sum_i w_i f(s_i)` with n nodes and nonnegative weights.
 
-    Nonnegative weights keep the network of a valid module conservative, whatever their number; monotone it is only
-    when the nodes resolve its activations (see :class:`~icgn.regularizers.ICGN`).
+    A valid module stays conservative with any rule; monotone it is only when the nodes resolve its activations (see
+    :class:`~icgn.regularizers.icgn.ICGN`).
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Quadrature(ABC):
         """Nodes and weights; `random` (training mode) matters to :class:`MonteCarlo` alone."""
 
     def refined(self) -> Quadrature:
-        """The deterministic rule of the same kind with about twice the nodes."""
+        """Return the deterministic rule of the same kind with about twice the nodes."""
         return replace(self, n=2 * self.n)
 
 
@@ -62,7 +62,7 @@ class Trapezoid(Quadrature):
     least = 2
 
     def rule(self, random: bool) -> Rule:
-        """The two ends count half."""
+        """Return the rule; the two ends count half."""
         inner = 1 / (self.n - 1)
         weights = [inner / 2, *[inner] * (self.n - 2), inner / 2]
         return tuple(np.linspace(0, 1, self.n).tolist()), tuple(weights)
@@ -104,5 +104,5 @@ class MonteCarlo(Quadrature):
         return tuple(nodes.tolist()), (1 / self.n,) * self.n
 
     def refined(self) -> GaussLegendre:
-        """The evaluation rule with twice the nodes."""
+        """Return the evaluation rule with twice the nodes."""
         return GaussLegendre(2 * self.n)

@@ -1,0 +1,380 @@
+"""The contract that every regularizer fulfils, the faults it must find, and bad input."""
+
+import functools
+import itertools
+import math
+from dataclasses import fields
+
+import pytest
+import torch
+from torch import nn
+
+from icgn.regularizers import ConvexRegularizer, RidgeICGN, SumRegularizer
+from icgn.regularizers.checks import CONTRACT, ContractError, ContractReport, Measurement, check_regularizer
+from icgn.regularizers.icgn import ICGN
+from icgn.regularizers.quadrature import GaussLegendre
+from icgn.regularizers.ridge import RidgeFunctional
+from icgn.solvers.functional import BlackBoxFunctional
+
+ACTIVATIONS = ("tanh", "sigmoid", "softplus", "hardtanh")
+BORDERS = ("reflect", "zero", "valid")
+
+
+def ridge(activation="tanh", channels=1, border="reflect", seed=0):
+    """A small ridge network whose curves differ from filter to filter and bend in sigma."""
+    reg = RidgeICGN(4, 3, channels, units=2, activation=activation, border=border, knots=3)
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in (reg.log_lambda, reg.log_tau):
+            p += 0.3 * torch.randn(p.shape, generator=g)
+        reg.log_tau += 2.0
+    return reg
+
+
+def quadrature(channels=1):
+    """The same by quadrature, of gentle pre-activations."""
+    reg = ridge(channels=channels)
+    with torch.no_grad():
+        reg.log_tau += 2.0
+    return ICGN(Hidden(reg), GaussLegendre(16))
+
+
+class Hidden(nn.Module):
+    """A dense stand-in for the hidden layer of a ridge network, quick on small pictures."""
+
+    def __init__(self, reg):
+        super().__init__()
+        self.weight = nn.Parameter(reg.bank.weight.detach().clone())
+
+    def forward(self, x):
+        return torch.tanh(nn.functional.conv2d(x, self.weight, padding=1) + 0.2)
+
+
+FACTORIES = {
+    f"ridge {activation} {channels} {border}": functools.partial(ridge, activation, channels, border)
+    for activation, channels, border in itertools.product(ACTIVATIONS, (1, 3), BORDERS)
+} | {
+    "sum": lambda: ridge("tanh") + ridge("hardtanh", seed=1),
+    "scaled": lambda: 2.5 * ridge("softplus"),
+    "nested sum with a zero weight": lambda: SumRegularizer([ridge() + ridge("sigmoid"), ridge("tanh")], [0.5, 0.0]),
+    "quadrature 1": functools.partial(quadrature, 1),
+    "quadrature 3": functools.partial(quadrature, 3),
+    "ridge + quadrature": lambda: ridge() + quadrature(),
+}
+
+
+def contract(reg, shape, **options):
+    """The report, whether or not the contract holds."""
+    try:
+        return check_regularizer(reg, shape, **options)
+    except ContractError as error:
+        return error.report
+
+
+@functools.cache
+def report_of(name, device):
+    reg = FACTORIES[name]().to(device)
+    return contract(reg, (2, reg.channels or (3 if name.endswith("3") else 1), 6, 7))
+
+
+@pytest.mark.parametrize("check", CONTRACT)
+@pytest.mark.parametrize("name", FACTORIES)
+def test_contract(name, check, device):
+    found = report_of(name, device)[check]
+    assert found.passed, f"{found.value} > {found.tolerance}: {found.note}"
+
+
+def test_contract_at_the_smallest_size_and_at_small_sigma():
+    check_regularizer(ridge("hardtanh"), (1, 1, 3, 3), sigma=5 / 255, step=1e-7)
+    check_regularizer(ridge("tanh", 3), (3, 3, 3, 5), sigma=1 / 255, step=1e-8)
+
+
+# --- planted faults ---
+
+
+class Planted(ConvexRegularizer):
+    """A sound regularizer whose functional is spoilt."""
+
+    def __init__(self, fault, **spoilt):
+        super().__init__()
+        self.base, self.fault, self.spoilt = ridge(), fault, spoilt
+        self.channels, self.min_size = self.base.channels, self.base.min_size
+
+    def at(self, sigma=None, condition=None):
+        inner = self.base.at(sigma)
+        if issubclass(self.fault, RidgeFunctional):
+            return self.fault(**{f.name: getattr(inner, f.name) for f in fields(inner)})
+        return self.fault(inner, **self.spoilt)
+
+
+class Spoilt(BlackBoxFunctional):
+    """Delegates to a sound functional but for the methods given."""
+
+    def __init__(self, inner, **methods):
+        self.inner, self.methods = inner, methods
+
+    def _call(self, name, *args):
+        sound = getattr(self.inner, name)
+        return self.methods[name](sound, *args) if name in self.methods else sound(*args)
+
+    def fn(self, x):
+        return self._call("fn", x)
+
+    def grad(self, x):
+        return self._call("grad", x)
+
+    def hvp(self, x, v):
+        return self._call("hvp", x, v)
+
+    def lipschitz(self):
+        return self._call("lipschitz")
+
+    def strong_convexity(self):
+        return self._call("strong_convexity")
+
+    def select(self, index):
+        return self if "select" in self.methods else Spoilt(self.inner.select(index), **self.methods)
+
+    def to(self, dtype):
+        return self if "to" in self.methods else Spoilt(self.inner.to(dtype), **self.methods)
+
+
+class WrongAdjoint(RidgeFunctional):
+    def linear_adjoint(self, z, shape):
+        return super().linear_adjoint(z, shape).flip(-1)
+
+
+class WrongSlope(RidgeFunctional):
+    def slope(self, u, q, t):
+        return 1.01 * super().slope(u, q, t)
+
+
+class WrongCurvature(RidgeFunctional):
+    def curvature(self, u, q):
+        return 1.01 * super().curvature(u, q)
+
+
+def concave(c):
+    """The terms of -c |x|^2 / 2, consistent with one another."""
+    return {
+        "fn": lambda f, x: f(x) - c / 2 * x.square().sum((1, 2, 3)),
+        "grad": lambda f, x: f(x) - c * x,
+        "hvp": lambda f, x, v: f(x, v) - c * v,
+    }
+
+
+def written_to(f, x):
+    x += 1e-3
+    return f(x)
+
+
+def swirl(f, x):
+    """Add a field that rotates and is no gradient."""
+    return f(x) + 1e-3 * (x.roll(1, -1) - x.roll(-1, -1))
+
+
+def spoilt(**methods):
+    return lambda: Planted(Spoilt, **methods)
+
+
+class Mixing(nn.Module):
+    """A s(W x) with a full A."""
+
+    def __init__(self):
+        super().__init__()
+        g = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(6, 1, 3, 3, generator=g) / 2)
+        self.mix = nn.Parameter(torch.randn(6, 6, 1, 1, generator=g))
+
+    def forward(self, x):
+        z = torch.tanh(nn.functional.conv2d(x, self.weight, padding=1) + 0.3)
+        return nn.functional.conv2d(z, self.mix)
+
+
+FAULTS = {
+    "mixing module, unchecked": (lambda: ICGN(Mixing(), GaussLegendre(16), check=False), "Hessian symmetric"),
+    "mixing module, potential": (lambda: ICGN(Mixing(), GaussLegendre(16), check=False), "gradient of fn"),
+    "mixing module, refused": (lambda: ICGN(Mixing(), GaussLegendre(16)), "gradient of fn"),
+    "wrong adjoint": (lambda: Planted(WrongAdjoint), "adjoint"),
+    "wrong adjoint, gradient": (lambda: Planted(WrongAdjoint), "gradient of fn"),
+    "wrong slope": (lambda: Planted(WrongSlope), "slope and curvature"),
+    "wrong curvature": (lambda: Planted(WrongCurvature), "slope and curvature"),
+    "L too small": (spoilt(lipschitz=lambda f: 0.1 * f()), "Lipschitz"),
+    "mu too large": (spoilt(strong_convexity=lambda f: f() + 1e-2), "curvature at least mu"),
+    "concave term": (spoilt(**concave(1e-3)), "curvature at least mu"),
+    "concave term, monotone": (spoilt(**concave(1e-3)), "monotone"),
+    "concave term, tangents": (spoilt(**concave(1e-3)), "fn above its tangents"),
+    "gradient of another function": (spoilt(grad=lambda f, x: 1.01 * f(x)), "gradient of fn"),
+    "no gradient at all": (spoilt(grad=swirl), "Hessian symmetric"),
+    "hvp of another function": (spoilt(hvp=lambda f, x, v: 1.01 * f(x, v)), "Hessian product"),
+    "writes to its input": (spoilt(grad=written_to), "inputs unmodified"),
+    "images mixed": (spoilt(grad=lambda f, x: f(x) + 1e-6 * x.mean(0)), "images independent"),
+    "one value for the batch": (spoilt(fn=lambda f, x: f(x).sum()), "shapes"),
+    "nan": (spoilt(grad=lambda f, x: f(x) * math.nan), "shapes"),
+    "nan, monotone": (spoilt(grad=lambda f, x: f(x) * math.nan), "monotone"),
+    "nan, Lipschitz": (spoilt(lipschitz=lambda f: f() * math.nan), "Lipschitz"),
+    "sigma ignored by select": (spoilt(select=None), "sigma per image"),
+    "precision lost": (spoilt(grad=lambda f, x: f(x).float()), "precision kept"),
+    "raises": (spoilt(hvp=lambda f, x, v: 1 / 0), "Hessian product"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_faults_are_found(fault):
+    make, check = FAULTS[fault]
+    with pytest.raises(ContractError, match=check) as caught:
+        check_regularizer(make(), (2, 1, 6, 7))
+    assert check in caught.value.report.violations
+
+
+def test_the_unspoilt_wrapper_passes():
+    check_regularizer(Planted(Spoilt), (2, 1, 6, 7))
+
+
+def test_wrong_prox_is_found():
+    class Lazy(RidgeICGN):
+        def prox(self, x, sigma=None, *args, gamma=1.0, **kwargs):
+            return x - gamma * self.grad(x, sigma)
+
+    report = contract(Lazy(4, 3), (2, 1, 6, 7))
+    assert list(report.violations) == ["prox optimal"]
+
+
+def test_report_reads_as_a_mapping_and_nan_does_not_pass():
+    report = ContractReport({"a": Measurement(1e-9, 1e-6), "b": Measurement(math.nan, 1.0, "why")})
+    assert (len(report), list(report), report["a"].passed) == (2, ["a", "b"], True)
+    assert list(report.violations) == ["b"]
+    assert "b: nan (tolerance 1): why" in str(ContractError(report))
+
+
+def test_check_leaves_the_regularizer_alone():
+    reg = ridge().train()
+    before = {n: t.clone() for n, t in reg.state_dict().items()}
+    check_regularizer(reg, (1, 1, 5, 5))
+    assert reg.training
+    assert all(torch.equal(t, before[n]) and t.dtype == before[n].dtype for n, t in reg.state_dict().items())
+
+
+# --- constants ---
+
+
+def test_constants_add_up_with_the_weights():
+    a, b = ridge(), ridge("sigmoid", seed=1)
+    expected = 2 * a.lipschitz(0.1) + 3 * b.lipschitz(0.1)
+    torch.testing.assert_close((2 * a + 3 * b).lipschitz(0.1), expected)
+    assert float((0.0 * ICGN(nn.Tanh())).lipschitz(0.1)) == 0
+    assert float((1.0 * ICGN(nn.Tanh())).lipschitz(0.1)) == math.inf
+
+
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lipschitz_is_above_the_largest_curvature_and_not_far(border, channels):
+    # Filters of equal strength: at a constant image every activation is at its steepest.
+    reg = RidgeICGN(4, 3, channels, border=border, activation="tanh").double()
+    x = torch.full((1, channels, 24, 24), 0.5, dtype=torch.float64)
+    v = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad():
+        for _ in range(100):
+            v = reg.hvp(x, v / v.norm(), 0.1)
+        ratio = float(v.norm() / reg.lipschitz(0.1))
+    assert (0.2 if border == "reflect" else 0.8) < ratio <= 1
+
+
+def test_sigma_zero_is_the_zero_regularizer():
+    x = torch.rand(2, 1, 6, 6)
+    assert ridge().fn(x, 0.0).tolist() == [0, 0]
+    assert not bool(ridge().grad(x, torch.tensor([0.0, 0.1]))[0].any())
+
+
+def test_constant_and_black_images_cost_nothing():
+    for value in (0.0, 0.7):
+        x = torch.full((1, 1, 6, 6), value, dtype=torch.float64)
+        assert float(ridge().fn(x, 0.1)) < 1e-6
+        assert float(ridge().grad(x, 0.1).norm()) < 1e-6
+
+
+# --- bad input ---
+
+
+IMAGE = torch.rand(2, 1, 6, 6)
+BAD_IMAGES = {
+    "rank": (IMAGE[0], ValueError, "x: got shape .*expected four dimensions"),
+    "channels": (IMAGE.expand(2, 3, 6, 6), ValueError, "x: got 3 channels, expected 1"),
+    "integer": ((255 * IMAGE).to(torch.uint8), TypeError, "x: got torch.uint8, expected a floating-point"),
+    "too small": (IMAGE[..., :2], ValueError, "x: got 6 x 2 pixels, expected at least 3 x 3"),
+    "empty": (IMAGE[:0], ValueError, "x: got shape"),
+    "array": (IMAGE.numpy(), TypeError, "x: got ndarray, expected a torch.Tensor"),
+}
+BAD_SIGMAS = {
+    "missing": (None, "got None"),
+    "negative": (-0.1, "expected finite numbers >= 0"),
+    "nan": (math.nan, "expected finite numbers >= 0"),
+    "infinite": (math.inf, "expected finite numbers >= 0"),
+    "negative in a batch": (torch.tensor([0.1, -0.1]), "expected finite numbers >= 0"),
+    "too many": (torch.tensor([0.1, 0.1, 0.1]), "got 3 values for 2 images"),
+}
+CALLS = {
+    "fn": lambda reg, x, s: reg.fn(x, s),
+    "grad": lambda reg, x, s: reg.grad(x, s),
+    "hvp": lambda reg, x, s: reg.hvp(x, x, s),
+    "prox": lambda reg, x, s: reg.prox(x, s, gamma=1.0),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("bad", BAD_IMAGES)
+@pytest.mark.parametrize("make", [ridge, lambda: ridge() + ridge()], ids=["ridge", "sum"])
+def test_bad_images_are_named(bad, call, make):
+    x, error, message = BAD_IMAGES[bad]
+    with pytest.raises(error, match=message):
+        CALLS[call](make(), x, 0.1)
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("bad", BAD_SIGMAS)
+def test_bad_sigmas_are_named(bad, call):
+    sigma, message = BAD_SIGMAS[bad]
+    with pytest.raises(ValueError, match="sigma: " + message if not message.startswith("expected") else message):
+        CALLS[call](ridge(), IMAGE, sigma)
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+def test_bad_weights_are_refused(weight):
+    with pytest.raises(ValueError, match=r"weight: got .* expected a finite number >= 0"):
+        weight * ridge()
+
+
+def test_terms_of_different_channels_are_refused():
+    with pytest.raises(ValueError, match=r"terms: got regularizers of \[1, 3\] channels"):
+        ridge() + ridge(channels=3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"activation": "relu"}, "activation: got 'relu'"),
+        ({"border": "wrap"}, "border: got 'wrap'"),
+        ({"size": 4}, "size: got 4, expected an odd number"),
+        ({"filters": 0}, "filters"),
+        ({"channels": 0}, "channels"),
+        ({"units": 0}, "units"),
+        ({"knots": 1}, "knots"),
+        ({"sigma_range": (0.2, 0.1)}, "sigma_range"),
+        ({"sigma_range": (0.0, 0.1)}, "sigma_range"),
+    ],
+)
+def test_bad_ridge_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RidgeICGN(**arguments)
+
+
+def test_condition_is_refused_where_none_is_taken():
+    for reg in (ridge(), ridge() + ridge()):
+        with pytest.raises(ValueError, match="condition: RidgeICGN takes none"):
+            reg.at(0.1, torch.zeros(1))
+
+
+@pytest.mark.parametrize(("gamma", "error"), [(-1.0, ValueError), (math.nan, ValueError)])
+def test_bad_gamma_is_refused(gamma, error):
+    with pytest.raises(error):
+        ridge().prox(IMAGE, 0.1, gamma=gamma)
