@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from icgn.regularizers.activations import Activation, make_activation
@@ -199,6 +200,28 @@ class RidgeFunctional(ConvexFunctional):
         for ub, qb in _blocks(u, q):
             total = total + self._units(ub, self._curvature).mul_(qb).mul_(qb).sum((1, 2))
         return total
+
+    def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        r"""Spectrum of :math:`\sum_k \bar D_k |\hat w_k|^2`, with the mean slope of each filter's activation at u."""
+        assert isinstance(u, Tensor)
+        side = self._autocorrelation.shape[-1]
+        if min(shape[-2:]) < side:
+            return None
+        slope = self._map(u, self._curvature).mean(1).unflatten(-1, (-1, self.operator.stride**2)).mean(-1)
+        if self.scale is not None:
+            slope = slope * self.scale.square()
+        kernel = torch.einsum("bk,kcij->bcij", slope, self._autocorrelation)
+        kernel = F.pad(kernel, (0, shape[-1] - side, 0, shape[-2] - side)).roll((-(side // 2), -(side // 2)), (-2, -1))
+        return torch.fft.rfft2(kernel).real.clamp_min(0)
+
+    @cached_property
+    def _autocorrelation(self) -> Tensor:
+        """Autocorrelation of each filter in each channel, (K, C, 2d - 1, 2d - 1)."""
+        w = self.operator.weight.detach()
+        filters, channels, d, _ = w.shape
+        image, kernel = w.reshape(1, -1, d, d), w.reshape(-1, 1, d, d)
+        full = F.conv2d(image, kernel, padding=d - 1, groups=filters * channels)
+        return full.reshape(filters, channels, 2 * d - 1, 2 * d - 1)
 
     @cached_property
     def _lipschitz(self) -> Tensor:

@@ -8,35 +8,65 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from icgn.solvers.functional import ConvexFunctional, dot, per_image
+from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
 from icgn.solvers.method import Method, State, evaluate, exact_step, newton_guess, step_along
 
 if TYPE_CHECKING:
-    from icgn.solvers.problem import Box, Problem
+    from icgn.solvers.box import Box
+    from icgn.solvers.problem import Problem
+
+# Iterations for which a preconditioner is kept: a new one costs a pass over the responses and a transform.
+_REFRESH = 8
 
 
 @dataclass(frozen=True)
 class ConjugateState(State):
-    """State with the search direction, its squared norm scaled for the next guess, and the last step."""
+    """State with the search direction and what the next iteration needs of this one.
+
+    Attributes
+    ----------
+    direction : Tensor
+        search direction d.
+    energy : Tensor
+        <g, P g> at x, shape (B,).
+    step : Tensor
+        first trial of the next line search, nan where there is none, shape (B,).
+    spectrum : Tensor or None
+        of the preconditioner, (B, C, H, W // 2 + 1).
+    age : int
+        iterations since the preconditioner was computed.
+    """
 
     direction: Tensor
+    energy: Tensor
     step: Tensor
+    spectrum: Tensor | None
+    age: int
 
 
 class ConjugateGradient(Method[ConjugateState]):
-    r"""Nonlinear conjugate gradients, Polak-Ribiere with restarts (PR+), with exact line search.
+    r"""Preconditioned nonlinear conjugate gradients, Polak-Ribiere with restarts (PR+), with exact line search.
 
     .. math::
 
         x_{k+1} = x_k + t_k d_k, \quad t_k = \arg\min_t F(x_k + t d_k), \quad
-        d_{k+1} = -g_{k+1} + \max(0, \langle g_{k+1}, g_{k+1} - g_k\rangle / |g_k|^2)\, d_k.
+        d_{k+1} = -P g_{k+1} + \max\Big(0, \frac{\langle g_{k+1} - g_k, P g_{k+1}\rangle}{\langle g_k, P g_k\rangle}\Big) d_k.
 
     Along a line the responses of the objective's linear part are affine, so that one iteration costs one W and one
-    W^T, whatever the line search does.
+    W^T, whatever the line search does. P is the inverse of a circular convolution that resembles the Hessian, where
+    the objective knows one (:meth:`ConvexFunctional.hessian_spectrum`), renewed every few iterations.
 
-    Theorem (Gilbert and Nocedal 1992, SIAM J. Optim. 2(1), Theorem 4.3): for F with bounded level sets and Lipschitz
-    gradient, :math:`\liminf |g_k| = 0`; for convex F the iterates approach the minimum. Assumes no box.
+    Theorem (Gilbert and Nocedal 1992, SIAM J. Optim. 2(1), Theorem 4.3), for a fixed P: for F with bounded level sets
+    and Lipschitz gradient, :math:`\liminf |g_k| = 0`; for convex F the iterates approach the minimum. Assumes no box.
+
+    Parameters
+    ----------
+    precondition : bool
+        whether to use P where one is known.
     """
+
+    def __init__(self, precondition: bool = True) -> None:
+        self.precondition = precondition
 
     def check(self, problem: Problem) -> None:
         if problem.box is not None:
@@ -44,7 +74,10 @@ class ConjugateGradient(Method[ConjugateState]):
 
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> ConjugateState:
         u, grad, work = evaluate(objective, x)
-        return ConjugateState(x, u, grad, work, -grad, torch.full_like(dot(x, x), torch.nan))
+        spectrum = self._spectrum(objective, u, x)
+        pg = _apply(spectrum, grad)
+        energy = dot(grad, pg)
+        return ConjugateState(x, u, grad, work, -pg, energy, torch.full_like(energy, torch.nan), spectrum, 0)
 
     def step(self, objective: ConvexFunctional, state: ConjugateState, box: Box | None) -> ConjugateState:
         g, d = state.grad, state.direction
@@ -54,13 +87,32 @@ class ConjugateGradient(Method[ConjugateState]):
         t = torch.where(slope < 0, exact_step(objective, state.u, q, slope, guess), torch.zeros_like(slope))
         x, u = step_along(state.x, d, t), objective.move(state.u, q, t)
         grad = objective.linear_adjoint(objective.potential_grad(u), x.shape)
-        before, after = dot(g, g), dot(grad, grad)
-        beta = ((after - dot(grad, g)) / before).nan_to_num(0.0, 0.0, 0.0).clamp_min(0)
-        new = torch.addcmul(-grad, d, per_image(beta, d))
+        renew = state.age + 1 >= _REFRESH
+        spectrum = self._spectrum(objective, u, x) if renew else state.spectrum
+        pg = _apply(spectrum, grad)
+        energy = dot(grad, pg)
+        beta = ((energy - dot(g, pg)) / state.energy).nan_to_num(0.0, 0.0, 0.0).clamp_min(0)
+        new = torch.addcmul(-pg, d, per_image(beta, d))
         # Rounding can spoil the descent direction: start again from steepest descent.
-        descends = per_image(dot(grad, new) < -1e-3 * after, new).bool()
-        new = torch.where(descends, new, -grad)
+        descends = per_image(dot(grad, new) < -1e-3 * energy, new).bool()
+        new = torch.where(descends, new, -pg)
         # The step for which slope and |d|^2 change alike is the natural first trial of the next line search.
         ratio = (dot(grad, new) / slope * dot(d, d) / dot(new, new)).nan_to_num(1.0, 1.0, 1.0)
         following = torch.where(t > 0, t * ratio, torch.full_like(t, torch.nan))
-        return ConjugateState(x, u, grad, state.work + 1, new, following)
+        age = 0 if renew else state.age + 1
+        return ConjugateState(x, u, grad, state.work + 1, new, energy, following, spectrum, age)
+
+    def _spectrum(self, objective: ConvexFunctional, u: Responses, x: Tensor) -> Tensor | None:
+        spectrum = objective.hessian_spectrum(u, x.shape) if self.precondition else None
+        if spectrum is None:
+            return None
+        # The spectrum only resembles that of the Hessian: it may vanish where the Hessian does not.
+        floor = 1e-3 * spectrum.amax((1, 2, 3), keepdim=True)
+        return torch.maximum(spectrum, floor).expand(len(x), -1, -1, -1)
+
+
+def _apply(spectrum: Tensor | None, g: Tensor) -> Tensor:
+    """The preconditioned gradient P g."""
+    if spectrum is None:
+        return g
+    return torch.fft.irfft2(torch.fft.rfft2(g) / spectrum, s=g.shape[-2:])

