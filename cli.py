@@ -1,4 +1,4 @@
-"""The command line: ``icgn denoise``, ``icgn demo``, ``icgn info``."""
+"""The command line: ``icgn denoise``, ``icgn train``, ``icgn demo``, ``icgn info``."""
 
 from __future__ import annotations
 
@@ -144,6 +144,44 @@ def demo(
         _console().print(f"Pictures are in {output}", soft_wrap=True, markup=False)
     if len(outcomes) < len(_DEMO_PICTURES):
         raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Option(metavar="FILE", help="Recipe: a TOML file, as those in recipes/.")],
+    data: Annotated[Path, typer.Option(metavar="ROOT", help="Folder of photographs, or root of BSDS500.")],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Folder for checkpoint, weights and card.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in RUN.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default cuda where there is one.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="CPU threads; with 1 a resumed run is exact, bit for bit.")
+    ] = None,
+) -> None:
+    """Train a regularizer; afterwards, or meanwhile: icgn denoise --model RUN.
+
+    Ctrl-C saves the step in progress and ends with exit code 130; --resume continues from there. The exit code is 1 if
+    training could not go on, and 2 if it cannot be carried out as given.
+    """
+    import warnings
+
+    import torch
+
+    from icgn import training
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: _say("warning", str(message))
+            weights = training.train(recipe, data, out, resume, _device(device), _console(stderr=True))
+    except (training.TrainingError, torch.cuda.OutOfMemoryError) as error:
+        _say("error", str(error))
+        raise typer.Exit(1) from error
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    _console().print(f"Model: {weights}", soft_wrap=True, markup=False)
 
 
 @app.command()

@@ -1,18 +1,26 @@
 """Convex regularizers, learned and composed."""
 
 from icgn.regularizers.base import ConvexRegularizer, SumRegularizer
+from icgn.regularizers.checks import ContractError, ContractReport, check_regularizer
 from icgn.regularizers.denoise import denoise
 from icgn.regularizers.filters import FilterBank
+from icgn.regularizers.icgn import ICGN, IntegrabilityDefect, NotAGradientError
 from icgn.regularizers.pretrained import ModelError, available_models, load_pretrained, read_card, save_model
 from icgn.regularizers.ridge import RidgeICGN
 
 __all__ = [
+    "ICGN",
+    "ContractError",
+    "ContractReport",
     "ConvexRegularizer",
     "FilterBank",
+    "IntegrabilityDefect",
     "ModelError",
+    "NotAGradientError",
     "RidgeICGN",
     "SumRegularizer",
     "available_models",
+    "check_regularizer",
     "denoise",
     "load_pretrained",
     "read_card",

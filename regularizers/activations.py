@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 
 class Activation(ABC):
-    r"""A scalar activation s with :math:`\psi' = (s')^2`, :math:`\psi(0) = 0` and :math:`0 \le \psi' \le` `steepest`."""
+    r"""A scalar activation s: :math:`\psi' = (s')^2`, :math:`\psi(0) = 0`, :math:`0 \le \psi' \le` `steepest`."""
 
     name: str
     steepest: float
@@ -150,7 +151,7 @@ def _primitive_of_log1p_exp_minus(t: Tensor) -> Tensor:
     nodes, weights = np.polynomial.legendre.leggauss(20)
     total = torch.zeros_like(t)
     edges = (0.0, 2.0, 5.0, 10.0, 20.0, 40.0)
-    for left, right in zip(edges[:-1], edges[1:], strict=True):
+    for left, right in pairwise(edges):
         width = (t.clamp(left, right) - left) / 2
         for node, weight in zip(nodes, weights, strict=True):
             total = total + weight * width * torch.log1p(torch.exp(-(left + width * (node + 1))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -98,8 +98,7 @@ class ConvexRegularizer(Prior):  # type: ignore[misc]
         RuntimeError
             if `tol` is not reached, with the certified distance that was.
         """
-        self.check_image(x)
-        return prox(self.at(sigma), x, gamma, tol=tol, max_iter=max_iter)
+        return prox(self._bound(x, sigma), x, gamma, tol=tol, max_iter=max_iter)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Same as :meth:`fn`."""
@@ -154,7 +153,7 @@ class SumRegularizer(ConvexRegularizer):
         for w in weights:
             if not 0 <= w < float("inf"):
                 raise ValueError(f"weight: got {w}, expected a finite number >= 0 (a negative one is not convex)")
-        channels = {t.channels for t in terms} - {None}
+        channels = {t.channels for t in terms if t.channels is not None}
         if len(channels) > 1:
             raise ValueError(f"terms: got regularizers of {sorted(channels)} channels, expected the same number")
         self.terms = torch.nn.ModuleList(terms)
@@ -164,9 +163,14 @@ class SumRegularizer(ConvexRegularizer):
         ranges = [t.sigma_range for t in terms if t.sigma_range is not None]
         self.sigma_range = (max(r[0] for r in ranges), min(r[1] for r in ranges)) if ranges else None
 
+    def _terms(self) -> Iterator[ConvexRegularizer]:
+        for term in self.terms:
+            assert isinstance(term, ConvexRegularizer)
+            yield term
+
     def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> SumFunctional:
         """The weighted sum of the terms at sigma; `condition` goes to every term."""
-        functionals = [t.at(sigma, condition) for t in self.terms]
+        functionals = [t.at(sigma, condition) for t in self._terms()]
         return SumFunctional(functionals, [torch.tensor(w, dtype=torch.float64) for w in self.weights])
 
 

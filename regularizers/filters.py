@@ -15,13 +15,13 @@ Border = Literal["valid", "zero", "reflect"]
 
 @dataclass(frozen=True)
 class FilterOperator:
-    r"""The linear map W of a bank of filters w (K, C, d, d), ready to apply: :math:`(W x)_k = \sum_c w_{kc} \star E x_c`.
+    r"""The linear map W of a bank of filters w (K, C, d, d), ready: :math:`(W x)_k = \sum_c w_{kc} \star E x_c`.
 
     E extends the picture by (d - 1) / 2 pixels (`border`): by mirroring without repeating the edge (``reflect``), by
     zeros (``zero``), or not at all (``valid``: only windows inside the picture count).
 
-    Responses are *planes* of shape (B, P, K s^2): positions by filters, in an order private to this class, with zeros at
-    positions outside the picture. With `stride` s > 1 the convolution is evaluated in its exact polyphase form: the
+    Responses are *planes* of shape (B, P, K s^2): positions by filters, in an order private to this class, with zeros
+    at positions outside the picture. With `stride` s > 1 the convolution is evaluated in its exact polyphase form: the
     s x s interleaved subimages become input channels and the s x s shifts of a filter become output channels, which
     turns a convolution with few channels, slow on every CPU, into one with many.
     """
@@ -171,11 +171,12 @@ class FilterBank(nn.Module):
 def squared_norm_bound(weight: Tensor, border: Border, grid: int = 128) -> Tensor:
     r"""Rigorous upper bound of :math:`\|W\|^2` for every picture size, a float64 scalar.
 
-    On the infinite lattice :math:`\|W\|^2 = \sup_\omega \lambda_{\max}(\sum_k \hat w_k(\omega)^* \hat w_k(\omega)^T)`, a
+    On the infinite lattice
+    :math:`\|W\|^2 = \sup_\omega \lambda_{\max}(\sum_k \hat w_k(\omega)^* \hat w_k(\omega)^T)`, a
     C x C matrix at each frequency. The entries are trigonometric polynomials of degree d - 1 in each variable, so the
     supremum is at most the maximum over an N x N grid divided by :math:`\cos(\pi (d - 1) / 2N)^4`. Zero and valid
-    borders are compressions of that operator; mirroring visits a pixel at most twice per axis (d <= H, W), hence the
-    factor 4.
+    borders are compressions of that operator. A mirrored picture is part of a periodic one, of period 2H - 2 and
+    2W - 2, in which a pixel appears at most twice per axis: hence the factor 4.
     """
     w = weight.detach().double().cpu()
     degree = w.shape[-1] - 1
@@ -202,9 +203,7 @@ def _polyphase_kernel(weight: Tensor, s: int) -> Tensor:
     filters, channels, d, _ = weight.shape
     taps = (d + 2 * s - 2) // s
     side = taps * s
-    shifted = [
-        F.pad(weight, (q, side - d - q, p, side - d - p)) for p in range(s) for q in range(s)
-    ]
+    shifted = [F.pad(weight, (q, side - d - q, p, side - d - p)) for p in range(s) for q in range(s)]
     kernel = torch.stack(shifted, 1).view(filters * s * s, channels, taps, s, taps, s)
     return kernel.permute(0, 1, 3, 5, 2, 4).reshape(filters * s * s, channels * s * s, taps, taps)
 

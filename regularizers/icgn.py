@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from icgn.regularizers.base import ConvexRegularizer, check_image, check_sigma
-from icgn.regularizers.checks import extreme_curvatures
+from icgn.regularizers.curvature import extreme_curvatures
 from icgn.regularizers.quadrature import GaussLegendre, Quadrature, Rule
 from icgn.solvers.functional import BlackBoxFunctional, dot
 

@@ -33,7 +33,7 @@ def available_models() -> list[str]:
 
 
 def load_pretrained(name: str | Path, device: str | torch.device = "cpu") -> ConvexRegularizer:
-    """A trained regularizer, in evaluation mode with its parameters frozen.
+    """Load a trained regularizer, in evaluation mode with its parameters frozen.
 
     Parameters
     ----------
@@ -61,11 +61,12 @@ def load_pretrained(name: str | Path, device: str | torch.device = "cpu") -> Con
         raise ModelError(f"{weights}: the weights do not fit the architecture of the card: {error}") from error
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise ModelError(f"{weights}: the weights are not finite")
-    return model.to(device).eval().requires_grad_(False)
+    model.to(device).eval().requires_grad_(False)
+    return model
 
 
 def read_card(name: str | Path) -> dict[str, Any]:
-    """The card of a model: architecture, recipe, data and licence, seed, measured PSNR, sha256, package version.
+    """Read the card of a model: architecture, recipe, data and licence, seed, measured PSNR, sha256, package version.
 
     Raises
     ------
@@ -102,27 +103,29 @@ def save_model(model: ConvexRegularizer, path: str | Path, card: dict[str, Any])
     content = save_tensors(tensors)
     architecture = {"type": type(model).__name__, **model.architecture}
     complete = {**card, "architecture": architecture, "sha256": hashlib.sha256(content).hexdigest()}
+    text = json.dumps(complete, indent=2, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, content)
-    _write(path.with_suffix(".json"), (json.dumps(complete, indent=2) + "\n").encode())
+    write_files({path: content, path.with_suffix(".json"): text.encode()})
 
 
 def build_model(architecture: dict[str, Any], source: str = "model") -> ConvexRegularizer:
-    """An untrained regularizer from ``{"type": class name, ...constructor arguments}``.
+    """Make an untrained regularizer from ``{"type": class name, ...constructor arguments}``.
 
     Raises
     ------
     ModelError
         if the class is unknown or does not take the arguments; `source` is named in the message.
     """
+    if not isinstance(architecture, dict):
+        raise ModelError(f"{source}, architecture: got {architecture!r}, expected a table with type and arguments")
     arguments = dict(architecture)
     kind = arguments.pop("type", None)
-    if kind not in ARCHITECTURES:
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise ModelError(f"{source}: unknown architecture {kind!r}, expected one of {known}; a newer icgn may have it")
     try:
         return ARCHITECTURES[kind](**arguments)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{source}: the arguments do not fit {kind}: {error}") from error
 
 
@@ -138,7 +141,9 @@ def _locate(name: str | Path) -> Path:
         return found[0]
     if path.is_file():
         if path.suffix != ".safetensors":
-            raise ModelError(f"{path}: expected a .safetensors file; pickles are refused because reading them runs code")
+            raise ModelError(
+                f"{path}: expected a .safetensors file; pickles are refused because reading them runs code"
+            )
         return path
     raise ModelError(f"model: got {str(name)!r}, expected one of {', '.join(available_models())}, or an existing path")
 
@@ -150,10 +155,17 @@ def _read(path: Path) -> bytes:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+def write_files(contents: dict[Path, bytes]) -> None:
+    """Write files under other names first, and rename them once all are on the disk; on failure none is touched."""
+    parts = {path: path.with_name(path.name + ".part") for path in contents}
+    try:
+        for path, part in parts.items():
+            with part.open("wb") as file:
+                file.write(contents[path])
+                file.flush()
+                os.fsync(file.fileno())
+        for path, part in parts.items():
+            part.replace(path)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)

@@ -80,6 +80,7 @@ class RidgeICGN(ConvexRegularizer):
             "filters": filters, "size": size, "channels": channels, "units": units, "activation": activation,
             "border": border, "sigma_range": list(sigma_range), "knots": knots, "min_knee": min_knee,
         }  # fmt: skip
+        self.channels, self.min_size = channels, size
         self.bank = FilterBank(filters, size, channels, border)
         self.sigma_range = (float(sigma_range[0]), float(sigma_range[1]))
         log_sigma = torch.linspace(math.log(sigma_range[0]), math.log(sigma_range[1]), knots)
@@ -91,16 +92,6 @@ class RidgeICGN(ConvexRegularizer):
         self.log_tau = nn.Parameter((log_sigma - 3.0 + spread[:, None, None]).expand(shape).clone())
         self._activation = make_activation(activation)
 
-    @property
-    def channels(self) -> int:
-        """Image channels."""
-        return int(self.bank.raw.shape[1])
-
-    @property
-    def min_size(self) -> int:
-        """Smallest height and width of an image: the filter size."""
-        return int(self.bank.raw.shape[-1])
-
     def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> RidgeFunctional:
         r"""The frozen functional :math:`R(.; \sigma)`; see :meth:`ConvexRegularizer.at`."""
         self._refuse_condition(condition)
@@ -108,9 +99,9 @@ class RidgeICGN(ConvexRegularizer):
         lam, tau = self.curves(s)
         slope = lam / tau
         scale = slope[:, 0].sqrt()
-        # sigma = 0 gives lambda = 0; the knees must stay positive.
+        # sigma = 0 gives lambda = 0, no response at all; knees and relative slopes must stay positive and finite.
         knee = (tau * scale[:, None]).clamp_min(torch.finfo(tau.dtype).tiny)
-        ratio = slope / slope[:, :1]
+        ratio = slope / slope[:, :1].clamp_min(torch.finfo(tau.dtype).tiny)
         if len(s) == 1:
             return RidgeFunctional(self.bank.operator(scale=scale[0]), self._activation, knee, ratio, None)
         return RidgeFunctional(self.bank.operator(), self._activation, knee, ratio, scale)
@@ -131,6 +122,7 @@ class RidgeICGN(ConvexRegularizer):
     def _curve(self, values: Tensor, sigma: Tensor) -> Tensor:
         """Interpolate values (J, K, knots) linearly in log sigma and exponentiate: shape (B, J, K)."""
         knots = values.shape[-1]
+        assert self.sigma_range is not None
         low, high = (math.log(s) for s in self.sigma_range)
         position = (torch.log(sigma) - low) / (high - low) * (knots - 1)
         left = position.nan_to_num(neginf=0.0).floor().clamp(0, knots - 2).long()
@@ -145,8 +137,8 @@ class RidgeICGN(ConvexRegularizer):
 class RidgeFunctional(ConvexFunctional):
     r"""The regularizer of :class:`RidgeICGN` at fixed noise levels, one per image or one for all.
 
-    Responses are scaled so that the first unit has slope 1 inside its knee: with :math:`s_k = \sqrt{\lambda_{k1}/\tau_{k1}}`,
-    :math:`u = s\, W x`, knees :math:`\kappa_j = s\,\tau_j` and slopes :math:`\rho_j` relative to the first unit,
+    Responses are scaled so that the first unit has slope 1 inside its knee: with
+    :math:`s_k = \sqrt{\lambda_{k1}/\tau_{k1}}`, :math:`u = s\, W x`, knees :math:`\kappa_j = s\,\tau_j` and slopes :math:`\rho_j` relative to the first unit,
 
     .. math::
 
@@ -259,9 +251,7 @@ class RidgeFunctional(ConvexFunctional):
     def _knees(self) -> list[tuple[Tensor, Tensor | None]]:
         """Per unit: its knees, spread over the planes, and its slope where it is not 1."""
         spread = self.operator.spread
-        return [
-            (spread(self.knee[:, j]), spread(self.ratio[:, j]) if j else None) for j in range(self.knee.shape[1])
-        ]
+        return [(spread(self.knee[:, j]), spread(self.ratio[:, j]) if j else None) for j in range(self.knee.shape[1])]
 
     def _units(self, v: Tensor, f: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Sum over the hidden units of slope * f(v, knee)."""

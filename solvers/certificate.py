@@ -58,14 +58,14 @@ class Certificate:
     def split(self) -> list[Certificate]:
         """One certificate of shape (1,) per image."""
         return [
-            Certificate(*(getattr(self, n)[i : i + 1] for n in _NUMBERS), self.dtype)
+            Certificate(**{n: getattr(self, n)[i : i + 1] for n in _NUMBERS}, dtype=self.dtype)
             for i in range(len(self.residual))
         ]
 
     @classmethod
     def join(cls, parts: Sequence[Certificate]) -> Certificate:
         """The certificates of several batches as one."""
-        return cls(*(torch.cat([getattr(p, n) for p in parts]) for n in _NUMBERS), parts[0].dtype)
+        return cls(**{n: torch.cat([getattr(p, n) for p in parts]) for n in _NUMBERS}, dtype=parts[0].dtype)
 
     @classmethod
     def nothing(cls, device: torch.device, dtype: torch.dtype) -> Certificate:

@@ -50,7 +50,8 @@ class ConjugateGradient(Method[ConjugateState]):
     .. math::
 
         x_{k+1} = x_k + t_k d_k, \quad t_k = \arg\min_t F(x_k + t d_k), \quad
-        d_{k+1} = -P g_{k+1} + \max\Big(0, \frac{\langle g_{k+1} - g_k, P g_{k+1}\rangle}{\langle g_k, P g_k\rangle}\Big) d_k.
+        d_{k+1} = -P g_{k+1} + \max(0, \beta_k) d_k, \quad
+        \beta_k = \langle g_{k+1} - g_k, P g_{k+1}\rangle / \langle g_k, P g_k\rangle.
 
     Along a line the responses of the objective's linear part are affine, so that one iteration costs one W and one
     W^T, whatever the line search does. P is the inverse of a circular convolution that resembles the Hessian, where

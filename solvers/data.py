@@ -37,7 +37,9 @@ class DataFunctional(ConvexFunctional):
             return self
         # Not Module.to(dtype): that would drop the imaginary part of complex buffers.
         physics = copy.deepcopy(self.physics)
-        return replace(self, y=self.y.to(dtype), physics=physics.double() if dtype is torch.float64 else physics.float())
+        return replace(
+            self, y=self.y.to(dtype), physics=physics.double() if dtype is torch.float64 else physics.float()
+        )
 
 
 @dataclass(frozen=True, eq=False)

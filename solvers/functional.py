@@ -164,14 +164,11 @@ class SumFunctional(ConvexFunctional):
         return self._combine(values)
 
     def potential_grad(self, u: Responses) -> Responses:
-        return tuple(
-            _scale(g.potential_grad(uj), w) for g, uj, w in zip(self.terms, u, self.weights, strict=True)
-        )
+        return tuple(_scale(g.potential_grad(uj), w) for g, uj, w in zip(self.terms, u, self.weights, strict=True))
 
     def potential_hvp(self, u: Responses, q: Responses) -> Responses:
         return tuple(
-            _scale(g.potential_hvp(uj, qj), w)
-            for g, uj, qj, w in zip(self.terms, u, q, self.weights, strict=True)
+            _scale(g.potential_hvp(uj, qj), w) for g, uj, qj, w in zip(self.terms, u, q, self.weights, strict=True)
         )
 
     def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
@@ -192,9 +189,7 @@ class SumFunctional(ConvexFunctional):
         return self._constant([g.strong_convexity() for g in self.terms])
 
     def select(self, index: Tensor) -> SumFunctional:
-        return SumFunctional(
-            [g.select(index) for g in self.terms], [w[index] if w.ndim else w for w in self.weights]
-        )
+        return SumFunctional([g.select(index) for g in self.terms], [w[index] if w.ndim else w for w in self.weights])
 
     def to(self, dtype: torch.dtype) -> SumFunctional:
         return SumFunctional([g.to(dtype) for g in self.terms], self.weights)

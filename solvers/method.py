@@ -12,7 +12,8 @@ from torch import Tensor
 from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
 
 if TYPE_CHECKING:
-    from icgn.solvers.problem import Box, Problem
+    from icgn.solvers.box import Box
+    from icgn.solvers.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class State:
 
     def put(self: StateT, index: Tensor, other: StateT) -> StateT:
         """The state with the images `index` replaced by those of another."""
-        return replace(self, **{f.name: _put(getattr(self, f.name), index, getattr(other, f.name)) for f in fields(self)})
+        return replace(
+            self, **{f.name: _put(getattr(self, f.name), index, getattr(other, f.name)) for f in fields(self)}
+        )
 
 
 StateT = TypeVar("StateT", bound=State)
@@ -56,7 +59,7 @@ class Method(ABC, Generic[StateT]):
         """The name under which results report the method."""
         return type(self).__name__
 
-    def check(self, problem: Problem) -> None:  # noqa: B027 (most methods take every convex differentiable problem)
+    def check(self, problem: Problem) -> None:
         """Raise ``ValueError``, naming the method and the assumption, if the method's theorem does not cover it."""
 
     @abstractmethod
@@ -84,7 +87,7 @@ def exact_step(
     accuracy: float = 0.1,
     passes: int = 10,
 ) -> Tensor:
-    r"""Step t > 0 with :math:`|\phi'(t)| \le` `accuracy` :math:`|\phi'(0)|`, for :math:`\phi(t) = h(u + t q)`, per image.
+    r"""Step t > 0 with :math:`|\phi'(t)| \le` `accuracy` :math:`|\phi'(0)|`, :math:`\phi(t) = h(u + t q)`, per image.
 
     :math:`\phi'` is nondecreasing, so that two values of opposite sign enclose a minimizer. Secant steps inside the
     enclosure, with Illinois' correction against a stuck end. If `passes` evaluations do not suffice, the largest
@@ -129,7 +132,9 @@ def exact_step(
 def newton_guess(objective: ConvexFunctional, u: Responses, q: Responses, slope: Tensor) -> Tensor:
     """The Newton step of a line search at t = 0: -slope / curvature, 1 where the curvature vanishes."""
     curvature = objective.curvature(u, q)
-    return torch.where(curvature > 0, -slope / curvature.clamp_min(torch.finfo(slope.dtype).tiny), torch.ones_like(slope))
+    return torch.where(
+        curvature > 0, -slope / curvature.clamp_min(torch.finfo(slope.dtype).tiny), torch.ones_like(slope)
+    )
 
 
 def project(x: Tensor, box: Box | None) -> Tensor:

@@ -29,7 +29,9 @@ def prox(functional: ConvexFunctional, x: Tensor, gamma: float | Tensor, tol: fl
     if not solution.converged:
         worst = float(solution.certificate.rms_distance.max())
         reasons = ", ".join(sorted({s.name for s in solution.status}))
-        raise RuntimeError(f"prox: certified RMS distance {worst:.2e} after {max_iter} iterations, tol {tol} ({reasons})")
+        raise RuntimeError(
+            f"prox: certified RMS distance {worst:.2e} after {max_iter} iterations, tol {tol} ({reasons})"
+        )
     return solution.x
 
 

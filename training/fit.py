@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
-import os
+import signal
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import deepinv
@@ -18,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from icgn.regularizers.base import ConvexRegularizer
+from icgn.regularizers.pretrained import write_files
 from icgn.solvers import Problem, solve
 from icgn.training.bilevel import bilevel_loss
 from icgn.training.patches import draw
@@ -25,10 +30,11 @@ from icgn.training.recipe import Recipe
 
 CHECKPOINT = "checkpoint.pt"
 _SAVE_SECONDS = 60.0
+_KEYS = ("recipe", "step", "loss", "history", "model", "optimizer")
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on: the loss is not finite, or a checkpoint does not belong to the run."""
+    """Training cannot go on: a loss that is not finite, or a checkpoint of another run or that cannot be written."""
 
 
 def fit(
@@ -39,12 +45,13 @@ def fit(
     out: str | Path,
     resume: bool = False,
     console: Console | None = None,
+    on_validation: Callable[[dict[str, float]], None] | None = None,
 ) -> list[dict[str, float]]:
     r"""Train `regularizer` in place by Adam and return the history of validations.
 
-    Every minute, and at the end, ``out/checkpoint.pt`` is replaced atomically; it holds tensors and numbers only.
-    Patches and noise depend on seed and step alone, so that on one CPU thread a resumed run repeats the interrupted
-    one bit for bit.
+    Every minute, at each validation, when interrupted and at the end, ``out/checkpoint.pt`` is replaced atomically; it
+    holds tensors, numbers and text only. Patches and noise depend on seed and step alone, so that on one CPU thread a
+    resumed run repeats the interrupted one bit for bit.
 
     Parameters
     ----------
@@ -53,27 +60,31 @@ def fit(
     recipe : Recipe
         all parameters of the run.
     images, validation : sequence of Tensor
-        pictures (C, H, W) in [0, 1]; at least one patch large. Validation may be empty.
+        pictures (C, H, W) in [0, 1], at least one patch large; those to train on may be bytes, 0 to 255, which need a
+        quarter of the memory. Validation may be empty.
     out : path
         folder of the run, made if missing.
     resume : bool
-        continue from the checkpoint in `out`.
+        continue from the checkpoint in `out`, if there is one.
     console : rich.console.Console, optional
         where progress is shown; default standard error.
+    on_validation : callable, optional
+        is given each new row of the history, after the checkpoint that contains it was written.
 
     Raises
     ------
     ValueError
         for no images, or images smaller than a patch.
     TrainingError
-        if the loss turns NaN (the step and the last good checkpoint are named), if the checkpoint is of another
-        recipe, or if one exists and `resume` is False.
+        if the loss or its gradient turns NaN (the step and the last good checkpoint are named), if the checkpoint is
+        of another recipe or cannot be written, or if one exists and `resume` is False.
+    KeyboardInterrupt
+        on Ctrl-C, after the step in progress was completed and saved.
     """
     _check_images(images, recipe)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    optimizer = _optimizer(regularizer, recipe)
-    run = _Training(regularizer, recipe, optimizer, out / CHECKPOINT)
+    run = _Training(regularizer, recipe, _optimizer(regularizer, recipe), out / CHECKPOINT)
     run.start(resume)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
@@ -82,19 +93,23 @@ def fit(
     with Progress(*columns, console=console or Console(stderr=True)) as progress:
         task = progress.add_task(recipe.name, total=recipe.steps, completed=run.step, note="")
         try:
-            while run.step < recipe.steps:
-                run.advance(images)
-                note = f"loss {run.loss:.4f}"
-                if run.step % recipe.validate_every == 0 or run.step == recipe.steps:
+            while True:
+                if run.validation_is_due():
                     run.history.append(validate(regularizer, recipe, validation, run.step, run.loss))
                     progress.console.print(describe(run.history[-1]))
-                progress.update(task, completed=run.step, note=note)
+                    run.save()
+                    if on_validation is not None:
+                        on_validation(run.history[-1])
+                if run.step >= recipe.steps:
+                    return run.history
+                with _interrupts_deferred():
+                    run.advance(images)
+                    run.save_from_time_to_time()
+                progress.update(task, completed=run.step, note=f"loss {run.loss:.4f}")
         except KeyboardInterrupt:
             run.save()
             progress.console.print(f"interrupted: saved step {run.step} in {run.path}")
             raise
-    run.save()
-    return run.history
 
 
 @torch.no_grad()
@@ -133,13 +148,20 @@ class _Training:
     path: Path
 
     def start(self, resume: bool) -> None:
-        self.step, self.loss = 0, math.nan
+        """Begin at step 0, or where the checkpoint was written."""
+        self.step, self.loss, self.seconds = 0, math.nan, 0.0
         self.history: list[dict[str, float]] = []
-        self.saved = time.monotonic()
+        self.saved = self.begun = time.monotonic()
         if self.path.exists():
             if not resume:
                 raise TrainingError(f"{self.path}: a run is there already; resume it or choose another folder")
             self._load()
+
+    def validation_is_due(self) -> bool:
+        """Whether the present step has a row in the history to come: also after a kill just before it was made."""
+        if self.step == 0 or (self.history and self.history[-1]["step"] == self.step):
+            return False
+        return self.step % self.recipe.validate_every == 0 or self.step >= self.recipe.steps
 
     def advance(self, images: Sequence[Tensor]) -> None:
         """One optimization step."""
@@ -149,47 +171,92 @@ class _Training:
         device = next(self.regularizer.parameters()).device
         batch = draw(images, self.recipe, self.step).to(device)
         loss = bilevel_loss(self.regularizer, batch, self.recipe.loss)
-        if not bool(torch.isfinite(loss)):
-            raise TrainingError(f"step {self.step}: the loss is {float(loss)}; last good checkpoint: {self.path}")
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
         value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(f"step {self.step}: the loss is {value}; {self._last_good()}")
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        # Checked before the step: afterwards the weights would be lost, and perhaps saved.
+        if not all(bool(torch.isfinite(p.grad).all()) for p in self.regularizer.parameters() if p.grad is not None):
+            raise TrainingError(f"step {self.step}: the gradient of the loss is not finite; {self._last_good()}")
+        self.optimizer.step()
         self.loss = value if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * value
         self.step += 1
-        if time.monotonic() - self.saved > _SAVE_SECONDS:
+
+    def save_from_time_to_time(self) -> None:
+        """Write the checkpoint unless the last one is recent."""
+        if time.monotonic() - self.saved >= _SAVE_SECONDS:
             self.save()
 
     def save(self) -> None:
-        """Write the checkpoint to a temporary file and rename it."""
+        """Replace the checkpoint; a failure leaves the last one as it is."""
         content = {
             "recipe": json.dumps(self.recipe.to_dict()),
             "step": self.step,
             "loss": self.loss,
+            "seconds": self.seconds + time.monotonic() - self.begun,
             "history": json.dumps(self.history),
             "model": self.regularizer.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        part = self.path.with_suffix(".part")
-        with part.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.path)
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        try:
+            write_files({self.path: buffer.getvalue()})
+        except OSError as error:
+            reason = error.strerror or error
+            raise TrainingError(
+                f"step {self.step}: the checkpoint cannot be written: {reason}; {self._last_good()}"
+            ) from error
         self.saved = time.monotonic()
+
+    def _last_good(self) -> str:
+        return (
+            f"last good checkpoint: {self.path}" if self.path.exists() else f"no checkpoint yet in {self.path.parent}"
+        )
 
     def _load(self) -> None:
         content = read_checkpoint(self.path)
-        if content["recipe"] != json.dumps(self.recipe.to_dict()):
-            raise TrainingError(f"{self.path}: the checkpoint is of another recipe; resume with the recipe it was made by")
-        self.regularizer.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
+        if recipe_of(content, self.path) != Recipe.from_dict(json.loads(json.dumps(self.recipe.to_dict()))):
+            raise TrainingError(
+                f"{self.path}: the checkpoint is of another recipe; resume with the recipe it was made by"
+            )
+        try:
+            self.regularizer.load_state_dict(content["model"])
+            self.optimizer.load_state_dict(content["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise TrainingError(f"{self.path}: the checkpoint is of another architecture: {error}") from error
         self.step, self.loss = content["step"], content["loss"]
+        self.seconds = content.get("seconds", 0.0)
         self.history = json.loads(content["history"])
 
 
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block: half an optimization step cannot be resumed. A second one does not."""
+    default = signal.getsignal(signal.SIGINT)
+    # Signals reach the main thread only, and a handler of the caller's own is respected.
+    if threading.current_thread() is not threading.main_thread() or default is not signal.default_int_handler:
+        yield
+        return
+    asked = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if asked:
+        raise KeyboardInterrupt
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The contents of a checkpoint, read without running code.
+    """Read the contents of a checkpoint, without running code.
 
     Raises
     ------
@@ -202,9 +269,24 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise
     except Exception as error:
         raise TrainingError(f"{path}: not a readable checkpoint: {error}") from error
-    if not isinstance(content, dict) or "recipe" not in content:
-        raise TrainingError(f"{path}: not a checkpoint of icgn")
-    return content
+    missing = [k for k in _KEYS if not isinstance(content, dict) or k not in content]
+    if missing:
+        raise TrainingError(f"{path}: not a checkpoint of icgn: it lacks {', '.join(missing)}")
+    return dict(content)
+
+
+def recipe_of(content: dict[str, Any], path: str | Path) -> Recipe:
+    """Read the recipe in a checkpoint; `path` is named in errors.
+
+    Raises
+    ------
+    TrainingError
+        if this version does not understand it.
+    """
+    try:
+        return Recipe.from_dict(json.loads(content["recipe"]), str(path))
+    except ValueError as error:
+        raise TrainingError(f"{path}: the recipe in the checkpoint is not understood: {error}") from error
 
 
 def schedule(progress: float, recipe: Recipe) -> float:
@@ -233,4 +315,6 @@ def _check_images(images: Sequence[Tensor], recipe: Recipe) -> None:
         raise ValueError("images: got none, expected at least one to train on")
     small = [i for i, image in enumerate(images) if min(image.shape[-2:]) < recipe.patch]
     if small:
-        raise ValueError(f"images: number {small[0]} is smaller than the patch of {recipe.patch} pixels")
+        height, width = images[small[0]].shape[-2:]
+        side = recipe.patch
+        raise ValueError(f"images: number {small[0]} is {height} x {width}, expected at least a patch, {side} x {side}")

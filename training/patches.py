@@ -20,12 +20,12 @@ class Batch:
     sigma: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device."""
+        """Move the batch to a device."""
         return Batch(self.clean.to(device), self.noisy.to(device), self.sigma.to(device))
 
 
 def draw(images: Sequence[Tensor], recipe: Recipe, step: int) -> Batch:
-    """The batch of a step: flipped and transposed crops of images (C, H, W), white noise, one level per patch."""
+    """Draw the batch of a step: flipped and transposed crops of images (C, H, W), noise, one level per patch."""
     generator = torch.Generator().manual_seed((recipe.seed * 1_000_003 + step) % 2**63)
     clean = torch.stack([_crop(images, recipe.patch, generator) for _ in range(recipe.batch)])
     low, high = (s**0.5 for s in recipe.sigma)
@@ -42,7 +42,8 @@ def _crop(images: Sequence[Tensor], side: int, generator: torch.Generator) -> Te
     flips = torch.rand(3, generator=generator) < 0.5
     patch = patch.flip(1) if flips[0] else patch
     patch = patch.flip(2) if flips[1] else patch
-    return patch.transpose(1, 2) if flips[2] else patch
+    patch = patch.transpose(1, 2) if flips[2] else patch
+    return patch.float() / 255 if patch.dtype == torch.uint8 else patch
 
 
 def _integer(below: int, generator: torch.Generator) -> int:

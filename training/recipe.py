@@ -128,29 +128,28 @@ class Recipe:
     @classmethod
     def from_dict(cls, table: dict[str, Any], source: str = "recipe") -> Recipe:
         """Recipe from the contents of a TOML file; `source` is named in errors."""
-        _refuse_unknown(table, cls, source)
         try:
-            return cls(**_in_intensities(_with_loss(table, source)))
-        except TypeError:
-            raise RecipeError(f"{source}: missing name, the name of the model to make") from None
+            _refuse_unknown(table, cls, "key")
+            if "name" not in table:
+                raise RecipeError("name: got none, expected the name of the model to make")
+            return cls(**_in_intensities(_with_loss(table)))
         except RecipeError as error:
-            raise RecipeError(str(error) if source in str(error) else f"{source}: {error}") from error
+            raise RecipeError(f"{source}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The contents of the TOML file: the inverse of :meth:`from_dict`."""
+        """Give the contents of the TOML file: the inverse of :meth:`from_dict`."""
         table = dataclasses.asdict(self)
         for name in ("sigma", "validation_sigma"):
             table[name] = [round(s * 255, 6) for s in table[name]]
         return table
 
 
-def _with_loss(table: dict[str, Any], source: str) -> dict[str, Any]:
-    if "loss" not in table:
-        return table
-    if not isinstance(table["loss"], dict):
-        raise RecipeError(f"loss: got {table['loss']!r}, expected a table")
-    _refuse_unknown(table["loss"], Bilevel, f"{source}, [loss]")
-    return {**table, "loss": Bilevel(**table["loss"])}
+def _with_loss(table: dict[str, Any]) -> dict[str, Any]:
+    loss = table.get("loss", {})
+    if not isinstance(loss, dict):
+        raise RecipeError(f"loss: got {loss!r}, expected a table")
+    _refuse_unknown(loss, Bilevel, "key in [loss]")
+    return {**table, "loss": Bilevel(**loss)}
 
 
 def _in_intensities(table: dict[str, Any]) -> dict[str, Any]:
@@ -162,13 +161,13 @@ def _in_intensities(table: dict[str, Any]) -> dict[str, Any]:
     return table
 
 
-def _refuse_unknown(table: dict[str, Any], kind: type, source: str) -> None:
+def _refuse_unknown(table: dict[str, Any], kind: type, what: str) -> None:
     known = [f.name for f in dataclasses.fields(kind)]
     for key in table:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
-            raise RecipeError(f"{source}: unknown key {key!r}{hint}")
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+            raise RecipeError(f"unknown {what} {key!r}; {hint}")
 
 
 Range = tuple[Callable[[Any], bool], str]
@@ -216,8 +215,8 @@ _RANGES: dict[str, Range] = {
     "loss": (lambda v: isinstance(v, Bilevel), "the parameters of a loss"),
     **dict.fromkeys(("steps", "batch", "patch", "validate_every"), _COUNT),
     **dict.fromkeys(("warmup", "final"), _PART),
-    "sigma": (_range, "two increasing noise levels >= 0"),
-    "validation_sigma": (lambda v: _levels(v) and all(v), "positive noise levels"),
+    "sigma": (_range, "two increasing noise levels >= 0, here in intensities"),
+    "validation_sigma": (lambda v: _levels(v) and all(v), "positive noise levels, here in intensities"),
     "learning_rate": (_rates, "positive rates by prefix of the parameters' names"),
     "seed": (lambda v: _number(v) and isinstance(v, int) and v >= 0, "a whole number >= 0"),
 }

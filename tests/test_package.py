@@ -1,0 +1,171 @@
+import ast
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import icgn
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(icgn.__file__).parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PARTS = sorted(p.parent.name for p in ROOT.glob("*/__init__.py") if p.parent.name != "tests")
+# What each part may import of the others; pages and scripts may import anything.
+ALLOWED = {
+    "solvers": set(),
+    "regularizers": {"solvers"},
+    "datasets": set(),
+    "training": {"solvers", "regularizers", "datasets"},
+    "cli": {"solvers", "regularizers", "datasets", "training"},
+}
+SCRIPTS = ("demos", "benchmarks", "tests")
+TEXT = {".py", ".toml", ".md", ".cff", ".yaml", ".yml", ".json", ".in", ".txt", ".cfg", ".rst"}
+
+
+def python(code, *path):
+    """Run code in a fresh interpreter that knows nothing of the working directory; returns what it prints."""
+    start = f"import sys; sys.path[:0] = {[str(p) for p in path]!r}\n"
+    done = subprocess.run([sys.executable, "-I", "-c", start + code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def sources(part):
+    return sorted((ROOT / part).rglob("*.py")) if (ROOT / part).is_dir() else [ROOT / f"{part}.py"]
+
+
+def modules_imported(file):
+    """Every module that a file imports, inside functions and under TYPE_CHECKING too; relative ones begin with a dot."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            yield from (f"icgn.{alias.name}" for alias in node.names) if module == "icgn" else [module]
+
+
+def test_the_package_list_is_that_of_the_folders():
+    assert PROJECT["tool"]["setuptools"]["packages"] == ["icgn", *(f"icgn.{part}" for part in _listed())]
+    assert sorted(_listed()) == PARTS
+    nested = [p.parent for part in PARTS for p in (ROOT / part).glob("*/__init__.py")]
+    assert not nested, "list them in pyproject.toml and here"
+
+
+def _listed():
+    return [name.split(".")[1] for name in PROJECT["tool"]["setuptools"]["packages"] if "." in name]
+
+
+def test_versions_agree():
+    assert PROJECT["project"]["version"] == icgn.__version__
+    assert f"version: {icgn.__version__}" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_importing_icgn_imports_nothing_heavy():
+    loaded = python("import icgn; print(*sys.modules)").split()
+    assert "icgn" in loaded
+    heavy = {"torch", "deepinv", "numpy", "skimage", "PIL", *(f"icgn.{part}" for part in PARTS)}
+    assert not heavy & set(loaded)
+
+
+def test_help_of_the_command_does_not_wait_for_torch():
+    code = (
+        "import icgn.cli; from typer.testing import CliRunner; print(CliRunner().invoke(icgn.cli.app, '--help').output)"
+    )
+    shown = python(f"{code}; assert 'torch' not in sys.modules")
+    assert all(command in shown for command in ("denoise", "train", "demo", "info"))
+
+
+@pytest.mark.parametrize("name", icgn.__all__)
+def test_every_public_name_exists(name):
+    assert getattr(icgn, name) is not None
+    assert name in dir(icgn)
+
+
+def test_names_that_do_not_exist():
+    with pytest.raises(AttributeError, match="module 'icgn' has no attribute 'denoize'"):
+        icgn.denoize  # noqa: B018
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_names_of_a_part_exist_and_are_sorted(part):
+    module = getattr(icgn, part)
+    assert all(hasattr(module, name) for name in module.__all__)
+    assert len(set(module.__all__)) == len(module.__all__)
+
+
+@pytest.mark.parametrize("part", [*PARTS, "cli"])
+def test_imports_are_absolute_and_point_one_way(part):
+    for file in sources(part):
+        for module in modules_imported(file):
+            assert not module.startswith("."), f"{file}: relative import {module}"
+            assert module not in PARTS, f"{file}: {module}, expected icgn.{module}"
+            other = module.split(".")[1] if module.startswith("icgn.") else None
+            if other in ALLOWED:
+                assert other == part or other in ALLOWED[part], f"{file}: {part} imports {module}"
+            assert other not in SCRIPTS, f"{file}: imports {module}"
+
+
+def test_solvers_and_datasets_do_not_import_the_top_of_the_package():
+    for part in ("solvers", "datasets"):
+        for file in sources(part):
+            assert not {m for m in modules_imported(file) if m == "icgn"}, file
+
+
+def test_every_module_has_a_docstring():
+    for part in [*PARTS, "cli", "__init__"]:
+        for file in sources(part):
+            assert ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))), file
+
+
+def tracked():
+    """The files of the repository, without what is built or hidden."""
+    folders = [*PARTS, *SCRIPTS, "recipes", "docs"]
+    inside = (p for folder in folders for p in (ROOT / folder).rglob("*"))
+    return [p for p in [*ROOT.glob("*"), *inside] if p.is_file() and (p.suffix in TEXT or p.name == "Makefile")]
+
+
+def test_no_file_mentions_a_place_of_the_machine_it_was_written_on():
+    # Written apart, so that this file does not mention them either.
+    places = ["/" + "work/", "/" + "tmp/x", "/" + "root/", "/" + "tmp/v/"]
+    found = [(p, place) for p in tracked() for place in places if place in p.read_text(encoding="utf-8")]
+    assert not found
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built without the network from a copy: a build leaves files behind, and old ones would go in."""
+    folder = tmp_path_factory.mktemp("wheel")
+    ignored = shutil.ignore_patterns(".*", "build", "dist", "out", "runs", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, folder / "source", ignore=ignored)
+    command = [sys.executable, "-I", "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist", "source"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (built,) = (folder / "dist").glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
+    expected = {f"icgn/{p.relative_to(ROOT).as_posix()}" for part in PARTS for p in (ROOT / part).glob("*.py")}
+    expected |= {"icgn/__init__.py", "icgn/cli.py", "icgn/py.typed"}
+    weights = (ROOT / "regularizers" / "weights").glob("*")
+    expected |= {f"icgn/regularizers/weights/{p.name}" for p in weights if p.suffix in (".safetensors", ".json")}
+    assert names == expected
+
+
+def test_the_wheel_works(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = "import icgn; print(icgn.__file__, icgn.__version__, *icgn.available_models())"
+    file, version, *models = python(code, tmp_path).split()
+    assert Path(file) == tmp_path / "icgn" / "__init__.py"
+    assert version == icgn.__version__ and models == icgn.available_models()
+    (metadata,) = tmp_path.glob("icgn-*.dist-info")
+    assert "icgn = icgn.cli:main" in (metadata / "entry_points.txt").read_text()
+    assert "Redistribution" in (metadata / "licenses" / "LICENSE").read_text()
