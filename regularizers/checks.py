@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from icgn.regularizers.curvature import random_direction, secant
+from icgn.regularizers.curvature import random_direction, ritz, secant
 from icgn.solvers.functional import Responses, dot
 
 if TYPE_CHECKING:

@@ -138,7 +138,8 @@ class RidgeFunctional(ConvexFunctional):
     r"""The regularizer of :class:`RidgeICGN` at fixed noise levels, one per image or one for all.
 
     Responses are scaled so that the first unit has slope 1 inside its knee: with
-    :math:`s_k = \sqrt{\lambda_{k1}/\tau_{k1}}`, :math:`u = s\, W x`, knees :math:`\kappa_j = s\,\tau_j` and slopes :math:`\rho_j` relative to the first unit,
+    :math:`s_k = \sqrt{\lambda_{k1}/\tau_{k1}}`, :math:`u = s\, W x`, knees :math:`\kappa_j = s\,\tau_j` and slopes
+    :math:`\rho_j` relative to the first unit,
 
     .. math::
 

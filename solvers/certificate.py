@@ -57,10 +57,8 @@ class Certificate:
 
     def split(self) -> list[Certificate]:
         """One certificate of shape (1,) per image."""
-        return [
-            Certificate(**{n: getattr(self, n)[i : i + 1] for n in _NUMBERS}, dtype=self.dtype)
-            for i in range(len(self.residual))
-        ]
+        rows = [{n: getattr(self, n)[i : i + 1] for n in _NUMBERS} for i in range(len(self.residual))]
+        return [Certificate(**row, dtype=self.dtype) for row in rows]
 
     @classmethod
     def join(cls, parts: Sequence[Certificate]) -> Certificate:
