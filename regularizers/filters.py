@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -11,6 +12,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 Border = Literal["valid", "zero", "reflect"]
+
+# Elements of a strip of responses in the adjoint: memory that is used again at once is not fetched anew.
+_STRIP = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,23 @@ class FilterOperator:
 
     def adjoint(self, z: Tensor, shape: torch.Size) -> Tensor:
         """Images W^T z of shape (B, C, H, W) from planes z."""
-        x = F.pixel_shuffle(F.conv_transpose2d(self._as_channels(z, shape), self.kernel), self.stride)
+        return self._assemble(F.conv_transpose2d(self._as_channels(z, shape), self.kernel), shape)
+
+    def adjoint_of(self, f: Callable[..., Tensor], planes: tuple[Tensor, ...], shape: torch.Size) -> Tensor:
+        """Images W^T f(planes) for a pointwise f, strip by strip: f(planes) is never held as a whole."""
+        rows, cols = (math.ceil(n / self.stride) for n in self.grid(shape))
+        taps = self.kernel.shape[-1]
+        batch, _, filters = planes[0].shape
+        out = planes[0].new_zeros(batch, self.kernel.shape[1], rows + taps - 1, cols + taps - 1)
+        step = max(taps, _STRIP // (batch * cols * filters))
+        for top in range(0, rows, step):
+            z = f(*(p[:, top * cols : (top + step) * cols] for p in planes)).unflatten(1, (-1, cols))
+            strip = F.conv_transpose2d(z.permute(0, 3, 1, 2), self.kernel)
+            out[:, :, top : top + strip.shape[2]] += strip
+        return self._assemble(out, shape)
+
+    def _assemble(self, phases: Tensor, shape: torch.Size) -> Tensor:
+        x = F.pixel_shuffle(phases, self.stride)
         x = x[..., : shape[-2] + 2 * self.margin, : shape[-1] + 2 * self.margin]
         return _extend_adjoint(x, self.margin, self.border)
 
@@ -116,7 +136,7 @@ class FilterBank(nn.Module):
     channels : int
         image channels C.
     border : {"reflect", "zero", "valid"}
-        see :class:`FilterOperator`. ``reflect`` is the default by measurement: it restores the outermost pixels best.
+        see :class:`FilterOperator`. ``reflect`` is the default by measurement (``benchmarks/choices.py``).
 
     Raises
     ------

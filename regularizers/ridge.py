@@ -47,8 +47,8 @@ class RidgeICGN(ConvexRegularizer):
     knots : int
         knots in log sigma.
     min_knee : float
-        smallest :math:`\tau / \sigma`. Sharper knees gain next to nothing (0.004 dB for 0.02 against 0 after training)
-        and cost iterations (43 against 107): ``benchmarks/knee.py``.
+        smallest :math:`\tau / \sigma`. Sharper knees gain next to nothing and cost iterations
+        (``benchmarks/choices.py``).
 
     Raises
     ------
@@ -158,12 +158,11 @@ class RidgeFunctional(ConvexFunctional):
     scale: Tensor | None
 
     def linear(self, x: Tensor) -> Tensor:
-        u = self.operator.apply(x)
-        return u if self.scale is None else u * self.operator.spread(self.scale)
+        return self._scaled(self.operator.apply(x))
 
     def linear_adjoint(self, z: Responses, shape: torch.Size) -> Tensor:
         assert isinstance(z, Tensor)
-        return self.operator.adjoint(z if self.scale is None else z * self.operator.spread(self.scale), shape)
+        return self.operator.adjoint(self._scaled(z), shape)
 
     def potential(self, u: Responses) -> Tensor:
         def energy(v: Tensor, knee: Tensor) -> Tensor:
@@ -180,6 +179,22 @@ class RidgeFunctional(ConvexFunctional):
     def potential_hvp(self, u: Responses, q: Responses) -> Tensor:
         assert isinstance(q, Tensor)
         return self._map(u, self._curvature) * q
+
+    def advance(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
+        assert isinstance(u, Tensor) and isinstance(q, Tensor)
+        return u.addcmul_(q, per_image(t, u))
+
+    def grad_from(self, u: Responses, shape: torch.Size) -> Tensor:
+        assert isinstance(u, Tensor)
+        if torch.is_grad_enabled():
+            return super().grad_from(u, shape)
+        return self.operator.adjoint_of(lambda v: self._scaled(self._units(v, self.activation.clip)), (u,), shape)
+
+    def hvp_from(self, u: Responses, q: Responses, shape: torch.Size) -> Tensor:
+        assert isinstance(u, Tensor) and isinstance(q, Tensor)
+        if torch.is_grad_enabled():
+            return super().hvp_from(u, q, shape)
+        return self.operator.adjoint_of(lambda v, w: self._scaled(self._units(v, self._curvature) * w), (u, q), shape)
 
     def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
         total = torch.zeros_like(t)
@@ -200,7 +215,8 @@ class RidgeFunctional(ConvexFunctional):
         side = self._autocorrelation.shape[-1]
         if min(shape[-2:]) < side:
             return None
-        slope = self._map(u, self._curvature).mean(1).unflatten(-1, (-1, self.operator.stride**2)).mean(-1)
+        total = torch.stack([self._units(ub, self._curvature).sum(1) for (ub,) in _blocks(u)]).sum(0) / u.shape[1]
+        slope = total.unflatten(-1, (-1, self.operator.stride**2)).mean(-1)
         if self.scale is not None:
             slope = slope * self.scale.square()
         kernel = torch.einsum("bk,kcij->bcij", slope, self._autocorrelation)
@@ -244,6 +260,9 @@ class RidgeFunctional(ConvexFunctional):
             ratio=self.ratio.to(dtype),
             scale=None if self.scale is None else self.scale.to(dtype),
         )
+
+    def _scaled(self, planes: Tensor) -> Tensor:
+        return planes if self.scale is None else planes * self.operator.spread(self.scale)
 
     def _curvature(self, v: Tensor, knee: Tensor) -> Tensor:
         return self.activation.psi_prime(v / knee)

@@ -58,9 +58,9 @@ class AcceleratedGradient(Method[AcceleratedState]):
         beta, after = torch.where(uphill, 0.0, beta), torch.where(uphill, 1.0, after)
         y = torch.addcmul(state.x, back, per_image(beta, back))
         u = _extrapolate(state.u, state.u_old, beta, objective)
-        grad_y = objective.linear_adjoint(objective.potential_grad(u), y.shape)
+        grad_y = objective.grad_from(u, y.shape)
         trial = backtrack(objective, y, u, grad_y, t, box)
-        grad = objective.linear_adjoint(objective.potential_grad(trial.u), y.shape)
+        grad = objective.grad_from(trial.u, y.shape)
         return AcceleratedState(
             trial.x, trial.u, grad, state.work + 1 + trial.work, state.x, state.u, trial.step, after
         )

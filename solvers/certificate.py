@@ -79,7 +79,7 @@ _NUMBERS = ("rms_distance", "objective_gap", "residual", "objective", "strong_co
 def certify(objective: ConvexFunctional, x: Tensor, box: Box | None = None) -> Certificate:
     """The certificate of the images x (B, C, H, W), feasible, evaluated in the precision of x and `objective`."""
     u = objective.linear(x)
-    grad = objective.linear_adjoint(objective.potential_grad(u), x.shape).double()
+    grad = objective.grad_from(u, x.shape).double()
     mu = objective.strong_convexity().to(x.device).expand(len(x)).double()
     gap, residual = optimality(x.double(), grad, mu, box)
     return Certificate(

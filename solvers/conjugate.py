@@ -29,8 +29,8 @@ class ConjugateState(State):
         search direction d.
     energy : Tensor
         <g, P g> at x, shape (B,).
-    step : Tensor
-        first trial of the next line search, nan where there is none, shape (B,).
+    step : Tensor or None
+        first trial of the next line search, shape (B,); None at the start.
     spectrum : Tensor or None
         of the preconditioner, (B, C, H, W // 2 + 1).
     age : int
@@ -39,7 +39,7 @@ class ConjugateState(State):
 
     direction: Tensor
     energy: Tensor
-    step: Tensor
+    step: Tensor | None
     spectrum: Tensor | None
     age: int
 
@@ -78,16 +78,16 @@ class ConjugateGradient(Method[ConjugateState]):
         spectrum = self._spectrum(objective, u, x)
         pg = _apply(spectrum, grad)
         energy = dot(grad, pg)
-        return ConjugateState(x, u, grad, work, -pg, energy, torch.full_like(energy, torch.nan), spectrum, 0)
+        return ConjugateState(x, u, grad, work, -pg, energy, None, spectrum, 0)
 
     def step(self, objective: ConvexFunctional, state: ConjugateState, box: Box | None) -> ConjugateState:
         g, d = state.grad, state.direction
         slope = dot(g, d)
         q = objective.linear(d)
-        guess = torch.where(torch.isnan(state.step), newton_guess(objective, state.u, q, slope), state.step)
+        guess = newton_guess(objective, state.u, q, slope) if state.step is None else state.step
         t = torch.where(slope < 0, exact_step(objective, state.u, q, slope, guess), torch.zeros_like(slope))
-        x, u = step_along(state.x, d, t), objective.move(state.u, q, t)
-        grad = objective.linear_adjoint(objective.potential_grad(u), x.shape)
+        x, u = step_along(state.x, d, t), objective.advance(state.u, q, t)
+        grad = objective.grad_from(u, x.shape)
         renew = state.age + 1 >= _REFRESH
         spectrum = self._spectrum(objective, u, x) if renew else state.spectrum
         pg = _apply(spectrum, grad)
@@ -99,7 +99,7 @@ class ConjugateGradient(Method[ConjugateState]):
         new = torch.where(descends, new, -pg)
         # The step for which slope and |d|^2 change alike is the natural first trial of the next line search.
         ratio = (dot(grad, new) / slope * dot(d, d) / dot(new, new)).nan_to_num(1.0, 1.0, 1.0)
-        following = torch.where(t > 0, t * ratio, torch.full_like(t, torch.nan))
+        following = torch.where(t > 0, t * ratio, torch.ones_like(t))
         age = 0 if renew else state.age + 1
         return ConjugateState(x, u, grad, state.work + 1, new, energy, following, spectrum, age)
 

@@ -92,17 +92,29 @@ class ConvexFunctional(ABC):
         assert isinstance(u, Tensor) and isinstance(q, Tensor)
         return torch.addcmul(u, q, per_image(t, u))
 
+    def advance(self, u: Responses, q: Responses, t: Tensor) -> Responses:
+        """As :meth:`move`, for a caller that gives up u: its memory may be used for the result."""
+        return self.move(u, q, t)
+
+    def grad_from(self, u: Responses, shape: torch.Size) -> Tensor:
+        r"""The gradient :math:`U^T \nabla h(u)`, of the given shape, from responses."""
+        return self.linear_adjoint(self.potential_grad(u), shape)
+
+    def hvp_from(self, u: Responses, q: Responses, shape: torch.Size) -> Tensor:
+        r"""The Hessian product :math:`U^T \nabla^2 h(u) q`, of the given shape, from responses."""
+        return self.linear_adjoint(self.potential_hvp(u, q), shape)
+
     def fn(self, x: Tensor) -> Tensor:
         """Values g(x), shape (B,)."""
         return self.potential(self.linear(x))
 
     def grad(self, x: Tensor) -> Tensor:
         r"""The gradient :math:`\nabla g(x) = U^T \nabla h(U x)`, shape of x."""
-        return self.linear_adjoint(self.potential_grad(self.linear(x)), x.shape)
+        return self.grad_from(self.linear(x), x.shape)
 
     def hvp(self, x: Tensor, v: Tensor) -> Tensor:
         r"""The Hessian product :math:`\nabla^2 g(x) v = U^T \nabla^2 h(U x) U v`, shape of x."""
-        return self.linear_adjoint(self.potential_hvp(self.linear(x), self.linear(v)), x.shape)
+        return self.hvp_from(self.linear(x), self.linear(v), x.shape)
 
 
 class BlackBoxFunctional(ConvexFunctional):
@@ -171,6 +183,18 @@ class SumFunctional(ConvexFunctional):
             _scale(g.potential_hvp(uj, qj), w) for g, uj, qj, w in zip(self.terms, u, q, self.weights, strict=True)
         )
 
+    def advance(self, u: Responses, q: Responses, t: Tensor) -> Responses:
+        return tuple(g.advance(uj, qj, t) for g, uj, qj in zip(self.terms, u, q, strict=True))
+
+    # Weights multiply images here, which are much smaller than responses.
+    def grad_from(self, u: Responses, shape: torch.Size) -> Tensor:
+        parts = [g.grad_from(uj, shape) for g, uj in zip(self.terms, u, strict=True)]
+        return self._weighted(parts)
+
+    def hvp_from(self, u: Responses, q: Responses, shape: torch.Size) -> Tensor:
+        parts = [g.hvp_from(uj, qj, shape) for g, uj, qj in zip(self.terms, u, q, strict=True)]
+        return self._weighted(parts)
+
     def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
         return self._combine([g.slope(uj, qj, t) for g, uj, qj in zip(self.terms, u, q, strict=True)])
 
@@ -193,6 +217,10 @@ class SumFunctional(ConvexFunctional):
 
     def to(self, dtype: torch.dtype) -> SumFunctional:
         return SumFunctional([g.to(dtype) for g in self.terms], self.weights)
+
+    def _weighted(self, images: Sequence[Tensor]) -> Tensor:
+        parts = [per_image(w, x) * x for w, x in zip(self.weights, images, strict=True)]
+        return sum(parts[1:], parts[0])
 
     def _combine(self, values: Sequence[Tensor]) -> Tensor:
         parts = [w.to(v) * v for w, v in zip(self.weights, values, strict=True)]

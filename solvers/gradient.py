@@ -33,7 +33,7 @@ class GradientDescent(Method[DescentState]):
 
     def step(self, objective: ConvexFunctional, state: DescentState, box: Box | None) -> DescentState:
         trial = backtrack(objective, state.x, state.u, state.grad, state.step * 1.5, box)
-        grad = objective.linear_adjoint(objective.potential_grad(trial.u), trial.x.shape)
+        grad = objective.grad_from(trial.u, trial.x.shape)
         return DescentState(trial.x, trial.u, grad, state.work + 0.5 + trial.work, trial.step)
 
 

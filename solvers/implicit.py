@@ -65,7 +65,7 @@ def solve_hessian(
     rr = dot(r, r)
     stop = tol**2 * rr
     for _ in range(max_iter):
-        hp = mask * objective.linear_adjoint(objective.potential_hvp(u, objective.linear(p)), x.shape)
+        hp = mask * objective.hvp_from(u, objective.linear(p), x.shape)
         php = dot(p, hp)
         alpha = torch.where(php > 0, rr / php, 0.0)
         v = torch.addcmul(v, p, per_image(alpha, v))

@@ -74,7 +74,7 @@ class Method(ABC, Generic[StateT]):
 def evaluate(objective: ConvexFunctional, x: Tensor) -> tuple[Responses, Tensor, Tensor]:
     """Responses, gradient and a work count of 1 for the images x."""
     u = objective.linear(x)
-    grad = objective.linear_adjoint(objective.potential_grad(u), x.shape)
+    grad = objective.grad_from(u, x.shape)
     return u, grad, torch.ones(x.shape[0], dtype=torch.float64, device=x.device)
 
 
@@ -161,4 +161,6 @@ def _take(value: Any, index: Tensor) -> Any:
 def _put(value: Any, index: Tensor, other: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(_put(v, index, o) for v, o in zip(value, other, strict=True))
-    return value.index_copy(0, index, other) if isinstance(value, Tensor) else value
+    if not isinstance(value, Tensor):
+        return value
+    return value.index_copy(0, index, torch.ones_like(value[index]) if other is None else other)

@@ -21,7 +21,7 @@ from icgn.solvers.solution import Solution, Stats, Status
 Callback = Callable[[int, Tensor, Tensor], "bool | None"]
 
 # Iterations between two convergence tests: each reads a few numbers back from the device.
-_TEST_EVERY = 4
+_TEST_EVERY = 2
 # Without a tenth less gradient in so many iterations, rounding is suspected and tested for.
 _STALL = 60
 
