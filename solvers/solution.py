@@ -15,7 +15,7 @@ class Status(Enum):
 
     CONVERGED = "converged: the certificate meets the tolerance"
     STATIONARY = (
-        "stationary: the gradient is below the tolerance, but without strong convexity or a box no distance is proved"
+        "stationary: the gradient is below the tolerance, but without strong convexity or a box that proves little"
     )
     ITERATION_LIMIT = "iteration limit: the tolerance was not reached; raise max_iter or the tolerance"
     PRECISION_LIMIT = "precision limit: rounding stops further progress; use float64 or a larger tolerance"

@@ -22,6 +22,8 @@ Callback = Callable[[int, Tensor, Tensor], "bool | None"]
 
 # Iterations between two convergence tests: each reads a few numbers back from the device.
 _TEST_EVERY = 2
+# Below this modulus a bound of the distance is out of reach in practice: |x - x*| <= |g| / mu.
+_STRONG = 1e-4
 # Without a tenth less gradient in so many iterations, rounding is suspected and tested for.
 _STALL = 60
 
@@ -38,10 +40,10 @@ def solve(
 ) -> Solution:
     r"""Minimize the objective of `problem` and certify every image.
 
-    Where the objective is strongly convex, an image has converged when its certificate proves
-    :math:`|x - x^*| / \sqrt n \le` `tol`; with a box and no strong convexity, when the gap is at most `gap_tol` times
-    the objective; with neither, when the RMS gradient is at most `tol`, and then it is reported as stationary, not as
-    converged. Images stop one by one and do not influence each other.
+    Where the objective is strongly convex (modulus at least 1e-4; denoising has 1), an image has converged when its
+    certificate proves :math:`|x - x^*| / \sqrt n \le` `tol`; with a smaller modulus and a box, when the gap is at most
+    `gap_tol` times the objective; with neither, when the RMS gradient is at most `tol`, and then it is reported as
+    stationary, not as converged. Images stop one by one and do not influence each other.
 
     Parameters
     ----------
@@ -154,12 +156,10 @@ class _Run:
         mu = active.strong_convexity().to(state.x.device).expand(len(state.x))
         gap, residual = optimality(state.x, state.grad, mu, self.box)
         distance = distance_bound(gap.double(), mu, state.x[0].numel()) / self.tol
-        if self.box is None:
-            return torch.where(mu > 0, distance, residual.double() / self.tol)
-        if bool((mu > 0).all()):
-            return distance
+        if self.box is None or bool((mu >= _STRONG).all()):
+            return torch.where(mu >= _STRONG, distance, residual.double() / self.tol)
         relative = gap.double() / (self.gap_tol * active.potential(state.u).double().abs())
-        return torch.where(mu > 0, distance, torch.where(gap == 0, 0.0, relative))
+        return torch.where(mu >= _STRONG, distance, torch.where(gap == 0, 0.0, relative))
 
     def _test(
         self, k: int, active: ConvexFunctional, state: State, reached: Tensor, stalled: Tensor, target: Tensor
@@ -202,13 +202,14 @@ class _Run:
 
     def _verdict(self, proof: Certificate) -> tuple[Status | None, float]:
         """What the exact certificate of one image says, and its excess over the tolerance."""
-        if bool(torch.isinf(proof.rms_distance) & torch.isinf(proof.objective_gap)):
-            status, excess = Status.STATIONARY, float(proof.residual) / self.tol
-        else:
-            distance = float(proof.strong_convexity) > 0
-            status = Status.CONVERGED
-            excess = float(proof.rms_distance) / self.tol if distance else float(proof.relative_gap) / self.gap_tol
-        return (status if excess <= 1 else None), excess
+        distance = float(proof.rms_distance) / self.tol
+        if float(proof.strong_convexity) >= _STRONG or distance <= 1:
+            return (Status.CONVERGED if distance <= 1 else None), distance
+        gap = float(proof.relative_gap) / self.gap_tol
+        if self.box is not None or gap <= 1:
+            return (Status.CONVERGED if gap <= 1 else None), gap
+        residual = float(proof.residual) / self.tol
+        return (Status.STATIONARY if residual <= 1 else None), residual
 
     def _rounding_dominates(self, i: int, active: ConvexFunctional, state: State) -> bool:
         """Whether the gradient in working precision differs from the exact one by a good part of its size."""
