@@ -144,6 +144,11 @@ class WrongAdjoint(RidgeFunctional):
         return super().linear_adjoint(z, shape).flip(-1)
 
 
+class WrongStrips(RidgeFunctional):
+    def grad_from(self, u, shape):
+        return super().grad_from(u, shape).flip(-1)
+
+
 class WrongSlope(RidgeFunctional):
     def slope(self, u, q, t):
         return 1.01 * super().slope(u, q, t)
@@ -196,7 +201,7 @@ FAULTS = {
     "mixing module, potential": (lambda: ICGN(Mixing(), GaussLegendre(16), check=False), "gradient of fn"),
     "mixing module, refused": (lambda: ICGN(Mixing(), GaussLegendre(16)), "gradient of fn"),
     "wrong adjoint": (lambda: Planted(WrongAdjoint), "adjoint"),
-    "wrong adjoint, gradient": (lambda: Planted(WrongAdjoint), "gradient of fn"),
+    "wrong strips": (lambda: Planted(WrongStrips), "gradient of fn"),
     "wrong slope": (lambda: Planted(WrongSlope), "slope and curvature"),
     "wrong curvature": (lambda: Planted(WrongCurvature), "slope and curvature"),
     "L too small": (spoilt(lipschitz=lambda f: 0.1 * f()), "Lipschitz"),
