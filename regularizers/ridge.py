@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from icgn.regularizers.activations import Activation, make_activation
 from icgn.regularizers.base import ConvexRegularizer, check_sigma
 from icgn.regularizers.filters import Border, FilterBank, FilterOperator, squared_norm_bound
-from icgn.solvers.functional import ConvexFunctional, Responses, per_image
+from icgn.solvers.functional import ConvexFunctional, Responses, colour_basis, per_image
 
 # Elements handled at once by the pointwise passes on a CPU: a few such blocks fit the second-level cache.
 _BLOCK = 1 << 17
@@ -225,8 +225,9 @@ class RidgeFunctional(ConvexFunctional):
 
     @cached_property
     def _autocorrelation(self) -> Tensor:
-        """Autocorrelation of each filter in each channel, (K, C, 2d - 1, 2d - 1)."""
+        """Autocorrelation of each filter in each colour of :func:`colour_basis`, (K, C, 2d - 1, 2d - 1)."""
         w = self.operator.weight.detach()
+        w = torch.einsum("dc,kcij->kdij", colour_basis(w), w)
         filters, channels, d, _ = w.shape
         image, kernel = w.reshape(1, -1, d, d), w.reshape(-1, 1, d, d)
         full = F.conv2d(image, kernel, padding=d - 1, groups=filters * channels)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
+from icgn.solvers.functional import ConvexFunctional, Responses, colour_basis, dot, per_image
 from icgn.solvers.method import Method, State, evaluate, exact_step, newton_guess, step_along
 
 if TYPE_CHECKING:
@@ -116,4 +116,7 @@ def _apply(spectrum: Tensor | None, g: Tensor) -> Tensor:
     """The preconditioned gradient P g."""
     if spectrum is None:
         return g
-    return torch.fft.irfft2(torch.fft.rfft2(g) / spectrum, s=g.shape[-2:])
+    basis = colour_basis(g)
+    rotated = torch.einsum("dc,bchw->bdhw", basis, g)
+    filtered = torch.fft.irfft2(torch.fft.rfft2(rotated) / spectrum, s=g.shape[-2:])
+    return torch.einsum("dc,bdhw->bchw", basis, filtered)

@@ -23,6 +23,14 @@ def per_image(t: Tensor, like: Tensor) -> Tensor:
     return t.to(like).reshape(-1, *([1] * (like.ndim - 1)))
 
 
+def colour_basis(like: Tensor) -> Tensor:
+    """Orthonormal (C, C) directions of the channels of `like` (B or K, C, ...); luminance first where C = 3."""
+    if like.shape[1] != 3:
+        return torch.eye(like.shape[1]).to(like)
+    rows = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
+    return (rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)).to(like)
+
+
 class ConvexFunctional(ABC):
     r"""A frozen convex, differentiable function :math:`g(x) = h(U x)` with one value per image.
 
@@ -80,8 +88,8 @@ class ConvexFunctional(ABC):
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
         r"""Optional: the spectrum of a circular convolution that resembles :math:`\nabla^2 g` at responses u.
 
-        Shape (B, C, H, W // 2 + 1) or broadcastable to it, nonnegative, on the frequencies of ``torch.fft.rfft2``;
-        None where none is known. A preconditioner: nothing proved depends on it.
+        Shape (B, C, H, W // 2 + 1) or broadcastable to it, nonnegative, on the frequencies of ``torch.fft.rfft2`` and
+        the colours of :func:`colour_basis`; None where none is known. A preconditioner: nothing proved depends on it.
         """
         return None
 
