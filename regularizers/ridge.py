@@ -47,8 +47,7 @@ class RidgeICGN(ConvexRegularizer):
     knots : int
         knots in log sigma.
     min_knee : float
-        smallest :math:`\tau / \sigma`. Sharper knees gain next to nothing and cost iterations
-        (``benchmarks/choices.py``).
+        smallest :math:`\tau / \sigma`: a trade of quality against iterations (``benchmarks/choices.py``).
 
     Raises
     ------
