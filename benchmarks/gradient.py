@@ -7,27 +7,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from functools import partial
-from statistics import median
 from typing import Annotated
 
 import torch
 import typer
+from timing import seconds
 
 from icgn import FilterBank
-
-
-def seconds(f: Callable[[], object], repeat: int = 7) -> float:
-    """Median of some runs after one to warm up."""
-    f()
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        f()
-        times.append(time.perf_counter() - start)
-    return median(times)
 
 
 @torch.no_grad()

@@ -7,27 +7,14 @@ The picture is a bundled photograph cropped to 321 x 481, the size of BSD68; no 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from statistics import median
 from typing import Annotated
 
 import torch
 import typer
+from timing import seconds
 
 import icgn
 from icgn.datasets import add_noise, bundled
-
-
-def seconds(f: Callable[[], object], repeat: int) -> float:
-    """Median of `repeat` runs after one to warm up."""
-    f()
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        f()
-        times.append(time.perf_counter() - start)
-    return median(times)
 
 
 def main(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
+from icgn.solvers.functional import ConvexFunctional, Responses, per_image
 
 if TYPE_CHECKING:
     from icgn.solvers.box import Box
@@ -140,11 +140,6 @@ def newton_guess(objective: ConvexFunctional, u: Responses, q: Responses, slope:
 def project(x: Tensor, box: Box | None) -> Tensor:
     """The nearest point of the box."""
     return x if box is None else box.project(x)
-
-
-def directional(grad: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-    """<grad, d> and |d|^2 of each image."""
-    return dot(grad, d), dot(d, d)
 
 
 def step_along(x: Tensor, d: Tensor, t: Tensor) -> Tensor:
