@@ -12,6 +12,7 @@ _HOMES = {
     "ConvexRegularizer": "icgn.regularizers",
     "FilterBank": "icgn.regularizers",
     "ICGN": "icgn.regularizers",
+    "ICNN": "icgn.regularizers",
     "RidgeICGN": "icgn.regularizers",
     "available_models": "icgn.regularizers",
     "check_regularizer": "icgn.regularizers",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from icgn import datasets, regularizers, solvers, training
     from icgn.regularizers import (
         ICGN,
+        ICNN,
         ConvexRegularizer,
         FilterBank,
         RidgeICGN,

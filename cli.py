@@ -1,4 +1,4 @@
-"""The command line: ``icgn denoise``, ``icgn train``, ``icgn demo``, ``icgn info``."""
+"""The command line: ``icgn denoise``, ``icgn train``, ``icgn evaluate``, ``icgn demo``, ``icgn info``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from icgn.datasets import Job, Picture, Sample
     from icgn.regularizers import ConvexRegularizer
+    from icgn.training import Mean
 
 app = typer.Typer(
     name="icgn",
@@ -35,6 +36,7 @@ _DEMO_PICTURES = {"camera": True, "coffee": False}
 _DEMO_SIGMA = 25.0
 
 ModelFor = Callable[[int], "ConvexRegularizer"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,11 +158,17 @@ def train(
     threads: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="CPU threads; with 1 a resumed run is exact, bit for bit.")
     ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="Of convolutions in losses without a minimizer; auto: bfloat16 on GPUs that have it."),
+    ] = "auto",
 ) -> None:
     """Train a regularizer; afterwards, or meanwhile: icgn denoise --model RUN.
 
-    Ctrl-C saves the step in progress and ends with exit code 130; --resume continues from there. The exit code is 1 if
-    training could not go on, and 2 if it cannot be carried out as given.
+    Curves and example pictures: tensorboard --logdir RUN. Several processes: accelerate launch -m icgn.cli train ...,
+    or torchrun --standalone --nproc-per-node N -m icgn.cli train .... Ctrl-C saves the step in progress and ends with exit code
+    130; --resume continues from there. The exit code is 1 if training could not go on, and 2 if it cannot be carried
+    out as given.
     """
     import warnings
 
@@ -173,15 +181,58 @@ def train(
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: _say("warning", str(message))
-            weights = training.train(recipe, data, out, resume, _device(device), _console(stderr=True))
+            weights = training.train(recipe, data, out, resume, _device(device), _console(stderr=True), precision)
     except (training.TrainingError, torch.cuda.OutOfMemoryError) as error:
         _say("error", str(error))
         raise typer.Exit(1) from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         _refuse(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     _console().print(f"Model: {weights}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        list[str], typer.Option(help="Shipped model, path, or a baseline: tv, bm3d (if installed). May be repeated.")
+    ],
+    dataset: Annotated[
+        str, typer.Option(metavar="D", help="bundled (photographs of scikit-image), bsd68 (with --data), or a folder.")
+    ] = "bundled",
+    sigma: Annotated[
+        list[float] | None, typer.Option(help="Noise level in 8-bit gray levels; default 5, 15, 25, 50.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(metavar="ROOT", help="Root of BSDS500, for bsd68.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for results.csv, .json and .png.")
+    ] = None,
+    color: Annotated[bool, typer.Option("--color", help="Colour pictures; gray models take each channel.")] = False,
+    every: Annotated[int, typer.Option(min=1, metavar="N", help="Take every N-th picture.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    tol: Annotated[float, typer.Option(help="Certified RMS distance, in intensities.")] = 1e-4,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default cuda where there is one.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="CPU threads.")] = None,
+) -> None:
+    """Measure denoising models on clean photographs: PSNR, SSIM, iterations, seconds, certified distance.
+
+    Rows that results.json in DIR holds already, of the same pictures, seed, weights and settings, are not computed
+    again. Several processes share the pictures: torchrun --standalone --nproc-per-node N -m icgn.cli evaluate ....
+    """
+    from icgn import training
+
+    _check_numbers(None, tol)
+    levels = sigma or [5.0, 15.0, 25.0, 50.0]
+    try:
+        request = training.Request(model, dataset, levels, data, color, every, seed, tol, _device(device), threads)
+        table = training.evaluation(request, output, _console(stderr=True))
+    except (ValueError, OSError, ImportError) as error:
+        _refuse(str(error))
+    if table is None:
+        return  # another process prints it
+    _print_means(table)
+    if output is not None:
+        _console().print(f"Results are in {output}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -376,6 +427,21 @@ def _print_table(rows: Sequence[Sequence[str]], measured: bool) -> None:
     _console().print(table)
     legend = "proved: certified RMS distance to the minimizer; it and sigma in gray levels (0 to 255)"
     _console().print(legend + "; PSNR in dB and SSIM, noisy > restored" * measured, style="dim", soft_wrap=True)
+
+
+def _print_means(means: Sequence[Mean]) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("model", overflow="fold", min_width=10)
+    for heading in ("params", "sigma", "noisy", "PSNR", "SSIM", "steps", "seconds", "proved", "certified"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for m in means:
+        certified = f"{m.converged}/{m.pictures}" if not math.isnan(m.iterations) else "-"
+        numbers = [f"{m.noisy_psnr:.2f}", f"{m.psnr:.2f}", f"{m.ssim:.4f}", f"{m.iterations:.0f}", f"{m.seconds:.2f}"]
+        cells = [m.model, str(m.parameters), f"{m.sigma:g}", *numbers, f"{m.rms_distance:.4f}", certified]
+        table.add_row(*(Text(c.replace("nan", "-")) for c in cells))
+    _console().print(table)
+    legend = "means over the pictures; PSNR in dB; proved: largest certified RMS distance to the minimizer, gray levels"
+    _console().print(legend, style="dim", soft_wrap=True)
 
 
 def _progress(jobs: Sequence[Job]) -> Iterable[Job]:

@@ -5,11 +5,13 @@ from icgn.regularizers.checks import ContractError, ContractReport, check_regula
 from icgn.regularizers.denoise import denoise
 from icgn.regularizers.filters import FilterBank
 from icgn.regularizers.icgn import ICGN, IntegrabilityDefect, NotAGradientError
+from icgn.regularizers.icnn import ICNN
 from icgn.regularizers.pretrained import ModelError, available_models, load_pretrained, read_card, save_model
 from icgn.regularizers.ridge import RidgeICGN
 
 __all__ = [
     "ICGN",
+    "ICNN",
     "ContractError",
     "ContractReport",
     "ConvexRegularizer",

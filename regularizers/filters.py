@@ -153,7 +153,7 @@ class FilterBank(nn.Module):
         if border not in get_args(Border):
             raise ValueError(f"border: got {border!r}, expected one of {', '.join(get_args(Border))}")
         self.border: Border = border
-        self.raw = nn.Parameter(_initial_filters(filters, channels, size))
+        self.raw = nn.Parameter(initial_filters(filters, channels, size))
 
     @property
     def weight(self) -> Tensor:
@@ -250,7 +250,7 @@ def _unreflect(x: Tensor, m: int) -> Tensor:
     return core
 
 
-def _initial_filters(filters: int, channels: int, size: int) -> Tensor:
+def initial_filters(filters: int, channels: int, size: int) -> Tensor:
     """Cosine filters, lowest frequencies first, in orthonormal colour directions (luminance first)."""
     n = torch.arange(size, dtype=torch.float64)
     cosines = [torch.cos(math.pi * (2 * n + 1) * k / (2 * size)) for k in range(size)]

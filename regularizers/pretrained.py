@@ -14,12 +14,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from icgn.regularizers.base import ConvexRegularizer
+from icgn.regularizers.icnn import ICNN
 from icgn.regularizers.ridge import RidgeICGN
 
 _WEIGHTS = Path(__file__).parent / "weights"
 _REQUIRED = ("architecture", "sha256")
 
-ARCHITECTURES: dict[str, type[ConvexRegularizer]] = {"RidgeICGN": RidgeICGN}
+ARCHITECTURES: dict[str, type[ConvexRegularizer]] = {"RidgeICGN": RidgeICGN, "ICNN": ICNN}
 """The classes that a card may name."""
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from icgn.regularizers.activations import Activation, make_activation
 from icgn.regularizers.base import ConvexRegularizer, check_sigma
+from icgn.regularizers.curves import curve, interpolate, log_knots
 from icgn.regularizers.filters import Border, FilterBank, FilterOperator, squared_norm_bound
 from icgn.solvers.functional import ConvexFunctional, Responses, colour_basis, per_image
 
@@ -68,21 +71,19 @@ class RidgeICGN(ConvexRegularizer):
         min_knee: float = 0.02,
     ) -> None:
         super().__init__()
-        if units < 1 or knots < 2:
-            raise ValueError(f"units, knots: got {units}, {knots}, expected at least 1 and 2")
-        if not 0 < sigma_range[0] < sigma_range[1]:
-            raise ValueError(f"sigma_range: got {sigma_range}, expected two increasing positive numbers")
+        if units < 1:
+            raise ValueError(f"units: got {units}, expected at least 1")
         if not min_knee >= 0:
             raise ValueError(f"min_knee: got {min_knee}, expected a number >= 0")
+        log_sigma = log_knots(sigma_range, knots)
         self.min_knee = float(min_knee)
-        self.architecture = {
+        self.architecture: dict[str, Any] = {
             "filters": filters, "size": size, "channels": channels, "units": units, "activation": activation,
             "border": border, "sigma_range": list(sigma_range), "knots": knots, "min_knee": min_knee,
         }  # fmt: skip
         self.channels, self.min_size = channels, size
         self.bank = FilterBank(filters, size, channels, border)
         self.sigma_range = (float(sigma_range[0]), float(sigma_range[1]))
-        log_sigma = torch.linspace(math.log(sigma_range[0]), math.log(sigma_range[1]), knots)
         spread = torch.linspace(-0.7, 0.7, units) if units > 1 else torch.zeros(1)
         shape = (units, filters, knots)
         # Scale of a Laplacian prior, lambda ~ sigma^1.5, shared by the overlapping windows of a filter.
@@ -107,8 +108,65 @@ class RidgeICGN(ConvexRegularizer):
 
     def curves(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         r"""Saturations :math:`\lambda` and knees :math:`\tau` at noise levels (B,), both (B, J, K)."""
-        tau = self._curve(self.log_tau, sigma) + self.min_knee * sigma[:, None, None]
-        return self._curve(self.log_lambda, sigma), tau.clamp_min(torch.finfo(tau.dtype).tiny ** 0.5)
+        assert self.sigma_range is not None
+        tau = curve(self.log_tau, sigma, self.sigma_range) + self.min_knee * sigma[:, None, None]
+        return curve(self.log_lambda, sigma, self.sigma_range), tau.clamp_min(torch.finfo(tau.dtype).tiny ** 0.5)
+
+    def rescaled(self, sigma: Tensor, weight: Tensor, scale: Tensor) -> RidgeICGN:
+        r"""The regularizer :math:`w(\sigma) R(s(\sigma) x; \sigma)`, of the same class; this one stays as it is.
+
+        It is how a weight found on validation pictures becomes part of a model.
+
+        Parameters
+        ----------
+        sigma : Tensor
+            increasing noise levels (L,), in intensities, at which w and s are given; between them both are log-linear
+            in log sigma, outside constant.
+        weight, scale : Tensor
+            :math:`w > 0` and :math:`s > 0`, shape (L,). A scale cannot lower a knee below `min_knee`.
+        """
+        assert self.sigma_range is not None
+        knots = log_knots(self.sigma_range, self.log_tau.shape[-1]).double()
+        w, s = (interpolate(knots, sigma.double().log(), v.double().log()).exp() for v in (weight, scale))
+        new = copy.deepcopy(self)
+        with torch.no_grad():
+            new.log_lambda.add_((w * s).log().to(new.log_lambda))
+            floor = self.min_knee * knots.exp().to(w)
+            knee = (new.log_tau.double().cpu().exp() + floor) / s - floor
+            # Far below the floor a knee is the floor; its logarithm stays finite so that training can go on.
+            new.log_tau.copy_(torch.maximum(knee, 1e-3 * knots.exp()).log())
+        return new
+
+    def widened(self, **changes: Any) -> RidgeICGN:
+        """A network of more or larger filters, more units or another `min_knee` that starts near this one.
+
+        Filters are framed by zeros, so that with a new size alone it is the same function but at the border. New
+        filters and units start weak (a 50th and a quarter of the usual saturation), for training to find their use.
+
+        Parameters
+        ----------
+        changes :
+            constructor arguments to change: `filters`, `size`, `units` (none may shrink) and `min_knee`.
+
+        Raises
+        ------
+        ValueError
+            for another argument, or a number smaller than now.
+        """
+        _check_widening(self.architecture, changes)
+        new = type(self)(**{**self.architecture, **changes}).to(self.log_tau)
+        filters, (margin, units) = len(self.bank.raw), ((new.min_size - self.min_size) // 2, len(self.log_tau))
+        with torch.no_grad():
+            extra = new.bank.weight[filters:].clone()
+            new.bank.raw[:filters] = F.pad(self.bank.weight, (margin,) * 4)
+            new.bank.raw[filters:] = extra
+            typical = [v.median(1, keepdim=True).values for v in (self.log_lambda, self.log_tau)]
+            new.log_lambda[:units, filters:] = typical[0] - math.log(50)
+            new.log_tau[:units, filters:] = typical[1]
+            new.log_lambda[:units, :filters], new.log_tau[:units, :filters] = self.log_lambda, self.log_tau
+            new.log_lambda[units:] = new.log_lambda[:1] - math.log(4)
+            new.log_tau[units:] = new.log_tau[:1] + math.log(4)
+        return new.train(self.training)
 
     def hidden_activation(self, t: Tensor) -> Tensor:
         """The hidden activation s."""
@@ -117,19 +175,6 @@ class RidgeICGN(ConvexRegularizer):
     def hidden_layer(self, sigma: float) -> nn.Module:
         """The network M whose input convex gradient network is the gradient of this regularizer at sigma."""
         return _HiddenLayer(self, sigma)
-
-    def _curve(self, values: Tensor, sigma: Tensor) -> Tensor:
-        """Interpolate values (J, K, knots) linearly in log sigma and exponentiate: shape (B, J, K)."""
-        knots = values.shape[-1]
-        assert self.sigma_range is not None
-        low, high = (math.log(s) for s in self.sigma_range)
-        position = (torch.log(sigma) - low) / (high - low) * (knots - 1)
-        left = position.nan_to_num(neginf=0.0).floor().clamp(0, knots - 2).long()
-        slope = values[..., left + 1] - values[..., left]
-        offset = position - left
-        # 0 * -inf is nan: where the curve is flat, its value is that of the knot.
-        curve = values[..., left] + torch.where(slope == 0, torch.zeros_like(slope), slope * offset)
-        return torch.exp(curve).movedim(-1, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,6 +335,14 @@ class RidgeFunctional(ConvexFunctional):
         for ub, ob in _blocks(u, out):
             ob.copy_(self._units(ub, f))
         return out
+
+
+def _check_widening(architecture: dict[str, Any], changes: dict[str, Any]) -> None:
+    for name, value in changes.items():
+        if name not in ("filters", "size", "units", "min_knee"):
+            raise ValueError(f"{name}: cannot be changed, expected one of filters, size, units, min_knee")
+        if name != "min_knee" and value < architecture[name]:
+            raise ValueError(f"{name}: got {value}, expected at least the {architecture[name]} of the network to widen")
 
 
 class _HiddenLayer(nn.Module):

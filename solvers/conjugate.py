@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from icgn.solvers.functional import ConvexFunctional, Responses, colour_basis, dot, per_image
+from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
 from icgn.solvers.method import Method, State, evaluate, exact_step, newton_guess, step_along
+from icgn.solvers.preconditioner import apply_inverse, spectrum_at
 
 if TYPE_CHECKING:
     from icgn.solvers.box import Box
@@ -76,7 +77,7 @@ class ConjugateGradient(Method[ConjugateState]):
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> ConjugateState:
         u, grad, work = evaluate(objective, x)
         spectrum = self._spectrum(objective, u, x)
-        pg = _apply(spectrum, grad)
+        pg = apply_inverse(spectrum, grad)
         energy = dot(grad, pg)
         return ConjugateState(x, u, grad, work, -pg, energy, None, spectrum, 0)
 
@@ -90,7 +91,7 @@ class ConjugateGradient(Method[ConjugateState]):
         grad = objective.grad_from(u, x.shape)
         renew = state.age + 1 >= _REFRESH
         spectrum = self._spectrum(objective, u, x) if renew else state.spectrum
-        pg = _apply(spectrum, grad)
+        pg = apply_inverse(spectrum, grad)
         energy = dot(grad, pg)
         beta = ((energy - dot(g, pg)) / state.energy).nan_to_num(0.0, 0.0, 0.0).clamp_min(0)
         new = torch.addcmul(-pg, d, per_image(beta, d))
@@ -104,19 +105,4 @@ class ConjugateGradient(Method[ConjugateState]):
         return ConjugateState(x, u, grad, state.work + 1, new, energy, following, spectrum, age)
 
     def _spectrum(self, objective: ConvexFunctional, u: Responses, x: Tensor) -> Tensor | None:
-        spectrum = objective.hessian_spectrum(u, x.shape) if self.precondition else None
-        if spectrum is None:
-            return None
-        # The spectrum only resembles that of the Hessian: it may vanish where the Hessian does not.
-        floor = 1e-3 * spectrum.amax((1, 2, 3), keepdim=True)
-        return torch.maximum(spectrum, floor).expand(len(x), -1, -1, -1)
-
-
-def _apply(spectrum: Tensor | None, g: Tensor) -> Tensor:
-    """The preconditioned gradient P g."""
-    if spectrum is None:
-        return g
-    basis = colour_basis(g)
-    rotated = torch.einsum("dc,bchw->bdhw", basis, g)
-    filtered = torch.fft.irfft2(torch.fft.rfft2(rotated) / spectrum, s=g.shape[-2:])
-    return torch.einsum("dc,bdhw->bchw", basis, filtered)
+        return spectrum_at(objective, u, x) if self.precondition else None

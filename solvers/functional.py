@@ -100,6 +100,13 @@ class ConvexFunctional(ABC):
         assert isinstance(u, Tensor) and isinstance(q, Tensor)
         return torch.addcmul(u, q, per_image(t, u))
 
+    def between(self, u: Responses, v: Responses, t: Tensor) -> Responses:
+        """Responses u + t (v - u) of the points between two pictures, with one t per image."""
+        if isinstance(u, tuple) and isinstance(v, tuple):
+            return tuple(self.between(a, b, t) for a, b in zip(u, v, strict=True))
+        assert isinstance(u, Tensor) and isinstance(v, Tensor)
+        return torch.lerp(u, v, per_image(t, u))
+
     def advance(self, u: Responses, q: Responses, t: Tensor) -> Responses:
         """As :meth:`move`, for a caller that gives up u: its memory may be used for the result."""
         return self.move(u, q, t)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from icgn.solvers.box import Box
 from icgn.solvers.functional import ConvexFunctional, dot, per_image
+from icgn.solvers.preconditioner import apply_inverse, spectrum_at
 from icgn.solvers.problem import Problem
 
 
@@ -27,7 +28,8 @@ def attach_gradient(problem: Problem, x: Tensor, tol: float = 1e-6, max_iter: in
     tol : float
         relative residual of the linear system of the backward pass.
     max_iter : int
-        conjugate-gradient steps allowed there.
+        conjugate-gradient steps allowed there; with 0 the identity takes the place of the inverse Hessian
+        (Jacobian-free backpropagation, Fung et al. 2022, arXiv:2103.12803).
 
     Notes
     -----
@@ -40,7 +42,13 @@ def attach_gradient(problem: Problem, x: Tensor, tol: float = 1e-6, max_iter: in
         return x
     objective = problem.objective
     free = problem.box.free(x) if isinstance(problem.box, Box) else None
-    grad.register_hook(lambda g: solve_hessian(objective, x, g, free, tol, max_iter))
+
+    def adjoint_state(g: Tensor) -> Tensor:
+        if max_iter == 0:
+            return g if free is None else g * free.to(g)
+        return solve_hessian(objective, x, g, free, tol, max_iter)
+
+    grad.register_hook(adjoint_state)
     # In value x; the derivative of the second part, mapped by the hook, is the implicit one.
     return x - (grad - grad.detach())
 
@@ -49,7 +57,7 @@ def attach_gradient(problem: Problem, x: Tensor, tol: float = 1e-6, max_iter: in
 def solve_hessian(
     objective: ConvexFunctional, x: Tensor, rhs: Tensor, free: Tensor | None, tol: float, max_iter: int
 ) -> Tensor:
-    r"""Conjugate gradients for :math:`\nabla^2 F(x) v = r`, all images at once, each with its own coefficients.
+    r"""Preconditioned conjugate gradients for :math:`\nabla^2 F(x) v = r`, each image with its own coefficients.
 
     Parameters
     ----------
@@ -60,19 +68,22 @@ def solve_hessian(
     """
     u = objective.linear(x)
     mask = torch.ones_like(x) if free is None else free.to(x)
+    spectrum = spectrum_at(objective, u, x)
     r = rhs * mask
-    v, p = torch.zeros_like(r), r
-    rr = dot(r, r)
-    stop = tol**2 * rr
+    stop = tol**2 * dot(r, r)
+    v = torch.zeros_like(r)
+    z = mask * apply_inverse(spectrum, r)
+    p, rz = z, dot(r, z)
     for _ in range(max_iter):
         hp = mask * objective.hvp_from(u, objective.linear(p), x.shape)
         php = dot(p, hp)
-        alpha = torch.where(php > 0, rr / php, 0.0)
+        alpha = torch.where(php > 0, rz / php, 0.0)
         v = torch.addcmul(v, p, per_image(alpha, v))
         r = torch.addcmul(r, hp, per_image(-alpha, r))
-        following = dot(r, r)
-        if bool((following <= stop).all()):
+        if bool((dot(r, r) <= stop).all()):
             break
-        p = torch.addcmul(r, p, per_image((following / rr).nan_to_num(0.0), p))
-        rr = following
+        z = mask * apply_inverse(spectrum, r)
+        following = dot(r, z)
+        p = torch.addcmul(z, p, per_image((following / rz).nan_to_num(0.0), p))
+        rz = following
     return v

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from icgn.regularizers import ConvexRegularizer, RidgeICGN, SumRegularizer
+from icgn.regularizers import ICNN, ConvexRegularizer, RidgeICGN, SumRegularizer
 from icgn.regularizers.checks import CONTRACT, ContractError, ContractReport, Measurement, check_regularizer
 from icgn.regularizers.icgn import ICGN
 from icgn.regularizers.quadrature import GaussLegendre
@@ -50,6 +50,16 @@ class Hidden(nn.Module):
         return torch.tanh(nn.functional.conv2d(x, self.weight, padding=1) + 0.2)
 
 
+def icnn(*args, make=ICNN, **options):
+    """A small ICNN whose curves bend in sigma and whose activations are used on both sides."""
+    reg = make(*args, **{"smoothing": 0.1, "knots": 3, **options})
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in (reg.log_alpha, reg.log_beta, reg.bias):
+            p += 0.3 * torch.randn(p.shape, generator=g)
+    return reg
+
+
 FACTORIES = {
     f"ridge {activation} {channels} {border}": functools.partial(ridge, activation, channels, border)
     for activation, channels, border in itertools.product(ACTIVATIONS, (1, 3), BORDERS)
@@ -59,6 +69,11 @@ FACTORIES = {
     "nested sum with a zero weight": lambda: SumRegularizer([ridge() + ridge("sigmoid"), ridge("tanh")], [0.5, 0.0]),
     "quadrature 1": functools.partial(quadrature, 1),
     "quadrature 3": functools.partial(quadrature, 3),
+    "ICNN": lambda: icnn(2, 4, 3, zero_mean=True),
+    "ICNN 3": lambda: icnn(3, 3, 3, channels=3, slope=0.1),
+    "ICNN of Mukherjee": lambda: icnn(make=ICNN.mukherjee, layers=4, filters=4, size=3, sparse_filters=2),
+    "widened": lambda: ridge("hardtanh").widened(filters=6, size=5, units=3),
+    "rescaled": lambda: ridge().rescaled(torch.tensor([0.02, 0.1]), torch.tensor([2.0, 0.5]), torch.tensor([0.7, 1.5])),
     "ridge + quadrature": lambda: ridge() + quadrature(),
 }
 

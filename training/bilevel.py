@@ -1,26 +1,72 @@
-"""The bilevel loss."""
+"""The bilevel loss: the error of the minimizer."""
 
 from __future__ import annotations
 
-import deepinv
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.solvers import Problem, solve
 from icgn.solvers.implicit import attach_gradient
+from icgn.solvers.unrolled import unroll
+from icgn.training.loss import Loss, full_precision, weighted_error
 from icgn.training.patches import Batch
-from icgn.training.recipe import Bilevel
+from icgn.training.ranges import COUNT, POSITIVE, check, one_of
 
 
-def bilevel_loss(regularizer: ConvexRegularizer, batch: Batch, loss: Bilevel) -> Tensor:
-    r"""Mean over the patches of :math:`w(\sigma) |x^*(y) - x|^2 / n`, differentiated implicitly; a scalar.
+@dataclass(frozen=True)
+class Bilevel(Loss):
+    r"""Error :math:`w(\sigma) |x^*(y) - x|^2 / n` of the minimizer of the objective (Kunisch and Pock 2013).
 
-    :math:`x^*(y)` minimizes the denoising objective. The weight :math:`w = 100\,(\sigma / 25)^{-1.27}`, sigma in gray
-    levels, is the inverse of the error that convex regularizers reach at that level, so that all levels count alike
-    (Kunisch and Pock 2013, SIAM J. Imaging Sci. 6(2), for the bilevel problem).
+    Attributes
+    ----------
+    derivative : str
+        how the minimizer is differentiated. ``implicit``: by the implicit function theorem, one linear system
+        (Samuel and Tappen 2009). ``jacobian-free``: the same with the identity for the inverse Hessian (Fung et al.
+        2022, arXiv:2103.12803), cheaper and biased. ``unrolled``: through `max_iter` gradient steps from the start of
+        the problem; its memory grows with them, that of the others does not.
+    tol : float
+        RMS distance to the minimizer asked of the inner solver, in intensities.
+    max_iter : int
+        inner iterations at most.
+    cg_tol : float
+        relative residual of the linear system of the implicit derivative.
+    cg_iter : int
+        its conjugate-gradient steps at most.
+
+    Raises
+    ------
+    RecipeError
+        if a value is out of range.
     """
-    problem = Problem(batch.noisy, deepinv.physics.Denoising(), regularizer, batch.sigma)
-    solution = solve(problem, tol=loss.tol, max_iter=loss.max_iter)
-    x = attach_gradient(problem, solution.x, loss.cg_tol, loss.cg_iter)
-    weight = 100 * (batch.sigma * 255 / 25).clamp_min(0.04) ** -1.27
-    return ((x - batch.clean).square().mean((1, 2, 3)) * weight).mean()
+
+    derivative: str = "implicit"
+    tol: float = 5e-4
+    max_iter: int = 40
+    cg_tol: float = 1e-2
+    cg_iter: int = 12
+
+    def __post_init__(self) -> None:
+        check(self, _RANGES)
+
+    def values(self, regularizer: ConvexRegularizer, batch: Batch) -> Tensor:
+        # A certified minimizer needs all the digits there are.
+        with full_precision(batch.y):
+            return weighted_error(self._minimizer(Problem(batch.y, batch.physics, regularizer, batch.sigma)), batch)
+
+    def _minimizer(self, problem: Problem) -> Tensor:
+        if self.derivative == "unrolled":
+            return unroll(problem, self.max_iter)
+        x = solve(problem, tol=self.tol, max_iter=self.max_iter).x
+        exact = self.derivative == "implicit"
+        return attach_gradient(problem, x, self.cg_tol, self.cg_iter if exact else 0)
+
+
+_RANGES = {
+    "derivative": one_of("implicit", "jacobian-free", "unrolled"),
+    "tol": POSITIVE,
+    "max_iter": COUNT,
+    "cg_tol": POSITIVE,
+    "cg_iter": COUNT,
+}

@@ -2,56 +2,62 @@
 
 from __future__ import annotations
 
-import io
+import copy
 import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, Literal, get_args
 
-import deepinv
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from icgn.regularizers.base import ConvexRegularizer
-from icgn.regularizers.pretrained import write_files
-from icgn.solvers import Problem, solve
-from icgn.training.bilevel import bilevel_loss
+from icgn.training.board import Board
+from icgn.training.checkpoint import CHECKPOINT, TrainingError, read_checkpoint, recipe_of, write_checkpoint
+from icgn.training.interrupts import interrupts_deferred
 from icgn.training.patches import draw
+from icgn.training.physics import make_physics
+from icgn.training.pictures import Pictures
+from icgn.training.processes import Processes
 from icgn.training.recipe import Recipe
+from icgn.training.validation import Validation, validate
+from icgn.training.weight import Weights
 
-CHECKPOINT = "checkpoint.pt"
+Precision = Literal["auto", "float32", "bfloat16"]
+
+BOARD = "tensorboard"
 _SAVE_SECONDS = 60.0
-_KEYS = ("recipe", "step", "loss", "history", "model", "optimizer")
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on: a loss that is not finite, or a checkpoint of another run or that cannot be written."""
+# Steps between two points of the curves in TensorBoard.
+_SCALARS_EVERY = 10
 
 
 def fit(
     regularizer: ConvexRegularizer,
     recipe: Recipe,
-    images: Sequence[Tensor],
-    validation: Sequence[Tensor],
+    data: Pictures,
     out: str | Path,
     resume: bool = False,
     console: Console | None = None,
     on_validation: Callable[[dict[str, float]], None] | None = None,
+    precision: Precision = "auto",
+    processes: Processes | None = None,
 ) -> list[dict[str, float]]:
-    r"""Train `regularizer` in place by Adam and return the history of validations.
+    r"""Train `regularizer` in place by Adam on the loss of a recipe, and return the history of validations.
 
     Every minute, at each validation, when interrupted and at the end, ``out/checkpoint.pt`` is replaced atomically; it
     holds tensors, numbers and text only. Patches and noise depend on seed and step alone, so that on one CPU thread a
-    resumed run repeats the interrupted one bit for bit.
+    resumed run repeats the interrupted one bit for bit. Scalars and example pictures go to ``out/tensorboard``.
+
+    With several processes (``accelerate launch``, ``torchrun``) each draws its part of every batch, gradients are
+    summed, so that they are those of the whole batch, and validation pictures are shared out.
+
+    A loss that leaves the weight of the regularizer open has it fitted on the validation pictures: coarsely at each
+    validation, finely, with a scale, at the end. The history says both; the weight is no part of `regularizer`.
 
     Parameters
     ----------
@@ -59,9 +65,8 @@ def fit(
         trained on its own device.
     recipe : Recipe
         all parameters of the run.
-    images, validation : sequence of Tensor
-        pictures (C, H, W) in [0, 1], at least one patch large; those to train on may be bytes, 0 to 255, which need a
-        quarter of the memory. Validation may be empty.
+    data : Pictures
+        to train and to validate on; those to train on at least one patch large. There may be none to validate on.
     out : path
         folder of the run, made if missing.
     resume : bool
@@ -69,73 +74,76 @@ def fit(
     console : rich.console.Console, optional
         where progress is shown; default standard error.
     on_validation : callable, optional
-        is given each new row of the history, after the checkpoint that contains it was written.
+        is given each new row of the history, after the checkpoint that contains it was written, in the main process.
+    precision : {"auto", "float32", "bfloat16"}
+        of convolutions in losses that need no minimizer; ``auto``: bfloat16 on GPUs that have it. Parameters, sums,
+        minimizers and their derivatives are float32 always.
+    processes : Processes, optional
+        the processes that were launched; default: found out.
 
     Raises
     ------
     ValueError
-        for no images, or images smaller than a patch.
+        for no images, images smaller than a patch, fewer patches in a batch than processes, an operator or a learning
+        rate that does not fit, or an unknown precision.
     TrainingError
         if the loss or its gradient turns NaN (the step and the last good checkpoint are named), if the checkpoint is
         of another recipe or cannot be written, or if one exists and `resume` is False.
     KeyboardInterrupt
         on Ctrl-C, after the step in progress was completed and saved.
     """
-    _check_images(images, recipe)
+    device = next(regularizer.parameters()).device
+    group = Processes(device) if processes is None else processes
+    _check(data, recipe, group)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    run = _Training(regularizer, recipe, _optimizer(regularizer, recipe), out / CHECKPOINT)
+    run = _Training(
+        regularizer=regularizer,
+        recipe=recipe,
+        optimizer=_optimizer(regularizer, recipe),
+        path=out / CHECKPOINT,
+        physics=make_physics(recipe.physics, device),
+        processes=group,
+        half=_half(precision, device),
+    )
     run.start(resume)
+    console = (console or Console(stderr=True)) if group.is_main else Console(quiet=True)
+    board = Board(out / BOARD if group.is_main else None, run.step)
+    if board.missing:
+        console.print("TensorBoard is not installed: no curves are written (pip install 'icgn[train]')")
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console or Console(stderr=True)) as progress:
+    with Progress(*columns, console=console, disable=console.quiet) as progress, interrupts_deferred() as pressed:
         task = progress.add_task(recipe.name, total=recipe.steps, completed=run.step, note="")
         try:
             while True:
                 if run.validation_is_due():
-                    run.history.append(validate(regularizer, recipe, validation, run.step, run.loss))
-                    progress.console.print(describe(run.history[-1]))
+                    result = run.validate(data.validation)
+                    progress.console.print(str(result))
+                    board.validation(result)
                     run.save()
-                    if on_validation is not None:
-                        on_validation(run.history[-1])
+                    if on_validation is not None and group.is_main:
+                        on_validation(result.row)
                 if run.step >= recipe.steps:
+                    regularizer.load_state_dict(run.averaged.state_dict())
                     return run.history
-                with _interrupts_deferred():
-                    run.advance(images)
-                    run.save_from_time_to_time()
-                progress.update(task, completed=run.step, note=f"loss {run.loss:.4f}")
+                if pressed.asked and group.count == 1:
+                    raise KeyboardInterrupt
+                stop = run.advance(data.training, pressed.asked)
+                if run.step % _SCALARS_EVERY == 0:
+                    board.scalars(run.step, loss=run.loss, seconds=run.elapsed(), learning_rate=run.factor())
+                if stop:
+                    raise KeyboardInterrupt
+                run.save_from_time_to_time()
+                progress.update(task, completed=run.step, note=run.note())
         except KeyboardInterrupt:
             run.save()
             progress.console.print(f"interrupted: saved step {run.step} in {run.path}")
             raise
-
-
-@torch.no_grad()
-def validate(
-    regularizer: ConvexRegularizer, recipe: Recipe, images: Iterable[Tensor], step: int = 0, loss: float = math.nan
-) -> dict[str, float]:
-    """Mean PSNR of the minimizers of the objective on pictures with seeded noise, one entry per noise level."""
-    row: dict[str, float] = {"step": step, "loss": loss}
-    pictures = list(images)
-    parameter = next(regularizer.parameters())
-    for sigma in recipe.validation_sigma if pictures else ():
-        total = 0.0
-        for i, clean in enumerate(pictures):
-            noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(i))
-            y = (clean + sigma * noise)[None].to(parameter)
-            problem = Problem(y, deepinv.physics.Denoising(), regularizer, sigma)
-            x = solve(problem, tol=2e-4, max_iter=200).x[0].cpu().clamp(0, 1)
-            total += -10 * math.log10(float((x - clean).square().mean()))
-        row[f"psnr_{sigma * 255:g}"] = total / len(pictures)
-    return row
-
-
-def describe(row: dict[str, float]) -> str:
-    """One line for a row of the history."""
-    levels = "  ".join(f"{k[5:]}: {v:.2f} dB" for k, v in row.items() if k.startswith("psnr_"))
-    return f"step {row['step']:.0f}  loss {row['loss']:.4f}  {levels}"
+        finally:
+            board.close()
 
 
 @dataclass
@@ -146,16 +154,23 @@ class _Training:
     recipe: Recipe
     optimizer: torch.optim.Optimizer
     path: Path
+    physics: Any
+    processes: Processes
+    half: bool
+    step: int = 0
+    loss: float = math.nan
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
 
     def start(self, resume: bool) -> None:
         """Begin at step 0, or where the checkpoint was written."""
-        self.step, self.loss, self.seconds = 0, math.nan, 0.0
-        self.history: list[dict[str, float]] = []
         self.saved = self.begun = time.monotonic()
-        if self.path.exists():
+        averages = self.recipe.average > 0
+        self.averaged = copy.deepcopy(self.regularizer) if averages else self.regularizer
+        if self.processes.from_main(self.path.exists):
             if not resume:
                 raise TrainingError(f"{self.path}: a run is there already; resume it or choose another folder")
-            self._load()
+            self._load(self.processes.from_main(lambda: read_checkpoint(self.path)))
 
     def validation_is_due(self) -> bool:
         """Whether the present step has a row in the history to come: also after a kill just before it was made."""
@@ -163,25 +178,74 @@ class _Training:
             return False
         return self.step % self.recipe.validate_every == 0 or self.step >= self.recipe.steps
 
-    def advance(self, images: Sequence[Tensor]) -> None:
-        """One optimization step."""
-        factor = schedule(self.step / self.recipe.steps, self.recipe)
+    def validate(self, images: Sequence[Tensor]) -> Validation:
+        """Validate, and add the row to the history."""
+        last = Weights.of_row(self.history[-1]) if self.history else None
+        final = self.step >= self.recipe.steps
+        result = validate(
+            self.averaged, self.recipe, images, self.physics, self.step, self.loss, last, final, self.processes
+        )
+        self.history.append(result.row)
+        return result
+
+    def advance(self, images: Sequence[Tensor], asked: bool) -> bool:
+        """One optimization step; returns whether any process was `asked` to stop."""
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
-        device = next(self.regularizer.parameters()).device
-        batch = draw(images, self.recipe, self.step).to(device)
-        loss = bilevel_loss(self.regularizer, batch, self.recipe.loss)
-        value = float(loss.detach())
+            group["lr"] = group["peak"] * self.factor()
+        self.optimizer.zero_grad()
+        value, stop = self._backward(images, asked)
         if not math.isfinite(value):
             raise TrainingError(f"step {self.step}: the loss is {value}; {self._last_good()}")
-        self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
         # Checked before the step: afterwards the weights would be lost, and perhaps saved.
         if not all(bool(torch.isfinite(p.grad).all()) for p in self.regularizer.parameters() if p.grad is not None):
             raise TrainingError(f"step {self.step}: the gradient of the loss is not finite; {self._last_good()}")
         self.optimizer.step()
+        self._average()
         self.loss = value if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * value
         self.step += 1
+        return stop
+
+    def _backward(self, images: Sequence[Tensor], asked: bool) -> tuple[float, bool]:
+        """Mean loss of the whole batch, whose gradient goes to the parameters, and whether anyone asked to stop."""
+        places = self.processes.share(range(self.recipe.batch))
+        device = next(self.regularizer.parameters()).device
+        batch = draw(images, self.recipe, self.step, self.physics, places).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
+            values = self.recipe.loss.values(self.regularizer, batch)
+        mean = values.float().sum() / self.recipe.batch
+        torch.autograd.backward(mean)
+        if self.processes.count == 1:
+            return float(mean.detach()), asked
+        # One message for all: the gradients, the loss, and the wish to stop, so that no process waits for another.
+        gradients = [p.grad for p in self.regularizer.parameters() if p.grad is not None]
+        parts = [*(g.flatten() for g in gradients), torch.stack([mean.detach(), mean.new_tensor(float(asked))])]
+        total = self.processes.sum(torch.cat(parts))
+        for gradient, part in zip(gradients, total[:-2].split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+        return float(total[-2]), bool(total[-1] > 0)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        if self.averaged is self.regularizer:
+            return
+        # The plain mean at first, so that the start does not linger.
+        rate = max(1 - self.recipe.average, 1 / (self.step + 1))
+        for mean, now in zip(self.averaged.parameters(), self.regularizer.parameters(), strict=True):
+            mean.lerp_(now, rate)
+
+    def factor(self) -> float:
+        """The present learning rate as a part of the peak."""
+        return schedule(self.step / self.recipe.steps, self.recipe)
+
+    def elapsed(self) -> float:
+        """Seconds spent so far, in all sittings."""
+        return self.seconds + time.monotonic() - self.begun
+
+    def note(self) -> str:
+        """What the progress bar says: the loss, and the last validation at one level."""
+        levels = [(k[5:], v) for k, v in (self.history[-1] if self.history else {}).items() if k.startswith("psnr_")]
+        found = f"  sigma {levels[len(levels) // 2][0]}: {levels[len(levels) // 2][1]:.2f} dB" if levels else ""
+        return f"loss {self.loss:.4f}{found}"
 
     def save_from_time_to_time(self) -> None:
         """Write the checkpoint unless the last one is recent."""
@@ -189,39 +253,40 @@ class _Training:
             self.save()
 
     def save(self) -> None:
-        """Replace the checkpoint; a failure leaves the last one as it is."""
+        """Replace the checkpoint, in the main process; a failure leaves the last one as it is."""
+        self.saved = time.monotonic()
+        if not self.processes.is_main:
+            return
         content = {
             "recipe": json.dumps(self.recipe.to_dict()),
             "step": self.step,
             "loss": self.loss,
-            "seconds": self.seconds + time.monotonic() - self.begun,
+            "seconds": self.elapsed(),
             "history": json.dumps(self.history),
             "model": self.regularizer.state_dict(),
+            "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
         try:
-            write_files({self.path: buffer.getvalue()})
+            write_checkpoint(self.path, content)
         except OSError as error:
             reason = error.strerror or error
             raise TrainingError(
                 f"step {self.step}: the checkpoint cannot be written: {reason}; {self._last_good()}"
             ) from error
-        self.saved = time.monotonic()
 
     def _last_good(self) -> str:
         return (
             f"last good checkpoint: {self.path}" if self.path.exists() else f"no checkpoint yet in {self.path.parent}"
         )
 
-    def _load(self) -> None:
-        content = read_checkpoint(self.path)
+    def _load(self, content: dict[str, Any]) -> None:
         if recipe_of(content, self.path) != Recipe.from_dict(json.loads(json.dumps(self.recipe.to_dict()))):
             raise TrainingError(
                 f"{self.path}: the checkpoint is of another recipe; resume with the recipe it was made by"
             )
         try:
+            self.averaged.load_state_dict(content.get("averaged", content["model"]))
             self.regularizer.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
         except (RuntimeError, ValueError) as error:
@@ -231,70 +296,20 @@ class _Training:
         self.history = json.loads(content["history"])
 
 
-@contextmanager
-def _interrupts_deferred() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block: half an optimization step cannot be resumed. A second one does not."""
-    default = signal.getsignal(signal.SIGINT)
-    # Signals reach the main thread only, and a handler of the caller's own is respected.
-    if threading.current_thread() is not threading.main_thread() or default is not signal.default_int_handler:
-        yield
-        return
-    asked = False
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if asked:
-        raise KeyboardInterrupt
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read the contents of a checkpoint, without running code.
-
-    Raises
-    ------
-    TrainingError
-        if the file is not a checkpoint.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise TrainingError(f"{path}: not a readable checkpoint: {error}") from error
-    missing = [k for k in _KEYS if not isinstance(content, dict) or k not in content]
-    if missing:
-        raise TrainingError(f"{path}: not a checkpoint of icgn: it lacks {', '.join(missing)}")
-    return dict(content)
-
-
-def recipe_of(content: dict[str, Any], path: str | Path) -> Recipe:
-    """Read the recipe in a checkpoint; `path` is named in errors.
-
-    Raises
-    ------
-    TrainingError
-        if this version does not understand it.
-    """
-    try:
-        return Recipe.from_dict(json.loads(content["recipe"]), str(path))
-    except ValueError as error:
-        raise TrainingError(f"{path}: the recipe in the checkpoint is not understood: {error}") from error
-
-
 def schedule(progress: float, recipe: Recipe) -> float:
     """Learning-rate factor at a part `progress` in [0, 1] of the run: linear warm-up, then a cosine down to `final`."""
     if progress < recipe.warmup:
         return 0.1 + 0.9 * progress / recipe.warmup
     rest = (progress - recipe.warmup) / max(1e-12, 1 - recipe.warmup)
     return recipe.final + (1 - recipe.final) * (1 + math.cos(math.pi * rest)) / 2
+
+
+def _half(precision: str, device: torch.device) -> bool:
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision: got {precision!r}, expected one of {', '.join(get_args(Precision))}")
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return precision == "bfloat16"
 
 
 def _optimizer(regularizer: ConvexRegularizer, recipe: Recipe) -> torch.optim.Optimizer:
@@ -310,11 +325,13 @@ def _optimizer(regularizer: ConvexRegularizer, recipe: Recipe) -> torch.optim.Op
     return torch.optim.Adam(groups, betas=(0.9, 0.99))
 
 
-def _check_images(images: Sequence[Tensor], recipe: Recipe) -> None:
-    if len(images) == 0:
-        raise ValueError("images: got none, expected at least one to train on")
-    small = [i for i, image in enumerate(images) if min(image.shape[-2:]) < recipe.patch]
+def _check(data: Pictures, recipe: Recipe, processes: Processes) -> None:
+    if len(data.training) == 0:
+        raise ValueError("data: got no images, expected at least one to train on")
+    small = [i for i, image in enumerate(data.training) if min(image.shape[-2:]) < recipe.patch]
     if small:
-        height, width = images[small[0]].shape[-2:]
+        height, width = data.training[small[0]].shape[-2:]
         side = recipe.patch
-        raise ValueError(f"images: number {small[0]} is {height} x {width}, expected at least a patch, {side} x {side}")
+        raise ValueError(f"data: image {small[0]} is {height} x {width}, expected at least a patch, {side} x {side}")
+    if recipe.batch < processes.count:
+        raise ValueError(f"batch: got {recipe.batch} patches for {processes.count} processes, expected one for each")

@@ -1,37 +1,73 @@
-"""Random patches and noise, a pure function of seed and step: that is what makes a resumed run exact."""
+"""Random patches and their measurements, a pure function of seed, step and place: that makes a resumed run exact."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from icgn.training.recipe import Recipe
+if TYPE_CHECKING:
+    from icgn.training.recipe import Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
-    """Clean and noisy patches (B, C, P, P) and their noise levels (B,), in intensities."""
+    r"""Patches and what was measured of them.
+
+    Attributes
+    ----------
+    clean : Tensor
+        patches (B, C, P, P), intensities in [0, 1].
+    y : Tensor
+        measurements :math:`A x + \sigma n` with n standard normal; the noisy patches where A is the identity.
+    sigma : Tensor
+        noise levels (B,), in intensities.
+    position : Tensor
+        one uniform random number per patch, (B,), for losses that need a point between two pictures.
+    physics : deepinv.physics.LinearPhysics
+        A.
+    """
 
     clean: Tensor
-    noisy: Tensor
+    y: Tensor
     sigma: Tensor
+    position: Tensor
+    physics: Any
 
     def to(self, device: torch.device) -> Batch:
-        """Move the batch to a device."""
-        return Batch(self.clean.to(device), self.noisy.to(device), self.sigma.to(device))
+        """Move the tensors to a device, where the physics is already."""
+        names = ("clean", "y", "sigma", "position")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
-def draw(images: Sequence[Tensor], recipe: Recipe, step: int) -> Batch:
-    """Draw the batch of a step: flipped and transposed crops of images (C, H, W), noise, one level per patch."""
-    generator = torch.Generator().manual_seed((recipe.seed * 1_000_003 + step) % 2**63)
-    clean = torch.stack([_crop(images, recipe.patch, generator) for _ in range(recipe.batch)])
+def draw(
+    images: Sequence[Tensor], recipe: Recipe, step: int, physics: Any, places: Iterable[int] | None = None
+) -> Batch:
+    """Draw the batch of a step: flipped and transposed crops of images (C, H, W), one noise level per patch.
+
+    Every patch has a generator of its own, so that processes that draw some `places` of the batch each draw together
+    what one process draws alone. Noise is drawn on the CPU; only the operator runs on the device of the physics.
+    """
+    rows = [_draw(images, recipe, step, place) for place in (range(recipe.batch) if places is None else places)]
+    clean, sigma, position = (torch.stack(column) for column in zip(*(r[:3] for r in rows), strict=True))
+    measured = physics.A(clean.to(_device(physics))).cpu() if _has_buffers(physics) else physics.A(clean)
+    noise = torch.stack([torch.randn(measured.shape[1:], generator=row[3]) for row in rows])
+    y = measured + sigma.reshape(-1, *([1] * (measured.ndim - 1))) * noise
+    return Batch(clean, y, sigma, position, physics)
+
+
+def _draw(
+    images: Sequence[Tensor], recipe: Recipe, step: int, place: int
+) -> tuple[Tensor, Tensor, Tensor, torch.Generator]:
+    seed = ((recipe.seed * 1_000_003 + step) * 65_537 + place) % 2**63
+    generator = torch.Generator().manual_seed(seed)
+    clean = _crop(images, recipe.patch, generator)
     low, high = (s**0.5 for s in recipe.sigma)
-    sigma = (low + (high - low) * torch.rand(recipe.batch, generator=generator)) ** 2
-    noise = torch.randn(clean.shape, generator=generator)
-    return Batch(clean, clean + sigma[:, None, None, None] * noise, sigma)
+    sigma = (low + (high - low) * torch.rand((), generator=generator)) ** 2
+    return clean, sigma, torch.rand((), generator=generator), generator
 
 
 def _crop(images: Sequence[Tensor], side: int, generator: torch.Generator) -> Tensor:
@@ -48,3 +84,11 @@ def _crop(images: Sequence[Tensor], side: int, generator: torch.Generator) -> Te
 
 def _integer(below: int, generator: torch.Generator) -> int:
     return int(torch.randint(below, (), generator=generator))
+
+
+def _has_buffers(physics: Any) -> bool:
+    return next(physics.buffers(), None) is not None
+
+
+def _device(physics: Any) -> torch.device:
+    return next(physics.buffers()).device

@@ -3,52 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import math
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from icgn.regularizers.pretrained import write_files
+from icgn.training.adversarial import Adversarial
+from icgn.training.bilevel import Bilevel
+from icgn.training.denoising import GradientSteps, ScoreMatching
+from icgn.training.loss import Loss
+from icgn.training.ranges import (
+    COUNT,
+    PART,
+    Range,
+    RecipeError,
+    check,
+    is_number,
+    is_whole,
+    refuse_unknown,
+    suggestion,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-
-class RecipeError(ValueError):
-    """A recipe that cannot be carried out: an unknown key, a missing one, or a value out of range."""
-
-
-@dataclass(frozen=True)
-class Bilevel:
-    r"""The bilevel loss: error of the exact minimizer, differentiated implicitly.
-
-    Attributes
-    ----------
-    tol : float
-        RMS distance to the minimizer asked of the inner solver, in intensities.
-    max_iter : int
-        inner iterations at most.
-    cg_tol : float
-        relative residual of the linear system of the implicit derivative.
-    cg_iter : int
-        its conjugate-gradient steps at most.
-
-    Raises
-    ------
-    RecipeError
-        if a value is out of range.
-    """
-
-    tol: float = 5e-4
-    max_iter: int = 40
-    cg_tol: float = 1e-2
-    cg_iter: int = 12
-
-    def __post_init__(self) -> None:
-        _check(self, _LOSS_RANGES)
+LOSSES: dict[str, type[Loss]] = {
+    "bilevel": Bilevel,
+    "adversarial": Adversarial,
+    "gradient-steps": GradientSteps,
+    "score-matching": ScoreMatching,
+}
+"""The losses by their ``type`` in a recipe."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +50,12 @@ class Recipe:
     model : dict
         ``type`` (a class of :mod:`icgn.regularizers`) and its constructor arguments; may be empty if `init` is given.
     init : str
-        name or path of a model to start from; empty starts from the constructor's initial values.
-    loss : Bilevel
-        the loss.
+        name or path of a model to start from; empty starts from the constructor's initial values. Where `model` asks
+        for a wider network of the same class, the one of `init` is widened.
+    loss : Loss
+        one of :data:`LOSSES`; in a file the table ``[loss]`` with its ``type`` and parameters.
+    physics : dict
+        the operator that patches are measured by, see :func:`~icgn.training.physics.make_physics`; empty: denoising.
     steps, batch, patch : int
         number of optimization steps, patches per step, side of a patch in pixels.
     sigma : tuple of float
@@ -75,6 +66,9 @@ class Recipe:
         part of the steps spent on the warm-up.
     final : float
         last learning rate as a part of the peak.
+    average : float
+        the model is the mean of the weights over the last steps, each counting this part of the one after it; 0 takes
+        the last weights (Polyak and Juditsky 1992).
     seed : int
         of patches, noise and levels.
     validate_every : int
@@ -91,7 +85,8 @@ class Recipe:
     name: str
     model: dict[str, Any] = field(default_factory=dict)
     init: str = ""
-    loss: Bilevel = field(default_factory=Bilevel)
+    loss: Loss = field(default_factory=Bilevel)
+    physics: dict[str, Any] = field(default_factory=dict)
     steps: int = 10000
     batch: int = 8
     patch: int = 48
@@ -99,12 +94,13 @@ class Recipe:
     learning_rate: dict[str, float] = field(default_factory=lambda: {"bank": 6e-3, "log_": 5e-2})
     warmup: float = 0.05
     final: float = 0.01
+    average: float = 0.0
     seed: int = 0
     validate_every: int = 500
     validation_sigma: tuple[float, ...] = (5 / 255, 15 / 255, 25 / 255, 50 / 255)
 
     def __post_init__(self) -> None:
-        _check(self, _RANGES)
+        check(self, _RANGES)
         if not self.model and not self.init:
             raise RecipeError("model: got none, expected [model] with its type, or init with a model to start from")
 
@@ -129,7 +125,7 @@ class Recipe:
     def from_dict(cls, table: dict[str, Any], source: str = "recipe") -> Recipe:
         """Recipe from the contents of a TOML file; `source` is named in errors."""
         try:
-            _refuse_unknown(table, cls, "key")
+            refuse_unknown(table, cls, "key")
             if "name" not in table:
                 raise RecipeError("name: got none, expected the name of the model to make")
             return cls(**_in_intensities(_with_loss(table)))
@@ -139,72 +135,65 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Give the contents of the TOML file: the inverse of :meth:`from_dict`."""
         table = dataclasses.asdict(self)
+        kinds = {kind: name for name, kind in LOSSES.items()}
+        table["loss"] = {"type": kinds[type(self.loss)], **table["loss"]}
         for name in ("sigma", "validation_sigma"):
             table[name] = [round(s * 255, 6) for s in table[name]]
         return table
+
+    def save(self, path: str | Path) -> None:
+        """Write the TOML file that :meth:`load` reads; an existing one is replaced at once or not at all.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            without tomli-w (``pip install 'icgn[train]'``).
+        OSError
+            if it cannot be written.
+        """
+        try:
+            import tomli_w
+        except ImportError:
+            raise ModuleNotFoundError("Recipe.save needs tomli-w, expected: pip install 'icgn[train]'") from None
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_files({path: tomli_w.dumps(self.to_dict()).encode()})
 
 
 def _with_loss(table: dict[str, Any]) -> dict[str, Any]:
     loss = table.get("loss", {})
     if not isinstance(loss, dict):
         raise RecipeError(f"loss: got {loss!r}, expected a table")
-    _refuse_unknown(loss, Bilevel, "key in [loss]")
-    return {**table, "loss": Bilevel(**loss)}
+    arguments = dict(loss)
+    name = arguments.pop("type", "bilevel")
+    kind = LOSSES.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise RecipeError(f"unknown type in [loss] {name!r}; {suggestion(str(name), list(LOSSES))}")
+    refuse_unknown(arguments, kind, "key in [loss]")
+    return {**table, "loss": kind(**arguments)}
 
 
 def _in_intensities(table: dict[str, Any]) -> dict[str, Any]:
     table = dict(table)
     for name in ("sigma", "validation_sigma"):
         levels = table.get(name)
-        if isinstance(levels, list | tuple) and all(map(_number, levels)):
+        if isinstance(levels, list | tuple) and all(map(is_number, levels)):
             table[name] = tuple(s / 255 for s in levels)
     return table
 
 
-def _refuse_unknown(table: dict[str, Any], kind: type, what: str) -> None:
-    known = [f.name for f in dataclasses.fields(kind)]
-    for key in table:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-            raise RecipeError(f"unknown {what} {key!r}; {hint}")
-
-
-Range = tuple[Callable[[Any], bool], str]
-
-
-def _check(values: object, ranges: dict[str, Range]) -> None:
-    for name, (holds, expected) in ranges.items():
-        value = getattr(values, name)
-        if not holds(value):
-            raise RecipeError(f"{name}: got {value!r}, expected {expected}")
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _count(value: Any) -> bool:
-    return _number(value) and isinstance(value, int) and value >= 1
-
-
 def _rates(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(_number(rate) and rate > 0 for rate in value.values())
+    return isinstance(value, dict) and bool(value) and all(is_number(rate) and rate > 0 for rate in value.values())
 
 
 def _range(value: Any) -> bool:
-    return _levels(value) and len(value) == 2 and bool(value[0] < value[1])
+    return _levels(value) and len(value) == 2 and bool(value[0] <= value[1])
 
 
 def _levels(value: Any) -> bool:
-    return isinstance(value, tuple) and all(_number(s) and s >= 0 for s in value)
+    return isinstance(value, tuple) and all(is_number(s) and s >= 0 for s in value)
 
 
-_COUNT: Range = (_count, "a whole number of at least 1")
-_PART: Range = (lambda v: _number(v) and 0 <= v <= 1, "a number from 0 to 1")
-_POSITIVE: Range = (lambda v: _number(v) and v > 0, "a positive number")
-
-_LOSS_RANGES: dict[str, Range] = {"tol": _POSITIVE, "max_iter": _COUNT, "cg_tol": _POSITIVE, "cg_iter": _COUNT}
 _RANGES: dict[str, Range] = {
     "name": (
         lambda v: isinstance(v, str) and bool(v) and Path(v).name == v,
@@ -212,11 +201,13 @@ _RANGES: dict[str, Range] = {
     ),
     "model": (lambda v: isinstance(v, dict), "a table with the type of the regularizer and its arguments"),
     "init": (lambda v: isinstance(v, str), "the name or path of a model, or ''"),
-    "loss": (lambda v: isinstance(v, Bilevel), "the parameters of a loss"),
-    **dict.fromkeys(("steps", "batch", "patch", "validate_every"), _COUNT),
-    **dict.fromkeys(("warmup", "final"), _PART),
-    "sigma": (_range, "two increasing noise levels >= 0, here in intensities"),
+    "loss": (lambda v: isinstance(v, Loss), "a loss"),
+    "physics": (lambda v: isinstance(v, dict), "a table with the type of the operator and its arguments"),
+    **dict.fromkeys(("steps", "batch", "patch", "validate_every"), COUNT),
+    **dict.fromkeys(("warmup", "final"), PART),
+    "average": (lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
+    "sigma": (_range, "two noise levels >= 0, the lower first, here in intensities"),
     "validation_sigma": (lambda v: _levels(v) and all(v), "positive noise levels, here in intensities"),
     "learning_rate": (_rates, "positive rates by prefix of the parameters' names"),
-    "seed": (lambda v: _number(v) and isinstance(v, int) and v >= 0, "a whole number >= 0"),
+    "seed": (lambda v: is_whole(v) and v >= 0, "a whole number >= 0"),
 }

@@ -1,0 +1,61 @@
+r"""Curves in the noise level: positive quantities, piecewise log-linear in :math:`\log\sigma`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def log_knots(sigma_range: tuple[float, float], knots: int) -> Tensor:
+    """Give the logarithms of the noise levels of the knots, equally spaced, shape (knots,).
+
+    Raises
+    ------
+    ValueError
+        unless the range is two increasing positive numbers and there are at least two knots.
+    """
+    if knots < 2:
+        raise ValueError(f"knots: got {knots}, expected at least 2")
+    if not 0 < sigma_range[0] < sigma_range[1]:
+        raise ValueError(f"sigma_range: got {sigma_range}, expected two increasing positive numbers")
+    return torch.linspace(math.log(sigma_range[0]), math.log(sigma_range[1]), knots)
+
+
+def curve(values: Tensor, sigma: Tensor, sigma_range: tuple[float, float]) -> Tensor:
+    """Interpolate logarithms (..., knots) linearly in log sigma, extrapolate by the last slope, and exponentiate.
+
+    Parameters
+    ----------
+    values : Tensor
+        logarithms at the knots (..., knots).
+    sigma : Tensor
+        noise levels (B,), at least 0.
+    sigma_range : (float, float)
+        noise levels of the first and the last knot.
+
+    Returns
+    -------
+    Tensor
+        shape (B, ...).
+    """
+    knots = values.shape[-1]
+    low, high = (math.log(s) for s in sigma_range)
+    position = (torch.log(sigma) - low) / (high - low) * (knots - 1)
+    left = position.nan_to_num(neginf=0.0).floor().clamp(0, knots - 2).long()
+    slope = values[..., left + 1] - values[..., left]
+    offset = position - left
+    # 0 * -inf is nan: where the curve is flat, its value is that of the knot.
+    line = values[..., left] + torch.where(slope == 0, torch.zeros_like(slope), slope * offset)
+    return torch.exp(line).movedim(-1, 0)
+
+
+def interpolate(at: Tensor, levels: Tensor, values: Tensor) -> Tensor:
+    """Interpolate values (L,) at increasing levels (L,) linearly, constant outside; shape of `at`."""
+    if len(levels) == 1:
+        return values[0].expand_as(at)
+    place = torch.searchsorted(levels, at).clamp(1, len(levels) - 1)
+    low, high = levels[place - 1], levels[place]
+    part = ((at - low) / (high - low)).clamp(0, 1)
+    return values[place - 1] + part * (values[place] - values[place - 1])

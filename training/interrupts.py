@@ -1,0 +1,38 @@
+"""Ctrl-C waits for the end of an optimization step: half a step cannot be resumed."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupts:
+    """Whether Ctrl-C was pressed."""
+
+    asked = False
+
+
+@contextmanager
+def interrupts_deferred() -> Iterator[Interrupts]:
+    """Note the first Ctrl-C in the object that is given; a second one raises ``KeyboardInterrupt`` at once."""
+    noted = Interrupts()
+    # Signals reach the main thread only, and a handler of the caller's own is respected.
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield noted
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,22 @@
+"""Simulated measurements of whole pictures, and the error of what is restored from them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def measure(clean: Tensor, sigma: float, seed: int, physics: Any, device: torch.device) -> Tensor:
+    """Simulate measurements (1, ...) of a picture (C, H, W), with noise that depends on the seed alone."""
+    exact = physics.A(clean[None].to(device))
+    noise = torch.randn(exact.shape, generator=torch.Generator().manual_seed(seed))
+    y: Tensor = exact + sigma * noise.to(exact)
+    return y
+
+
+def psnr(x: Tensor, clean: Tensor) -> float:
+    """PSNR in dB of a picture in [0, 1]."""
+    return -10 * math.log10(max(1e-12, float((x - clean).square().mean())))

@@ -1,0 +1,132 @@
+"""The pictures that a model is trained and validated on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from icgn import datasets
+
+# Side and greatest number of validation pictures of a folder: a validation takes seconds.
+_CROP, _VALIDATE = 160, 8
+_BSDS500_LICENCE = (
+    "BSDS500: non-commercial research and educational purposes. These are the terms on which its authors offer the"
+    " photographs; see https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/resources.html"
+)
+_OWN_LICENCE = "not recorded: pictures of whoever ran the training"
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """What a model is trained and validated on.
+
+    Attributes
+    ----------
+    name, licence : str
+        of the data, for the card.
+    training : list of Tensor
+        pictures (C, H, W): bytes where those hold them exactly, else floats in [0, 1].
+    validation : list of Tensor
+        pictures (C, H, W) in [0, 1].
+    """
+
+    name: str
+    licence: str
+    training: list[Tensor]
+    validation: list[Tensor]
+
+    def card(self) -> dict[str, Any]:
+        """Describe the data in a model's card."""
+        return {
+            "name": self.name,
+            "pictures": len(self.training),
+            "validation_pictures": len(self.validation),
+            "licence": self.licence,
+        }
+
+
+def load_pictures(root: str | Path, channels: int, smallest: int = 1, crop: int | None = None) -> Pictures:
+    """Read the pictures to train on: BSDS500, or a folder of photographs.
+
+    Of BSDS500, train and test are trained on, and every fourth picture of val that is not in BSD68 validates. Of a
+    folder, the last tenth by name, at least one and at most eight, validates. Validation pictures are cropped to their
+    central 160 x 160 pixels, or to the size given. Pictures that cannot be read or are too small are left out with a
+    warning that names them.
+
+    Parameters
+    ----------
+    root : path
+        root of BSDS500, as for :func:`icgn.datasets.bsds500`, with ``BSD68.txt``; or the folder.
+    channels : int
+        1 for gray, 3 for colour.
+    smallest : int
+        height and width that a picture must have.
+    crop : int, optional
+        side of the validation pictures: that of a patch for operators that know pictures of one size only.
+
+    Raises
+    ------
+    ValueError
+        if `channels` is neither 1 nor 3, or fewer than two pictures are left.
+    FileNotFoundError
+        if `root` is no folder or holds no pictures.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"channels: got {channels}, expected 1 for gray pictures or 3 for colour")
+    gray = channels == 1
+    if _is_bsds500(root):
+        name, licence = "BSDS500, train and test", _BSDS500_LICENCE
+        training = [image for split in ("train", "test") for image in _large(root, split, gray, smallest)]
+        validation = list(_large(root, "val-rest", gray, smallest))[::4]
+    else:
+        name, licence = f"folder {Path(root).resolve().name}", _OWN_LICENCE
+        images = list(_large(root, None, gray, smallest))
+        kept = len(images) - min(_VALIDATE, max(1, len(images) // 10))
+        training, validation = images[:kept], images[kept:]
+    if not training:
+        raise ValueError(
+            f"{root}: got {len(validation)} pictures of at least {smallest} x {smallest}, expected at least 2:"
+            " one to train on, one to validate on"
+        )
+    return Pictures(name, licence, training, [_centre(_floats(image), crop or _CROP) for image in validation])
+
+
+def _is_bsds500(root: str | Path) -> bool:
+    try:
+        datasets.bsds500(root, "train")
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _large(root: str | Path, split: str | None, gray: bool, smallest: int) -> Iterator[Tensor]:
+    """Read the pictures that are large enough."""
+    pictures = datasets.folder(root, gray) if split is None else datasets.bsds500(root, split, gray)
+    for sample in pictures:
+        height, width = sample.image.shape[-2:]
+        if min(height, width) >= smallest:
+            yield _compact(sample.image)
+        else:
+            small = f"{height} x {width} pixels, expected at least {smallest} x {smallest}"
+            warnings.warn(f"left out: {Path(root) / sample.name}: {small}", stacklevel=2)
+
+
+def _compact(image: Tensor) -> Tensor:
+    """Store 8-bit pictures as bytes: photographs of a camera would fill the memory with floats."""
+    levels = (image * 255).round().to(torch.uint8)
+    return levels if torch.equal(_floats(levels), image) else image
+
+
+def _floats(image: Tensor) -> Tensor:
+    return image.float() / 255 if image.dtype == torch.uint8 else image
+
+
+def _centre(image: Tensor, most: int) -> Tensor:
+    top, left = (max(0, (side - most) // 2) for side in image.shape[-2:])
+    return image[:, top : top + most, left : left + most].clone()

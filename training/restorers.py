@@ -1,0 +1,186 @@
+"""What is compared in a table: icgn's models and baselines, behind one call."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from icgn.regularizers.base import ConvexRegularizer
+from icgn.regularizers.denoise import denoise
+from icgn.regularizers.pretrained import load_pretrained, read_card
+from icgn.solvers import Status
+
+BASELINES = ("tv", "bm3d")
+
+
+@dataclass(frozen=True, eq=False)
+class Restoration:
+    """A restored picture (C, H, W) and what it took; the RMS distance, in intensities, is nan where none is proved."""
+
+    image: Tensor
+    seconds: float
+    iterations: float = math.nan
+    rms_distance: float = math.nan
+    status: str = "no certificate"
+
+
+class Restorer(ABC):
+    """A denoising method.
+
+    Attributes
+    ----------
+    name : str
+        in tables.
+    parameters : int
+        number of learned parameters.
+    """
+
+    name: str
+    parameters: int = 0
+
+    def __call__(self, noisy: Tensor, sigma: float) -> Restoration:
+        """Denoise a picture (C, H, W), intensities in [0, 1] plus noise of standard deviation sigma."""
+        begin = time.perf_counter()
+        result = self.restore(noisy, sigma)
+        return Restoration(
+            result.image.cpu(), time.perf_counter() - begin, result.iterations, result.rms_distance, result.status
+        )
+
+    @abstractmethod
+    def restore(self, noisy: Tensor, sigma: float) -> Restoration:
+        """As the call, which adds the seconds."""
+
+    @abstractmethod
+    def description(self) -> dict[str, Any]:
+        """All that is needed to repeat the method: hash of the weights, recipe, versions, parameters."""
+
+
+class Model(Restorer):
+    """A convex regularizer: the certified minimizer. A gray one takes the channels of a colour picture one by one.
+
+    Parameters
+    ----------
+    name : str
+        shipped model or path.
+    device : torch.device
+        where it computes.
+    tol : float
+        certified RMS distance, in intensities.
+
+    Raises
+    ------
+    ModelError
+        if it cannot be loaded.
+    """
+
+    def __init__(self, name: str, device: torch.device, tol: float) -> None:
+        self.regularizer: ConvexRegularizer = load_pretrained(name, device)
+        self.card = read_card(name)
+        self.name = str(self.card.get("name", Path(name).name))
+        self.parameters = sum(p.numel() for p in self.regularizer.parameters())
+        self.device, self.tol = device, tol
+
+    def restore(self, noisy: Tensor, sigma: float) -> Restoration:
+        y = noisy[None].to(self.device)
+        if self.regularizer.channels == 1:
+            y = y.transpose(0, 1).contiguous()
+        solution = denoise(y, sigma, self.regularizer, tol=self.tol)
+        bad = [s for s in solution.status if s is not Status.CONVERGED]
+        return Restoration(
+            image=solution.x.reshape(noisy.shape),
+            seconds=math.nan,
+            iterations=float(solution.stats.iterations.double().mean()),
+            rms_distance=float(solution.certificate.rms_distance.square().mean().sqrt()),
+            status=str(bad[0] if bad else Status.CONVERGED).split(":")[0],
+        )
+
+    def description(self) -> dict[str, Any]:
+        kept = ("architecture", "sha256", "recipe_file", "seed", "steps", "data")
+        return {"kind": "model", "tol": self.tol, **{k: self.card[k] for k in kept if k in self.card}}
+
+
+class TotalVariation(Restorer):
+    r"""Total variation (Rudin, Osher, Fatemi 1992) by scikit-image, every channel on its own.
+
+    Its weight is :math:`a \sigma^b`, a and b fitted on photographs that are not those of the test:
+    ``benchmarks/tv_weight.py``.
+    """
+
+    name = "tv"
+    factor, exponent = 1.0, 1.0
+    tolerance, iterations = 1e-6, 500
+
+    def weight(self, sigma: float) -> float:
+        """The weight at a noise level in intensities."""
+        return self.factor * sigma**self.exponent
+
+    def restore(self, noisy: Tensor, sigma: float) -> Restoration:
+        from skimage import restoration as skimage_restoration
+
+        tv: Any = skimage_restoration  # untyped
+        channels = [
+            tv.denoise_tv_chambolle(c.double().numpy(), self.weight(sigma), self.tolerance, self.iterations)
+            for c in noisy.cpu()
+        ]
+        return Restoration(torch.stack([torch.from_numpy(c) for c in channels]).to(noisy.dtype), math.nan)
+
+    def description(self) -> dict[str, Any]:
+        own = {"factor": self.factor, "exponent": self.exponent}
+        return {"kind": "skimage.restoration.denoise_tv_chambolle", **own, "eps": self.tolerance}
+
+
+class BM3D(Restorer):
+    """BM3D (Dabov et al. 2007) by the package ``bm3d`` of its authors, through deepinv.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        if ``bm3d`` is not installed.
+    """
+
+    name = "bm3d"
+
+    def __init__(self) -> None:
+        try:
+            import bm3d  # noqa: F401
+        except ImportError:
+            raise ModuleNotFoundError("bm3d is not installed, expected: pip install bm3d") from None
+        from deepinv.models import BM3D as Denoiser  # noqa: N811
+
+        self._denoiser = Denoiser()
+
+    def restore(self, noisy: Tensor, sigma: float) -> Restoration:
+        return Restoration(self._denoiser(noisy[None].cpu(), sigma)[0].to(noisy.dtype), math.nan)
+
+    def description(self) -> dict[str, Any]:
+        from importlib.metadata import version
+
+        return {"kind": "deepinv.models.BM3D", "bm3d": version("bm3d")}
+
+
+def make_restorer(name: str, device: torch.device, tol: float) -> Restorer:
+    """The method called `name`: ``tv``, ``bm3d``, a shipped model, or the path of one.
+
+    Raises
+    ------
+    ModelError
+        for a model that cannot be loaded.
+    ModuleNotFoundError
+        for ``bm3d`` where it is not installed.
+    """
+    if name == "tv":
+        return TotalVariation()
+    return BM3D() if name == "bm3d" else Model(name, device, tol)
+
+
+def fingerprint(restorer: Restorer) -> str:
+    """A hash of what a method's results depend on beside the pictures."""
+    return hashlib.sha256(repr(sorted(restorer.description().items())).encode()).hexdigest()[:16]

@@ -1,0 +1,140 @@
+"""The weight and the scale of a regularizer whose training leaves them open, fitted on pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+from scipy import optimize
+from torch import Tensor
+
+from icgn.regularizers.base import ConvexRegularizer
+from icgn.solvers import Problem, solve
+from icgn.training.measure import measure, psnr
+from icgn.training.processes import Processes
+
+
+class Rescalable(Protocol):
+    """A regularizer that a weight and a scale can become part of."""
+
+    def rescaled(self, sigma: Tensor, weight: Tensor, scale: Tensor) -> ConvexRegularizer:
+        r"""The regularizer :math:`w(\sigma) R(s(\sigma) x; \sigma)`."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    r"""Weights w and scales s of :math:`w R(s x; \sigma)` at increasing noise levels, in intensities."""
+
+    sigma: tuple[float, ...]
+    weight: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    def row(self) -> dict[str, float]:
+        """Entries of a row of the training history."""
+        named = zip(self.sigma, self.weight, self.scale, strict=True)
+        return {k: v for s, w, c in named for k, v in ((f"weight_{s * 255:g}", w), (f"scale_{s * 255:g}", c))}
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, float]) -> Weights | None:
+        """Read the entries of a row; None if it has none."""
+        levels = [k.removeprefix("weight_") for k in row if k.startswith("weight_")]
+        if not levels:
+            return None
+        levels.sort(key=float)
+        weight, scale = (tuple(row[f"{name}_{s}"] for s in levels) for name in ("weight", "scale"))
+        return cls(tuple(float(s) / 255 for s in levels), weight, scale)
+
+    def applied(self, regularizer: ConvexRegularizer) -> ConvexRegularizer:
+        """The regularizer with weight and scale in it.
+
+        Raises
+        ------
+        TypeError
+            if its class has no method ``rescaled``.
+        """
+        if not hasattr(regularizer, "rescaled"):
+            raise TypeError(f"{type(regularizer).__name__}: has no method rescaled, which this loss needs afterwards")
+        sigma, weight, scale = (torch.tensor(v, dtype=torch.float64) for v in (self.sigma, self.weight, self.scale))
+        return cast(Rescalable, regularizer).rescaled(sigma, weight, scale)
+
+
+@torch.no_grad()
+def fit_weights(
+    regularizer: ConvexRegularizer,
+    images: Sequence[Tensor],
+    levels: Sequence[float],
+    physics: Any,
+    start: Weights | None = None,
+    fine: bool = True,
+    processes: Processes | None = None,
+) -> Weights:
+    r"""Weight and scale at each noise level that give the best mean PSNR of the minimizers on pictures.
+
+    Parameters
+    ----------
+    regularizer : ConvexRegularizer
+        with a method ``rescaled``.
+    images : sequence of Tensor
+        pictures (C, H, W) in [0, 1]; those to choose on, never those to report on.
+    levels : sequence of float
+        noise levels, in intensities.
+    physics : deepinv.physics.LinearPhysics
+        the operator.
+    start : Weights, optional
+        where to start; default: a gradient of the size of the noise, and scale 1.
+    fine : bool
+        True: both by the simplex method of Nelder and Mead, to half a percent; False: the weight alone, to some
+        percent, on at most four pictures.
+    processes : Processes, optional
+        among which the pictures are shared.
+    """
+    group = Processes(next(regularizer.parameters()).device) if processes is None else processes
+    chosen = range(len(images)) if fine else range(min(4, len(images)))
+    own, device = group.share(chosen), next(regularizer.parameters()).device
+    found = []
+    for level in sorted(levels):
+        measured = [measure(images[i], level, i, physics, device) for i in own]
+
+        def error(logs: Sequence[float], level: float = level, measured: list[Tensor] = measured) -> float:
+            """Minus the mean PSNR."""
+            one = Weights((level,), (math.exp(logs[0]),), (math.exp(logs[1]),)).applied(regularizer)
+            total = 0.0
+            for i, y in zip(own, measured, strict=True):
+                x = solve(Problem(y, physics, one, level), tol=3e-4, max_iter=150).x[0].cpu().clamp(0, 1)
+                total += psnr(x, images[i])
+            return -float(group.sum(torch.tensor(total, dtype=torch.float64, device=group.device))) / len(chosen)
+
+        first = _start(regularizer, images[0], level, start)
+        if start is None or not fine:
+            first = _line(error, first, start is None)
+        found.append(_simplex(error, first) if fine else first)
+    weight, scale = (tuple(math.exp(f[i]) for f in found) for i in range(2))
+    return Weights(tuple(sorted(levels)), weight, scale)
+
+
+def _start(regularizer: ConvexRegularizer, image: Tensor, level: float, start: Weights | None) -> tuple[float, float]:
+    if start is not None and level in start.sigma:
+        place = start.sigma.index(level)
+        return math.log(start.weight[place]), math.log(start.scale[place])
+    noise = level * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    gradient = regularizer.grad((image + noise)[None].to(next(regularizer.parameters())), level)
+    size = float(gradient.square().mean().sqrt())
+    return (math.log(level / size) if size > 0 else 0.0), 0.0
+
+
+def _simplex(error: Callable[[Sequence[float]], float], first: tuple[float, float]) -> tuple[float, float]:
+    corners = [first, (first[0] + 0.2, first[1]), (first[0], first[1] + 0.3)]
+    options = {"initial_simplex": corners, "xatol": 5e-3, "fatol": 5e-4, "maxfev": 40}
+    best = optimize.minimize(error, first, method="Nelder-Mead", options=options).x
+    return float(best[0]), float(best[1])
+
+
+def _line(error: Callable[[Sequence[float]], float], first: tuple[float, float], unknown: bool) -> tuple[float, float]:
+    reach = 1.5 if unknown else 0.5
+    bounds = (first[0] - reach, first[0] + reach)
+    options = {"xatol": 0.03, "maxiter": 12 if unknown else 6}
+    best = optimize.minimize_scalar(lambda w: error((w, first[1])), bounds=bounds, method="bounded", options=options)
+    return float(best.x), first[1]
