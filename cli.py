@@ -166,9 +166,9 @@ def train(
     """Train a regularizer; afterwards, or meanwhile: icgn denoise --model RUN.
 
     Curves and example pictures: tensorboard --logdir RUN. Several processes: accelerate launch -m icgn.cli train ...,
-    or torchrun --standalone --nproc-per-node N -m icgn.cli train .... Ctrl-C saves the step in progress and ends with exit code
-    130; --resume continues from there. The exit code is 1 if training could not go on, and 2 if it cannot be carried
-    out as given.
+    or torchrun --standalone --nproc-per-node N -m icgn.cli train .... Ctrl-C saves the step in progress and ends with
+    exit code 130; --resume continues from there. The exit code is 1 if training could not go on, and 2 if it cannot be
+    carried out as given.
     """
     import warnings
 
@@ -217,7 +217,7 @@ def evaluate(
     """Measure denoising models on clean photographs: PSNR, SSIM, iterations, seconds, certified distance.
 
     Rows that results.json in DIR holds already, of the same pictures, seed, weights and settings, are not computed
-    again. Several processes share the pictures: torchrun --standalone --nproc-per-node N -m icgn.cli evaluate ....
+    again. Several processes share the pictures: torchrun --standalone --nproc-per-node N -m icgn.cli evaluate ...
     """
     from icgn import training
 

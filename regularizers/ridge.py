@@ -155,15 +155,19 @@ class RidgeICGN(ConvexRegularizer):
         """
         _check_widening(self.architecture, changes)
         new = type(self)(**{**self.architecture, **changes}).to(self.log_tau)
-        filters, (margin, units) = len(self.bank.raw), ((new.min_size - self.min_size) // 2, len(self.log_tau))
+        units, filters, _ = self.log_tau.shape
+        margin = (new.min_size - self.min_size) // 2
         with torch.no_grad():
             extra = new.bank.weight[filters:].clone()
             new.bank.raw[:filters] = F.pad(self.bank.weight, (margin,) * 4)
             new.bank.raw[filters:] = extra
-            typical = [v.median(1, keepdim=True).values for v in (self.log_lambda, self.log_tau)]
-            new.log_lambda[:units, filters:] = typical[0] - math.log(50)
-            new.log_tau[:units, filters:] = typical[1]
-            new.log_lambda[:units, :filters], new.log_tau[:units, :filters] = self.log_lambda, self.log_tau
+            for mine, wide, weaker in (
+                (self.log_lambda, new.log_lambda, math.log(50)),
+                (self.log_tau, new.log_tau, 0.0),
+            ):
+                wide[:units, :filters] = mine
+                wide[:units, filters:] = mine.median(1, keepdim=True).values - weaker
+            # A further unit saturates lower and later than the first.
             new.log_lambda[units:] = new.log_lambda[:1] - math.log(4)
             new.log_tau[units:] = new.log_tau[:1] + math.log(4)
         return new.train(self.training)

@@ -29,13 +29,8 @@ class Denoiser(RidgeICGN):
             self.log_lambda += 3.0
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    # Two threads on pictures this small wait for each other, above all on a busy machine.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+# Two threads on pictures this small wait for each other, above all on a busy machine.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)

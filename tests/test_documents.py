@@ -19,7 +19,7 @@ BLOCKS = [
 
 
 def run(arguments: list[str], cwd: Path) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    environment = {"OMP_NUM_THREADS": "2", **os.environ}
     done = subprocess.run(arguments, capture_output=True, text=True, cwd=cwd, env=environment, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

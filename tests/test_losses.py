@@ -15,6 +15,7 @@ from icgn.solvers import Problem, solve
 from icgn.training import Adversarial, Batch, Bilevel, GradientSteps, ScoreMatching, draw, fit, make_physics, validate
 from icgn.training.loss import weighted_error
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 DENOISING = deepinv.physics.Denoising()
 EXACT = {"tol": 1e-11, "max_iter": 3000, "cg_tol": 1e-11, "cg_iter": 1000}
 LOSSES = [Bilevel(**EXACT), Bilevel("unrolled", max_iter=7), Adversarial(), GradientSteps(3), ScoreMatching()]
@@ -164,14 +165,6 @@ def test_score_matching_is_one_gradient():
 # --- gradients ---
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize("loss", LOSSES, ids=repr)
 def test_the_gradient_of_a_loss_is_a_finite_difference(loss):
     model, batch = smooth_model(), double(batch_of(sigma=(10 / 255, 40 / 255)))
@@ -299,6 +292,17 @@ def test_fitted_weights_are_the_best_nearby():
     best = quality(1, 1)
     assert best >= max(quality(0.8, 1), quality(1.25, 1), quality(1, 0.7), quality(1, 1.4)) - 0.01
     assert best > quality(0.5, 1) + 0.05 and best > quality(2, 1) + 0.05
+
+
+def test_a_recipe_can_ask_for_the_weight_of_a_bilevel_model(tmp_path):
+    small = data(validation=[pictures()[0][:, :16, :16]])
+    histories = []
+    for fit_weight in (False, True):
+        r = recipe(steps=4, validate_every=2, fit_weight=fit_weight, loss=Bilevel(max_iter=10))
+        histories.append(fit(training.build(r), r, small, tmp_path / str(fit_weight), console=QUIET))
+    plain, fitted = histories
+    assert fitted[0] == plain[0] and "weight_25" not in plain[1]
+    assert fitted[1]["weight_25"] > 0 and fitted[1]["psnr_25"] > plain[1]["psnr_25"]
 
 
 def test_weights_go_through_a_row_of_the_history():

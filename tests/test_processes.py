@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import tomli_w
 import torch
-from training_cases import data, pictures, recipe
+from training_cases import data, recipe, write_photographs
 
-from icgn import datasets, training
+from icgn import training
 from icgn.training import CHECKPOINT, Processes, read_checkpoint, read_results
 
 HELPERS = Path(__file__).parent / "helpers"
@@ -66,10 +66,7 @@ def test_two_processes_find_the_gradients_of_one(tmp_path):
 
 @pytest.fixture
 def run_files(tmp_path):
-    folder = tmp_path / "photographs"
-    folder.mkdir()
-    for i, image in enumerate(pictures(4, 24)):
-        datasets.write_picture(folder / f"{i}.png", datasets.Picture(image))
+    folder = write_photographs(tmp_path / "photographs", 4)
     file = tmp_path / "r.toml"
     file.write_text(tomli_w.dumps(recipe(steps=4, validate_every=4).to_dict()))
     return folder, file

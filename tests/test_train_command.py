@@ -7,7 +7,7 @@ import signal
 import pytest
 import tomli_w
 import torch
-from training_cases import MODEL, break_loss, equal_weights, nan_loss, pictures, recipe, train
+from training_cases import MODEL, break_loss, equal_weights, nan_loss, recipe, train, write_photographs
 from typer.testing import CliRunner
 
 import icgn
@@ -23,11 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def folder(tmp_path):
-    path = tmp_path / "photographs"
-    path.mkdir()
-    for i, image in enumerate(pictures(11, 24)):
-        datasets.write_picture(path / f"{i:02}.png", datasets.Picture(image))
-    return path
+    return write_photographs(tmp_path / "photographs", 11)
 
 
 def write_recipe(path, **changes):

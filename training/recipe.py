@@ -69,6 +69,9 @@ class Recipe:
     average : float
         the model is the mean of the weights over the last steps, each counting this part of the one after it; 0 takes
         the last weights (Polyak and Juditsky 1992).
+    fit_weight : bool
+        whether, at the end, weight and scale of the regularizer are fitted on the validation pictures; losses that
+        leave them open always do. The mean PSNR of pictures is not quite what a mean of squared errors favours.
     seed : int
         of patches, noise and levels.
     validate_every : int
@@ -95,6 +98,7 @@ class Recipe:
     warmup: float = 0.05
     final: float = 0.01
     average: float = 0.0
+    fit_weight: bool = False
     seed: int = 0
     validate_every: int = 500
     validation_sigma: tuple[float, ...] = (5 / 255, 15 / 255, 25 / 255, 50 / 255)
@@ -206,6 +210,7 @@ _RANGES: dict[str, Range] = {
     **dict.fromkeys(("steps", "batch", "patch", "validate_every"), COUNT),
     **dict.fromkeys(("warmup", "final"), PART),
     "average": (lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
+    "fit_weight": (lambda v: isinstance(v, bool), "true or false"),
     "sigma": (_range, "two noise levels >= 0, the lower first, here in intensities"),
     "validation_sigma": (lambda v: _levels(v) and all(v), "positive noise levels, here in intensities"),
     "learning_rate": (_rates, "positive rates by prefix of the parameters' names"),

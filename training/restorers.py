@@ -115,7 +115,7 @@ class TotalVariation(Restorer):
     """
 
     name = "tv"
-    factor, exponent = 1.0, 1.0
+    factor, exponent = 1.469, 1.351
     tolerance, iterations = 1e-6, 500
 
     def weight(self, sigma: float) -> float:

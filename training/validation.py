@@ -26,7 +26,7 @@ class Validation:
     ----------
     row : dict
         ``step``, ``loss``, the mean ``psnr_S`` at each noise level S in gray levels, and ``weight_S`` and ``scale_S``
-        where the loss leaves the weight open.
+        where they were fitted.
     examples : dict
         by noise level S: clean, measured and restored picture, if they have the same shape.
     """
@@ -76,7 +76,9 @@ def validate(
     row: dict[str, float] = {"step": step, "loss": loss}
     if not len(images):
         return Validation(row)
-    if recipe.loss.fits_weight:
+    if recipe.loss.fits_weight or (final and recipe.fit_weight):
+        if not recipe.loss.fits_weight:
+            weights = Weights.ones(recipe.validation_sigma)
         weights = fit_weights(regularizer, images, recipe.validation_sigma, physics, weights, final, group)
         row |= weights.row()
         regularizer = weights.applied(regularizer)

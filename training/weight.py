@@ -38,6 +38,11 @@ class Weights:
         return {k: v for s, w, c in named for k, v in ((f"weight_{s * 255:g}", w), (f"scale_{s * 255:g}", c))}
 
     @classmethod
+    def ones(cls, sigma: Sequence[float]) -> Weights:
+        """Weights and scales that change nothing."""
+        return cls(tuple(sorted(sigma)), (1.0,) * len(sigma), (1.0,) * len(sigma))
+
+    @classmethod
     def of_row(cls, row: Mapping[str, float]) -> Weights | None:
         """Read the entries of a row; None if it has none."""
         levels = [k.removeprefix("weight_") for k in row if k.startswith("weight_")]
@@ -86,7 +91,7 @@ def fit_weights(
     start : Weights, optional
         where to start; default: a gradient of the size of the noise, and scale 1.
     fine : bool
-        True: both by the simplex method of Nelder and Mead, to half a percent; False: the weight alone, to some
+        True: both by the simplex method of Nelder and Mead, to a percent; False: the weight alone, to some
         percent, on at most four pictures.
     processes : Processes, optional
         among which the pictures are shared.
@@ -126,8 +131,8 @@ def _start(regularizer: ConvexRegularizer, image: Tensor, level: float, start: W
 
 
 def _simplex(error: Callable[[Sequence[float]], float], first: tuple[float, float]) -> tuple[float, float]:
-    corners = [first, (first[0] + 0.2, first[1]), (first[0], first[1] + 0.3)]
-    options = {"initial_simplex": corners, "xatol": 5e-3, "fatol": 5e-4, "maxfev": 40}
+    corners = [first, (first[0] - 0.1, first[1]), (first[0], first[1] + 0.2)]
+    options = {"initial_simplex": corners, "xatol": 1e-2, "fatol": 1e-3, "maxfev": 40}
     best = optimize.minimize(error, first, method="Nelder-Mead", options=options).x
     return float(best[0]), float(best[1])
 

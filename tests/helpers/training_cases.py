@@ -7,7 +7,7 @@ import math
 import torch
 from rich.console import Console
 
-from icgn import training
+from icgn import datasets, training
 from icgn.training import Bilevel, Pictures, Recipe, fit
 
 MODEL = {"type": "RidgeICGN", "filters": 3, "size": 3, "knots": 3}
@@ -29,6 +29,14 @@ def pictures(count=3, side=32):
             (top, bottom), (left, right) = torch.randint(side + 1, (2, 2), generator=generator).sort().values.tolist()
             image[:, top:bottom, left:right] = torch.rand((), generator=generator)
     return list(images)
+
+
+def write_photographs(folder, count, side=24):
+    """Write pictures to a new folder, as 00.png, 01.png...; returns the folder."""
+    folder.mkdir()
+    for i, image in enumerate(pictures(count, side)):
+        datasets.write_picture(folder / f"{i:02}.png", datasets.Picture(image))
+    return folder
 
 
 def data(training_images=None, validation=None):

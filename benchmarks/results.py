@@ -1,0 +1,96 @@
+"""RESULTS.md: every shipped model and the baselines on BSD68, at sigma 5, 15, 25, 50 and 0.1 (25.5 gray levels).
+
+    python benchmarks/results.py --data ROOT
+
+ROOT holds BSDS500 and BSD68.txt. Rows that stand in docs/results already and fit the present weights and settings are
+kept, so that an interrupted run goes on where it stopped; ``--offline`` only writes the pages from what is there. From
+nothing it takes some hours on two cores; processes of torchrun share the work.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icgn.regularizers import available_models, read_card
+from icgn.regularizers.pretrained import write_files
+from icgn.training import Mean, Request, evaluation, markdown, means, read_results
+
+ROOT = Path(__file__).resolve().parent.parent
+LEVELS = (5.0, 15.0, 25.0, 50.0, 25.5)
+
+_HEAD = """# Results
+
+Written by `python benchmarks/results.py --data ROOT`; do not edit. ROOT holds BSDS500 and the list of the 68 test
+pictures, which were never trained or tuned on.
+
+Means over the pictures; noise levels in gray levels of 255 (25.5 is 0.1 in intensities). *Distance* is the largest
+certified RMS distance of any picture to the global minimizer, in gray levels. Seconds are of {threads} CPU thread(s) of
+the machine that ran it, which had other work to do: they compare methods, roughly. Every row of every picture, seeds,
+versions and hashes of the weights are in `docs/results/`.
+"""
+
+
+def models(color: bool) -> list[str]:
+    """The shipped models for gray or for colour pictures, and the baselines that are installed."""
+    channels = 3 if color else 1
+    shipped = [m for m in available_models() if read_card(m)["architecture"].get("channels", 1) == channels]
+    if color:
+        return [*shipped, "ridge-gray"]
+    return [*shipped, "tv", *(["bm3d"] if importlib.util.find_spec("bm3d") else [])]
+
+
+def section(color: bool) -> str:
+    """A section of the page, from the files."""
+    folder = ROOT / "docs" / "results" / ("color" if color else "gray")
+    if not (folder / "results.json").exists():
+        return ""
+    rows, facts = read_results(folder / "results.json")
+    order = {m: i for i, m in enumerate(models(color))}
+    table = sorted((m for m in means(rows) if m.model in order), key=lambda m: (m.sigma, order[m.model]))
+    lines = [f"## {'Colour' if color else 'Gray'}", "", markdown(table), "", _recipes(table), ""]
+    versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
+    lines += [f"Seed {facts['seed']}; {versions}.", "", f"![plot](docs/results/{folder.name}/results.png)", ""]
+    return "\n".join(lines)
+
+
+def _recipes(table: list[Mean]) -> str:
+    named = sorted({m.model for m in table} & set(available_models()))
+    return "Recipes: " + ", ".join(f"{m}: `recipes/{read_card(m)['recipe_file']}`" for m in named) + "."
+
+
+def update(path: Path, text: str) -> None:
+    """Replace what stands between the marker lines of a Markdown file."""
+    old = path.read_text()
+    new, count = re.subn(
+        r"(<!-- results -->\n).*?(<!-- /results -->)", lambda m: f"{m[1]}{text}\n{m[2]}", old, flags=re.DOTALL
+    )
+    if count != 1:
+        raise typer.BadParameter(f"{path}: has no lines <!-- results --> and <!-- /results -->")
+    write_files({path: new.encode()})
+
+
+def main(
+    data: Annotated[Path | None, typer.Option(help="Root of BSDS500, with BSD68.txt.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Only write the pages from docs/results.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+) -> None:
+    """Measure what is not measured yet, and write RESULTS.md and the table of the README."""
+    if not offline:
+        if data is None:
+            raise typer.BadParameter("got none, expected the root of BSDS500, or --offline", param_hint="--data")
+        for color in (False, True):
+            request = Request(models(color), "bsd68", LEVELS, data, color, threads=threads)
+            evaluation(request, ROOT / "docs" / "results" / ("color" if color else "gray"))
+    parts = [_HEAD.format(threads=threads), *filter(None, (section(False), section(True)))]
+    write_files({ROOT / "RESULTS.md": "\n".join(parts).encode()})
+    rows, _ = read_results(ROOT / "docs" / "results" / "gray" / "results.json")
+    update(ROOT / "README.md", markdown([m for m in means(rows) if m.sigma == 25 or m.model == "ridge-gray"]))
+
+
+if __name__ == "__main__":
+    typer.run(main)
