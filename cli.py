@@ -160,7 +160,7 @@ def train(
     ] = None,
     precision: Annotated[
         Precision,
-        typer.Option(help="Of convolutions in losses without a minimizer; auto: bfloat16 on GPUs that have it."),
+        typer.Option(help="Of convolutions in adversarial and score-matching losses; auto: bfloat16 on GPUs."),
     ] = "auto",
 ) -> None:
     """Train a regularizer; afterwards, or meanwhile: icgn denoise --model RUN.
@@ -228,6 +228,9 @@ def evaluate(
         table = training.evaluation(request, output, _console(stderr=True))
     except (ValueError, OSError, ImportError) as error:
         _refuse(str(error))
+    except (RuntimeError, MemoryError) as error:  # a device out of memory, for example
+        _say("error", str(error) or type(error).__name__)
+        raise typer.Exit(1) from error
     if table is None:
         return  # another process prints it
     _print_means(table)
@@ -437,8 +440,8 @@ def _print_means(means: Sequence[Mean]) -> None:
     for m in means:
         certified = f"{m.converged}/{m.pictures}" if not math.isnan(m.iterations) else "-"
         numbers = [f"{m.noisy_psnr:.2f}", f"{m.psnr:.2f}", f"{m.ssim:.4f}", f"{m.iterations:.0f}", f"{m.seconds:.2f}"]
-        cells = [m.model, str(m.parameters), f"{m.sigma:g}", *numbers, f"{m.rms_distance:.4f}", certified]
-        table.add_row(*(Text(c.replace("nan", "-")) for c in cells))
+        cells = [str(m.parameters), f"{m.sigma:g}", *numbers, f"{m.rms_distance:.4f}", certified]
+        table.add_row(m.model, *(Text(c.replace("nan", "-")) for c in cells))
     _console().print(table)
     legend = "means over the pictures; PSNR in dB; proved: largest certified RMS distance to the minimizer, gray levels"
     _console().print(legend, style="dim", soft_wrap=True)

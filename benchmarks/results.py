@@ -18,7 +18,7 @@ import typer
 
 from icgn.regularizers import available_models, read_card
 from icgn.regularizers.pretrained import write_files
-from icgn.training import Mean, Request, evaluation, markdown, means, read_results
+from icgn.training import Mean, Processes, Request, evaluation, markdown, means, read_results
 
 ROOT = Path(__file__).resolve().parent.parent
 LEVELS = (5.0, 15.0, 25.0, 50.0, 25.5)
@@ -29,8 +29,8 @@ Written by `python benchmarks/results.py --data ROOT`; do not edit. ROOT holds B
 pictures, which were never trained or tuned on.
 
 Means over the pictures; noise levels in gray levels of 255 (25.5 is 0.1 in intensities). *Distance* is the largest
-certified RMS distance of any picture to the global minimizer, in gray levels. Seconds are of {threads} CPU thread(s) of
-the machine that ran it, which had other work to do: they compare methods, roughly. Every row of every picture, seeds,
+certified RMS distance of any picture to the global minimizer, in gray levels. Seconds are
+wall-clock on a machine that had other work to do: they compare methods, roughly. Every row of every picture, seeds,
 versions and hashes of the weights are in `docs/results/`.
 """
 
@@ -40,7 +40,7 @@ def models(color: bool) -> list[str]:
     channels = 3 if color else 1
     shipped = [m for m in available_models() if read_card(m)["architecture"].get("channels", 1) == channels]
     if color:
-        return [*shipped, "ridge-gray"]
+        return shipped
     return [*shipped, "tv", *(["bm3d"] if importlib.util.find_spec("bm3d") else [])]
 
 
@@ -54,7 +54,12 @@ def section(color: bool) -> str:
     table = sorted((m for m in means(rows) if m.model in order), key=lambda m: (m.sigma, order[m.model]))
     lines = [f"## {'Colour' if color else 'Gray'}", "", markdown(table), "", _recipes(table), ""]
     versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
-    lines += [f"Seed {facts['seed']}; {versions}.", "", f"![plot](docs/results/{folder.name}/results.png)", ""]
+    lines += [
+        f"Seed {facts['seed']}, {facts['threads']} CPU thread(s), {facts['device']}; {versions}.",
+        "",
+        f"![plot](docs/results/{folder.name}/results.png)",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -86,7 +91,9 @@ def main(
         for color in (False, True):
             request = Request(models(color), "bsd68", LEVELS, data, color, threads=threads)
             evaluation(request, ROOT / "docs" / "results" / ("color" if color else "gray"))
-    parts = [_HEAD.format(threads=threads), *filter(None, (section(False), section(True)))]
+        if Processes().rank:
+            return  # the main process writes the pages
+    parts = [_HEAD, *filter(None, (section(False), section(True)))]
     write_files({ROOT / "RESULTS.md": "\n".join(parts).encode()})
     rows, _ = read_results(ROOT / "docs" / "results" / "gray" / "results.json")
     update(ROOT / "README.md", markdown([m for m in means(rows) if m.sigma == 25 or m.model == "ridge-gray"]))

@@ -23,8 +23,11 @@ def log_knots(sigma_range: tuple[float, float], knots: int) -> Tensor:
     return torch.linspace(math.log(sigma_range[0]), math.log(sigma_range[1]), knots)
 
 
-def curve(values: Tensor, sigma: Tensor, sigma_range: tuple[float, float]) -> Tensor:
-    """Interpolate logarithms (..., knots) linearly in log sigma, extrapolate by the last slope, and exponentiate.
+def curve(values: Tensor, sigma: Tensor, sigma_range: tuple[float, float], power: float) -> Tensor:
+    """Interpolate logarithms (..., knots) linearly in log sigma and exponentiate.
+
+    Above the last knot the last slope goes on; below the first the curve is proportional to sigma ** power, whatever
+    its slope there: a learned one may have either sign, and the limit at 0 must not be infinite.
 
     Parameters
     ----------
@@ -34,6 +37,8 @@ def curve(values: Tensor, sigma: Tensor, sigma_range: tuple[float, float]) -> Te
         noise levels (B,), at least 0.
     sigma_range : (float, float)
         noise levels of the first and the last knot.
+    power : float
+        exponent below the first knot, at least 0.
 
     Returns
     -------
@@ -42,13 +47,11 @@ def curve(values: Tensor, sigma: Tensor, sigma_range: tuple[float, float]) -> Te
     """
     knots = values.shape[-1]
     low, high = (math.log(s) for s in sigma_range)
-    position = (torch.log(sigma) - low) / (high - low) * (knots - 1)
-    left = position.nan_to_num(neginf=0.0).floor().clamp(0, knots - 2).long()
-    slope = values[..., left + 1] - values[..., left]
-    offset = position - left
-    # 0 * -inf is nan: where the curve is flat, its value is that of the knot.
-    line = values[..., left] + torch.where(slope == 0, torch.zeros_like(slope), slope * offset)
-    return torch.exp(line).movedim(-1, 0)
+    position = (torch.log(sigma).clamp_min(low) - low) / (high - low) * (knots - 1)
+    left = position.floor().clamp(0, knots - 2).long()
+    line = values[..., left] + (values[..., left + 1] - values[..., left]) * (position - left)
+    below = (sigma / sigma_range[0]).clamp_max(1) ** power
+    return (torch.exp(line) * below).movedim(-1, 0)
 
 
 def interpolate(at: Tensor, levels: Tensor, values: Tensor) -> Tensor:

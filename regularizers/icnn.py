@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from icgn.regularizers.base import ConvexRegularizer, check_sigma
 from icgn.regularizers.curves import curve, interpolate, log_knots
 from icgn.regularizers.filters import initial_filters, squared_norm_bound
-from icgn.solvers.functional import BlackBoxFunctional, dot, per_image
+from icgn.solvers.functional import BlackBoxFunctional, per_image
 
 
 class ICNN(ConvexRegularizer):
@@ -122,8 +122,8 @@ class ICNN(ConvexRegularizer):
             bias=self.bias,
             U=F.softplus(self.raw_U),
             c=F.softplus(self.raw_c),
-            alpha=curve(self.log_alpha, s, self.sigma_range),
-            beta=curve(self.log_beta, s, self.sigma_range),
+            alpha=curve(self.log_alpha, s, self.sigma_range, 1.5),
+            beta=curve(self.log_beta, s, self.sigma_range, 0.0),
             leak=self.slope,
             smoothing=self.smoothing,
             rho=self.rho,
@@ -187,10 +187,11 @@ class ICNNFunctional(BlackBoxFunctional):
         z = self._phi(parts[0] + self.bias[0][:, None, None])
         for U, b, v in zip(self.U, self.bias[1:], parts[1:], strict=True):
             z = self._phi(F.conv2d(z, U, b, padding=margin) + v)
-        total = z.flatten(2).sum(2) @ self.c
+        # No matrix product: automatic mixed precision would round the sum over all pixels.
+        total = (z.flatten(2).sum(2) * self.c).sum(1)
         if responses.shape[1] > layers * filters:
             total = total + self._huber(responses[:, layers * filters :]).flatten(1).sum(1)
-        return total + self.rho / 2 * dot(x, x) if self.rho else total
+        return total + self.rho / 2 * x.square().flatten(1).sum(1) if self.rho else total
 
     def _phi(self, t: Tensor) -> Tensor:
         # With t clipped to [-d, d], (clip + d)^2 / 4d is the parabola inside, 0 on the left and d on the right.

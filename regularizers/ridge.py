@@ -45,8 +45,9 @@ class RidgeICGN(ConvexRegularizer):
     activation : {"hardtanh", "tanh", "sigmoid", "softplus"}
         the hidden activation s.
     sigma_range : tuple of float
-        noise levels, in intensities, between which :math:`\lambda` and :math:`\tau` have knots; outside they follow
-        the last slope, so that sigma 0 is the zero regularizer.
+        noise levels, in intensities, between which :math:`\lambda` and :math:`\tau` have knots; above they follow
+        the last slope, below :math:`\lambda \propto \sigma^{1.5}`, :math:`\tau \propto \sigma`, so that sigma 0 is the
+        zero regularizer.
     knots : int
         knots in log sigma.
     min_knee : float
@@ -109,8 +110,8 @@ class RidgeICGN(ConvexRegularizer):
     def curves(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         r"""Saturations :math:`\lambda` and knees :math:`\tau` at noise levels (B,), both (B, J, K)."""
         assert self.sigma_range is not None
-        tau = curve(self.log_tau, sigma, self.sigma_range) + self.min_knee * sigma[:, None, None]
-        return curve(self.log_lambda, sigma, self.sigma_range), tau.clamp_min(torch.finfo(tau.dtype).tiny ** 0.5)
+        tau = curve(self.log_tau, sigma, self.sigma_range, 1.0) + self.min_knee * sigma[:, None, None]
+        return curve(self.log_lambda, sigma, self.sigma_range, 1.5), tau.clamp_min(torch.finfo(tau.dtype).tiny ** 0.5)
 
     def rescaled(self, sigma: Tensor, weight: Tensor, scale: Tensor) -> RidgeICGN:
         r"""The regularizer :math:`w(\sigma) R(s(\sigma) x; \sigma)`, of the same class; this one stays as it is.

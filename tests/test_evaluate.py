@@ -136,6 +136,26 @@ def test_known_rows_are_not_computed_again(tmp_path, folder, model, monkeypatch)
     assert len(changed) == 6 and changed[3].psnr != rows[3].psnr and changed[0] == rows[0]
 
 
+def test_models_of_one_name_are_told_apart(tmp_path, folder, model):
+    other = tmp_path / "other" / "tiny.safetensors"
+    save_model(RidgeICGN(4, 3, knots=3, min_knee=0.5), other, {"name": "tiny"})
+    arguments = ("--dataset", folder, "--sigma", 25, "-o", tmp_path / "out")
+    assert run("--model", model, "--model", other, *arguments).exit_code == 0
+    table = means(read_results(tmp_path / "out" / "results.json")[0])
+    assert [m.pictures for m in table] == [3, 3] and table[0].psnr != table[1].psnr
+    assert "got 'tv' twice" in run("--model", "tv", "--model", "tv", *arguments).stderr
+    assert "sigma: got 25 twice" in run("--model", "tv", *arguments, "--sigma", 25).stderr
+
+
+def test_a_perfect_picture_is_written_and_read_back(tmp_path, folder, monkeypatch):
+    for file in folder.iterdir():
+        datasets.write_picture(file, datasets.Picture(torch.zeros(1, 24, 24)))
+    monkeypatch.setattr(TotalVariation, "restore", lambda self, y, sigma: training.Restoration(-y.abs(), 0.0))
+    assert run("--model", "tv", "--dataset", folder, "--sigma", 25, "-o", tmp_path / "out").exit_code == 0
+    rows, _ = read_results(tmp_path / "out" / "results.json")
+    assert rows[0].psnr == math.inf and math.isnan(rows[0].rms_distance)
+
+
 def test_results_of_other_pictures_are_not_mixed(tmp_path, folder):
     arguments = ("--model", "tv", "--dataset", folder, "--sigma", 25, "-o", tmp_path / "out")
     assert run(*arguments).exit_code == 0
@@ -157,6 +177,7 @@ def test_results_of_other_pictures_are_not_mixed(tmp_path, folder):
         (["--model", "tv", "--dataset", "bsd68"], "data: got none, expected the root of BSDS500"),
         (["--model", "tv", "--dataset", "bsd68", "--data", "/nowhere"], "BSD68.txt: cannot be read"),
         (["--model", "tv", "--dataset", "/nowhere"], "/nowhere: not a folder"),
+        (["--model", "ridge-color"], "model: ridge-color takes colour pictures, expected a gray one, or --color"),
         (["--model", "tv", "--tol", 0], "--tol: got 0"),
         (["--model", "tv", "--device", "abacus"], "--device: got 'abacus'"),
     ],

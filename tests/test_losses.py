@@ -240,6 +240,17 @@ def test_bfloat16_is_the_same_loss(loss, make, device):
     assert torch.allclose(rough, exact, rtol=0.03, atol=0.02)
 
 
+def test_bfloat16_leaves_the_operator_alone():
+    blur = make_physics(
+        {"type": "Blur", "filter": {"function": "gaussian_blur", "sigma": [1.0, 1.0]}, "padding": "circular"}
+    )
+    model, batch = ICNN(2, 4, 3, knots=3), batch_of(physics=blur)
+    for loss in (Adversarial(corruption="adjoint"), ScoreMatching(), GradientSteps(2)):
+        exact = loss.values(model, batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.allclose(loss.values(model, batch), exact, rtol=0.03, atol=0.02)
+
+
 # --- validation ---
 
 

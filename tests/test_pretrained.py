@@ -237,3 +237,12 @@ def test_safetensors_files_with_extra_tensors_do_not_fit(saved):
     edit_card(saved, lambda card: card.update(sha256=hashlib.sha256(saved.read_bytes()).hexdigest()))
     with pytest.raises(ModelError, match="do not fit"):
         load_pretrained(saved)
+
+
+@pytest.mark.parametrize("name", icgn.available_models())
+def test_a_shipped_model_vanishes_with_the_noise(name):
+    shipped = icgn.load_pretrained(name)
+    y = torch.rand(1, shipped.channels, 24, 24, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(icgn.denoise(y, 0.0, shipped).x, y)
+    changes = [float((icgn.denoise(y, s, shipped).x - y).square().mean().sqrt()) for s in (1e-6, 1e-4, 1e-3, 1 / 255)]
+    assert changes == sorted(changes) and changes[0] < 1e-5

@@ -88,6 +88,7 @@ def test_noise_levels_are_in_gray_levels_in_the_file(tmp_path):
         ('sigma = ["a", "b"]', "sigma: got"),
         ("sigma = [nan, 3]", "sigma: got"),
         ("validation_sigma = [0]", "validation_sigma: got"),
+        ("validation_sigma = []", r"validation_sigma: got \(\), expected one or more"),
         ("warmup = 2", "warmup: got 2, expected a number from 0 to 1"),
         ("final = -0.1", "final: got -0.1"),
         ("seed = -1", "seed: got -1"),

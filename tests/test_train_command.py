@@ -129,6 +129,19 @@ def test_a_weight_that_was_fitted_becomes_part_of_the_model(tmp_path, run, folde
     assert history[0]["scale_25"] == 1 and history[-1]["psnr_25"] >= history[0]["psnr_25"] - 0.5
 
 
+def test_a_model_without_its_weight_is_not_written(tmp_path, run, monkeypatch, interruptible):
+    def press(images, recipe, step, *rest):
+        if step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return draw(images, recipe, step, *rest)
+
+    monkeypatch.setattr(LOOP, "draw", press)
+    assert run(loss=Adversarial()).exit_code == 130
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+    with pytest.raises(TrainingError, match=f"{CHECKPOINT}: the weight of the model is not fitted yet"):
+        training.export(tmp_path / "run" / CHECKPOINT, tmp_path / "m.safetensors")
+
+
 def test_training_on_another_physics(tmp_path, run):
     blur = {"type": "BlurFFT", "img_size": [1, 16, 16], "filter": {"function": "gaussian_blur", "sigma": [1.0, 1.0]}}
     result = run(physics=blur, loss=Bilevel(max_iter=10), sigma=(4 / 255, 12 / 255), validation_sigma=(8 / 255,))

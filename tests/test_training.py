@@ -259,6 +259,11 @@ def test_bad_pictures_and_rates(tmp_path):
         fit(model, recipe(), data([pictures()[0], pictures()[0][:, :15]]), tmp_path)
     with pytest.raises(ValueError, match="precision: got 'half', expected one of auto, float32, bfloat16"):
         train(tmp_path, recipe(), precision="half")
+    with pytest.raises(ValueError, match="patch: got 16, expected at least the filter size, 17"):
+        r = recipe(model={"type": "RidgeICGN", "filters": 2, "size": 17})
+        train(tmp_path, r)
+    with pytest.raises(ValueError, match=r"physics: does not take patches of \(1, 16, 16\)"):
+        train(tmp_path, recipe(physics={"type": "Inpainting", "img_size": [1, 32, 32], "mask": 0.5}))
     with pytest.raises(ValueError, match="physics: unknown type 'Blurr'"):
         train(tmp_path, recipe(physics={"type": "Blurr"}))
     with pytest.raises(ValueError, match="learning_rate: no parameter starts with 'banc'"):

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from icgn.regularizers.base import ConvexRegularizer
-from icgn.training.loss import Loss
+from icgn.training.loss import Loss, full_precision
 from icgn.training.patches import Batch
 from icgn.training.ranges import POSITIVE, check, one_of
 
@@ -63,4 +63,5 @@ class Adversarial(Loss):
     @torch.no_grad()
     def _corrupted(self, batch: Batch) -> Tensor:
         physics = batch.physics
-        return physics.A_dagger(batch.y) if self.corruption == "pseudo-inverse" else physics.A_adjoint(batch.y)
+        with full_precision(batch.y):
+            return physics.A_dagger(batch.y) if self.corruption == "pseudo-inverse" else physics.A_adjoint(batch.y)

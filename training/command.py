@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -87,7 +89,8 @@ def train(
             processes=processes,
         )
     except KeyboardInterrupt:
-        write()
+        with suppress(TrainingError):  # no weight yet, or no checkpoint
+            write()
         raise
     # A run that was complete when it was resumed made no validation.
     write()
@@ -122,7 +125,7 @@ def _widened(
     if isinstance(model, RidgeICGN) and "type" not in changes:
         try:
             return model.widened(**changes)
-        except ValueError as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise ModelError(f"{source} cannot become the [model] of the recipe: {error}") from error
     key, wanted = next(iter(changes.items()))
     raise ModelError(f"{source} has {key} {architecture.get(key, 'of no kind')!r}, but [model] asks for {wanted!r}")
@@ -149,7 +152,8 @@ def export(checkpoint: str | Path, path: str | Path, extra: dict[str, Any] | Non
     FileNotFoundError
         if there is no checkpoint.
     TrainingError
-        if it is damaged, or its weights do not fit the model of its recipe.
+        if it is damaged, its weights do not fit the model of its recipe, or the loss leaves the weight of the
+        regularizer open and no validation has fitted it yet.
     ModelError
         if the model cannot be built, or `path` has another suffix.
     """
@@ -161,6 +165,8 @@ def export(checkpoint: str | Path, path: str | Path, extra: dict[str, Any] | Non
     except RuntimeError as error:
         raise TrainingError(f"{checkpoint}: the weights do not fit the model of the recipe: {error}") from error
     weights = Weights.of_row(_last_row(content))
+    if weights is None and recipe.loss.fits_weight:
+        raise TrainingError(f"{checkpoint}: the weight of the model is not fitted yet; a validation does it")
     model = model if weights is None else weights.applied(model)
     save_model(model, path, {**_card(recipe, content), **(extra or {})})
 
@@ -171,7 +177,7 @@ def _last_row(content: dict[str, Any]) -> dict[str, float]:
 
 
 def _card(recipe: Recipe, content: dict[str, Any]) -> dict[str, Any]:
-    last = _last_row(content)
+    last = {k: v for k, v in _last_row(content).items() if math.isfinite(v)}
     packages = {name: version(name) for name in ("torch", "deepinv", "numpy")}
     return {
         "name": recipe.name,

@@ -10,7 +10,7 @@ from torch import Tensor
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.solvers import Problem
 from icgn.solvers.unrolled import unroll
-from icgn.training.loss import Loss, weighted_error
+from icgn.training.loss import Loss, full_precision, weighted_error
 from icgn.training.patches import Batch
 from icgn.training.ranges import COUNT, check
 
@@ -39,8 +39,8 @@ class GradientSteps(Loss):
         check(self, {"steps": COUNT})
 
     def values(self, regularizer: ConvexRegularizer, batch: Batch) -> Tensor:
-        x = unroll(Problem(batch.y, batch.physics, regularizer, batch.sigma), self.steps)
-        return weighted_error(x.to(batch.clean.dtype), batch)
+        with full_precision(batch.y):
+            return weighted_error(unroll(Problem(batch.y, batch.physics, regularizer, batch.sigma), self.steps), batch)
 
 
 @dataclass(frozen=True)
@@ -56,5 +56,6 @@ class ScoreMatching(Loss):
     fits_weight: ClassVar[bool] = True
 
     def values(self, regularizer: ConvexRegularizer, batch: Batch) -> Tensor:
-        y = batch.physics.A_dagger(batch.y)
+        with full_precision(batch.y):
+            y = batch.physics.A_dagger(batch.y)
         return weighted_error(y - regularizer.at(batch.sigma).grad(y).to(y.dtype), batch)

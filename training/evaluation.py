@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -12,10 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from icgn import datasets
 from icgn.datasets import Photographs
+from icgn.regularizers.pretrained import available_models
 from icgn.training.evaluate import Entry, evaluate
 from icgn.training.processes import Processes
 from icgn.training.report import Mean, means, read_results, settings, write_results
-from icgn.training.restorers import make_restorer
+from icgn.training.restorers import BASELINES, Model, Restorer, make_restorer
 
 # Rows between two writings of the files: a run that is stopped loses no more.
 _WRITE_EVERY = 20
@@ -63,6 +65,9 @@ class Request:
     def __post_init__(self) -> None:
         if not self.models:
             raise ValueError("model: got none, expected at least one")
+        twice = sorted({s for s in self.sigmas if list(self.sigmas).count(s) > 1})
+        if twice:
+            raise ValueError(f"sigma: got {twice[0]:g} twice, expected different levels")
         for s in self.sigmas:
             if not 0 < s <= 255:
                 raise ValueError(f"sigma: got {s:g}, expected gray levels of an 8-bit picture, above 0 up to 255")
@@ -114,14 +119,17 @@ def evaluation(request: Request, out: str | Path | None = None, console: Console
         torch.set_num_threads(request.threads)
     group = Processes(request.device)
     pictures = request.pictures()
-    restorers = [make_restorer(name, group.device, request.tol) for name in request.models]
+    restorers = _restorers(request, group)
     name = request.dataset if request.dataset in ("bundled", "bsd68") else Path(request.dataset).resolve().name
     names = list(pictures.names)
     facts = settings(restorers, name, names, request.color, request.seed, torch.get_num_threads(), str(group.device))
+    if out is not None:
+        Path(out).mkdir(parents=True, exist_ok=True)
     known = _known(out, facts)
     console = (console or Console(stderr=True)) if group.is_main else Console(quiet=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     fresh: list[Entry] = []
+    rows: list[Entry] = []
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         total = len(restorers) * len(request.sigmas) * len(pictures)
         task = progress.add_task("evaluating", total=len(group.share(range(total))))
@@ -132,12 +140,28 @@ def evaluation(request: Request, out: str | Path | None = None, console: Console
             if out is not None and group.count == 1 and len(fresh) % _WRITE_EVERY == 0:
                 write_results(out, _merged(known, fresh), facts)
 
-        rows = evaluate(restorers, pictures, request.sigmas, request.seed, known, done, group)
-    if not group.is_main:
-        return None
-    if out is not None:
-        write_results(out, _merged(known, rows), facts)
-    return means(rows)
+        # Block by block, so that a run that is stopped loses little, with several processes too.
+        for restorer, sigma in product(restorers, request.sigmas):
+            rows += evaluate([restorer], pictures, [sigma], request.seed, known, done, group)
+            if out is not None and group.is_main:
+                write_results(out, _merged(known, rows), facts)
+    return means(rows) if group.is_main else None
+
+
+def _restorers(request: Request, group: Processes) -> list[Restorer]:
+    """The methods, with different names: models of one name are called as they were asked for."""
+    found = [make_restorer(name, group.device, request.tol) for name in request.models]
+    called = [r.name for r in found]
+    for restorer, given in zip(found, request.models, strict=True):
+        if called.count(restorer.name) > 1 and given not in (*available_models(), *BASELINES):
+            restorer.name = given
+        if isinstance(restorer, Model) and restorer.regularizer.channels == 3 and not request.color:
+            raise ValueError(f"model: {restorer.name} takes colour pictures, expected a gray one, or --color")
+    names = [r.name for r in found]
+    twice = [n for n in names if names.count(n) > 1]
+    if twice:
+        raise ValueError(f"model: got {twice[0]!r} twice, expected different models")
+    return found
 
 
 def _known(out: str | Path | None, facts: dict[str, object]) -> list[Entry]:

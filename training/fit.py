@@ -76,16 +76,16 @@ def fit(
     on_validation : callable, optional
         is given each new row of the history, after the checkpoint that contains it was written, in the main process.
     precision : {"auto", "float32", "bfloat16"}
-        of convolutions in losses that need no minimizer; ``auto``: bfloat16 on GPUs that have it. Parameters, sums,
-        minimizers and their derivatives are float32 always.
+        of convolutions in adversarial and score-matching losses; ``auto``: bfloat16 on GPUs that have it. Parameters,
+        sums, operators, minimizers and gradient steps are float32 always.
     processes : Processes, optional
         the processes that were launched; default: found out.
 
     Raises
     ------
     ValueError
-        for no images, images smaller than a patch, fewer patches in a batch than processes, an operator or a learning
-        rate that does not fit, or an unknown precision.
+        for no images, images smaller than a patch, a patch smaller than a filter, fewer patches in a batch than
+        processes, an operator or a learning rate that does not fit, or an unknown precision.
     TrainingError
         if the loss or its gradient turns NaN (the step and the last good checkpoint are named), if the checkpoint is
         of another recipe or cannot be written, or if one exists and `resume` is False.
@@ -94,7 +94,8 @@ def fit(
     """
     device = next(regularizer.parameters()).device
     group = Processes(device) if processes is None else processes
-    _check(data, recipe, group)
+    physics = make_physics(recipe.physics, device)
+    _check(regularizer, data, recipe, group, physics)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     run = _Training(
@@ -102,7 +103,7 @@ def fit(
         recipe=recipe,
         optimizer=_optimizer(regularizer, recipe),
         path=out / CHECKPOINT,
-        physics=make_physics(recipe.physics, device),
+        physics=physics,
         processes=group,
         half=_half(precision, device),
     )
@@ -139,8 +140,10 @@ def fit(
                 run.save_from_time_to_time()
                 progress.update(task, completed=run.step, note=run.note())
         except KeyboardInterrupt:
-            run.save()
-            progress.console.print(f"interrupted: saved step {run.step} in {run.path}")
+            # A second Ctrl-C may have cut an update in two.
+            if run.whole:
+                run.save()
+                progress.console.print(f"interrupted: saved step {run.step} in {run.path}")
             raise
         finally:
             board.close()
@@ -161,6 +164,7 @@ class _Training:
     loss: float = math.nan
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+    whole: bool = True
 
     def start(self, resume: bool) -> None:
         """Begin at step 0, or where the checkpoint was written."""
@@ -199,10 +203,12 @@ class _Training:
         # Checked before the step: afterwards the weights would be lost, and perhaps saved.
         if not all(bool(torch.isfinite(p.grad).all()) for p in self.regularizer.parameters() if p.grad is not None):
             raise TrainingError(f"step {self.step}: the gradient of the loss is not finite; {self._last_good()}")
+        self.whole = False
         self.optimizer.step()
         self._average()
         self.loss = value if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * value
         self.step += 1
+        self.whole = True
         return stop
 
     def _backward(self, images: Sequence[Tensor], asked: bool) -> tuple[float, bool]:
@@ -308,7 +314,7 @@ def _half(precision: str, device: torch.device) -> bool:
     if precision not in get_args(Precision):
         raise ValueError(f"precision: got {precision!r}, expected one of {', '.join(get_args(Precision))}")
     if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     return precision == "bfloat16"
 
 
@@ -325,7 +331,7 @@ def _optimizer(regularizer: ConvexRegularizer, recipe: Recipe) -> torch.optim.Op
     return torch.optim.Adam(groups, betas=(0.9, 0.99))
 
 
-def _check(data: Pictures, recipe: Recipe, processes: Processes) -> None:
+def _check(regularizer: ConvexRegularizer, data: Pictures, recipe: Recipe, processes: Processes, physics: Any) -> None:
     if len(data.training) == 0:
         raise ValueError("data: got no images, expected at least one to train on")
     small = [i for i, image in enumerate(data.training) if min(image.shape[-2:]) < recipe.patch]
@@ -333,5 +339,12 @@ def _check(data: Pictures, recipe: Recipe, processes: Processes) -> None:
         height, width = data.training[small[0]].shape[-2:]
         side = recipe.patch
         raise ValueError(f"data: image {small[0]} is {height} x {width}, expected at least a patch, {side} x {side}")
+    if recipe.patch < regularizer.min_size:
+        raise ValueError(f"patch: got {recipe.patch}, expected at least the filter size, {regularizer.min_size}")
+    trial = torch.zeros(1, *data.training[0].shape[:1], recipe.patch, recipe.patch)
+    try:
+        physics.A(trial.to(next(regularizer.parameters())))
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ValueError(f"physics: does not take patches of {tuple(trial.shape[1:])}: {error}") from error
     if recipe.batch < processes.count:
         raise ValueError(f"batch: got {recipe.batch} patches for {processes.count} processes, expected one for each")

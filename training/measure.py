@@ -18,5 +18,6 @@ def measure(clean: Tensor, sigma: float, seed: int, physics: Any, device: torch.
 
 
 def psnr(x: Tensor, clean: Tensor) -> float:
-    """PSNR in dB of a picture in [0, 1]."""
-    return -10 * math.log10(max(1e-12, float((x - clean).square().mean())))
+    """PSNR in dB of a picture in [0, 1], at most 120; nan if the picture has NaN."""
+    error = float((x - clean).square().mean())
+    return -10 * math.log10(max(error, 1e-12))

@@ -32,7 +32,7 @@ def make_physics(table: Mapping[str, Any], device: str | torch.device = "cpu") -
         raise RecipeError(f"physics: unknown type {name!r}; {suggestion(str(name), sorted(_linear_classes()))}")
     try:
         values = {key: _value(value) for key, value in arguments.items()}
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), warnings.catch_warnings():
             # deepinv warns of an argument that it does not know, and goes on without.
             warnings.filterwarnings("error", "Arguments .* are passed to .* but are ignored")
             torch.manual_seed(0)

@@ -108,7 +108,12 @@ def _is_bsds500(root: str | Path) -> bool:
 def _large(root: str | Path, split: str | None, gray: bool, smallest: int) -> Iterator[Tensor]:
     """Read the pictures that are large enough."""
     pictures = datasets.folder(root, gray) if split is None else datasets.bsds500(root, split, gray)
-    for sample in pictures:
+    for i, name in enumerate(pictures.names):
+        try:
+            sample = pictures[i]
+        except datasets.PictureError as error:
+            warnings.warn(f"left out: {name}: {error}", stacklevel=2)
+            continue
         height, width = sample.image.shape[-2:]
         if min(height, width) >= smallest:
             yield _compact(sample.image)

@@ -51,7 +51,7 @@ class Recipe:
         ``type`` (a class of :mod:`icgn.regularizers`) and its constructor arguments; may be empty if `init` is given.
     init : str
         name or path of a model to start from; empty starts from the constructor's initial values. Where `model` asks
-        for a wider network of the same class, the one of `init` is widened.
+        for a wider RidgeICGN, the one of `init` is widened.
     loss : Loss
         one of :data:`LOSSES`; in a file the table ``[loss]`` with its ``type`` and parameters.
     physics : dict
@@ -212,7 +212,10 @@ _RANGES: dict[str, Range] = {
     "average": (lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
     "fit_weight": (lambda v: isinstance(v, bool), "true or false"),
     "sigma": (_range, "two noise levels >= 0, the lower first, here in intensities"),
-    "validation_sigma": (lambda v: _levels(v) and all(v), "positive noise levels, here in intensities"),
+    "validation_sigma": (
+        lambda v: _levels(v) and len(v) > 0 and all(v),
+        "one or more positive noise levels, here in intensities",
+    ),
     "learning_rate": (_rates, "positive rates by prefix of the parameters' names"),
     "seed": (lambda v: is_whole(v) and v >= 0, "a whole number >= 0"),
 }

@@ -20,6 +20,7 @@ from icgn.regularizers.pretrained import write_files
 from icgn.training.evaluate import Entry
 from icgn.training.restorers import Restorer
 
+_INFINITE = "inf"
 _PACKAGES = ("torch", "deepinv", "numpy", "scikit-image")
 
 
@@ -116,8 +117,8 @@ def write_results(folder: str | Path, rows: Sequence[Entry], facts: dict[str, An
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    entries = [{k: None if _is_nan(v) else v for k, v in asdict(e).items()} for e in rows]
-    table = [{k: None if _is_nan(v) else v for k, v in asdict(m).items()} for m in means(rows)]
+    entries = [{k: _plain(v) for k, v in asdict(e).items()} for e in rows]
+    table = [{k: _plain(v) for k, v in asdict(m).items()} for m in means(rows)]
     content = {"settings": facts, "means": table, "rows": entries}
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [f.name for f in fields(Entry)])
@@ -144,9 +145,7 @@ def read_results(path: str | Path) -> tuple[list[Entry], dict[str, Any]]:
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        rows: list[dict[str, Any]] = [
-            {k: math.nan if v is None else v for k, v in row.items()} for row in content["rows"]
-        ]
+        rows: list[dict[str, Any]] = [{k: _value(v) for k, v in row.items()} for row in content["rows"]]
         return [Entry(**row) for row in rows], dict(content["settings"])
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not the results of icgn evaluate: {error}") from error
@@ -187,5 +186,15 @@ def _number(value: float, form: str) -> str:
     return "-" if math.isnan(value) else format(value, form)
 
 
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold: nothing for NaN, a word for an infinite number."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else _INFINITE
+    return value
+
+
+def _value(plain: Any) -> Any:
+    """The inverse of :func:`_plain`."""
+    if plain is None:
+        return math.nan
+    return math.inf if plain == _INFINITE else plain

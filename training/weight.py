@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, cast
 
 import torch
@@ -110,9 +111,10 @@ def fit_weights(
             for i, y in zip(own, measured, strict=True):
                 x = solve(Problem(y, physics, one, level), tol=3e-4, max_iter=150).x[0].cpu().clamp(0, 1)
                 total += psnr(x, images[i])
-            return -float(group.sum(torch.tensor(total, dtype=torch.float64, device=group.device))) / len(chosen)
+            mean = float(group.sum(torch.tensor(total, dtype=torch.float64, device=group.device))) / len(chosen)
+            return -mean if math.isfinite(mean) else math.inf
 
-        first = _start(regularizer, images[0], level, start)
+        first = group.from_main(partial(_start, regularizer, images[0], level, start))
         if start is None or not fine:
             first = _line(error, first, start is None)
         found.append(_simplex(error, first) if fine else first)
