@@ -51,7 +51,9 @@ def section(color: bool) -> str:
         return ""
     rows, facts = read_results(folder / "results.json")
     order = {m: i for i, m in enumerate(models(color))}
-    table = sorted((m for m in means(rows) if m.model in order), key=lambda m: (m.sigma, order[m.model]))
+    # A level that is not finished yet is left out.
+    whole = [m for m in means(rows) if m.model in order and m.pictures == len(facts["pictures"])]
+    table = sorted(whole, key=lambda m: (m.sigma, order[m.model]))
     lines = [f"## {'Colour' if color else 'Gray'}", "", markdown(table), "", _recipes(table), ""]
     versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
     lines += [
@@ -95,8 +97,9 @@ def main(
             return  # the main process writes the pages
     parts = [_HEAD, *filter(None, (section(False), section(True)))]
     write_files({ROOT / "RESULTS.md": "\n".join(parts).encode()})
-    rows, _ = read_results(ROOT / "docs" / "results" / "gray" / "results.json")
-    update(ROOT / "README.md", markdown([m for m in means(rows) if m.sigma == 25 or m.model == "ridge-gray"]))
+    rows, facts = read_results(ROOT / "docs" / "results" / "gray" / "results.json")
+    whole = [m for m in means(rows) if m.pictures == len(facts["pictures"])]
+    update(ROOT / "README.md", markdown([m for m in whole if m.sigma == 25 or m.model == "ridge-gray"]))
 
 
 if __name__ == "__main__":

@@ -55,8 +55,9 @@ def load_pictures(root: str | Path, channels: int, smallest: int = 1, crop: int 
     """Read the pictures to train on: BSDS500, or a folder of photographs.
 
     Of BSDS500, train and test are trained on, and every fourth picture of val that is not in BSD68 validates. Of a
-    folder, the last tenth by name, at least one and at most eight, validates. Validation pictures are cropped to their
-    central 160 x 160 pixels, or to the size given. Pictures that cannot be read or are too small are left out with a
+    folder, the last tenth by name, at least one and at most eight, validates. Validation pictures are cropped to
+    160 x 160 pixels, or to the size given, at a place that depends on their number alone: the centre of a photograph
+    has more detail than the rest, and a weight fitted there is too small. Pictures that cannot be read or are too small are left out with a
     warning that names them.
 
     Parameters
@@ -94,7 +95,9 @@ def load_pictures(root: str | Path, channels: int, smallest: int = 1, crop: int 
             f"{root}: got {len(validation)} pictures of at least {smallest} x {smallest}, expected at least 2:"
             " one to train on, one to validate on"
         )
-    return Pictures(name, licence, training, [_centre(_floats(image), crop or _CROP) for image in validation])
+    return Pictures(
+        name, licence, training, [_part(_floats(image), crop or _CROP, i) for i, image in enumerate(validation)]
+    )
 
 
 def _is_bsds500(root: str | Path) -> bool:
@@ -132,6 +135,8 @@ def _floats(image: Tensor) -> Tensor:
     return image.float() / 255 if image.dtype == torch.uint8 else image
 
 
-def _centre(image: Tensor, most: int) -> Tensor:
-    top, left = (max(0, (side - most) // 2) for side in image.shape[-2:])
+def _part(image: Tensor, most: int, number: int) -> Tensor:
+    generator = torch.Generator().manual_seed(number)
+    free = [max(0, side - most) for side in image.shape[-2:]]
+    top, left = (int(torch.randint(n + 1, (), generator=generator)) for n in free)
     return image[:, top : top + most, left : left + most].clone()
