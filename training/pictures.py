@@ -57,8 +57,8 @@ def load_pictures(root: str | Path, channels: int, smallest: int = 1, crop: int 
     Of BSDS500, train and test are trained on, and every fourth picture of val that is not in BSD68 validates. Of a
     folder, the last tenth by name, at least one and at most eight, validates. Validation pictures are cropped to
     160 x 160 pixels, or to the size given, at a place that depends on their number alone: the centre of a photograph
-    has more detail than the rest, and a weight fitted there is too small. Pictures that cannot be read or are too small are left out with a
-    warning that names them.
+    has more detail than the rest, and a weight fitted there is too small. Pictures that cannot be read or are too small
+    are left out with a warning that names them.
 
     Parameters
     ----------
