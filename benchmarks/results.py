@@ -28,10 +28,10 @@ _HEAD = """# Results
 Written by `python benchmarks/results.py --data ROOT`; do not edit. ROOT holds BSDS500 and the list of the 68 test
 pictures, which were never trained or tuned on.
 
-Means over the pictures; noise levels in gray levels of 255 (25.5 is 0.1 in intensities). *Distance* is the largest
-certified RMS distance of any picture to the global minimizer, in gray levels. Seconds are
-wall-clock on a machine that had other work to do: they compare methods, roughly. Every row of every picture, seeds,
-versions and hashes of the weights are in `docs/results/`.
+Means over all 68 pictures; a level that is missing is not measured yet. Noise levels are in gray levels of 255
+(25.5 is 0.1 in intensities). *Distance* is the largest certified RMS distance of any picture to the global minimizer,
+in gray levels. Seconds are wall-clock on a machine that had other work to do: they compare methods, roughly. Every row
+of every picture, seeds, versions and hashes of the weights are in `docs/results/`.
 """
 
 
