@@ -54,6 +54,12 @@ def curve(values: Tensor, sigma: Tensor, sigma_range: tuple[float, float], power
     return (torch.exp(line) * below).movedim(-1, 0)
 
 
+def at_knots(sigma: Tensor, values: Tensor, sigma_range: tuple[float, float], knots: int) -> Tensor:
+    """Give logarithms at the knots (knots,), in float64, of positive values (L,) known at increasing sigma (L,)."""
+    logs = log_knots(sigma_range, knots).double()
+    return interpolate(logs, sigma.double().log(), values.double().log())
+
+
 def interpolate(at: Tensor, levels: Tensor, values: Tensor) -> Tensor:
     """Interpolate values (L,) at increasing levels (L,) linearly, constant outside; shape of `at`."""
     if len(levels) == 1:

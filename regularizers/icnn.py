@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from icgn.regularizers.base import ConvexRegularizer, check_sigma
-from icgn.regularizers.curves import curve, interpolate, log_knots
+from icgn.regularizers.curves import at_knots, curve, log_knots
 from icgn.regularizers.filters import initial_filters, squared_norm_bound
 from icgn.solvers.functional import BlackBoxFunctional, per_image
 
@@ -135,8 +135,7 @@ class ICNN(ConvexRegularizer):
         See :meth:`icgn.regularizers.RidgeICGN.rescaled`.
         """
         assert self.sigma_range is not None
-        knots = log_knots(self.sigma_range, self.log_alpha.shape[-1]).double()
-        log_w, log_s = (interpolate(knots, sigma.double().log(), v.double().log()) for v in (weight, scale))
+        log_w, log_s = (at_knots(sigma, v, self.sigma_range, len(self.log_alpha)) for v in (weight, scale))
         new = copy.deepcopy(self)
         with torch.no_grad():
             new.log_alpha.add_(log_w.to(new.V))

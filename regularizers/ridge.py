@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from icgn.regularizers.activations import Activation, make_activation
 from icgn.regularizers.base import ConvexRegularizer, check_sigma
-from icgn.regularizers.curves import curve, interpolate, log_knots
+from icgn.regularizers.curves import at_knots, curve, log_knots
 from icgn.regularizers.filters import Border, FilterBank, FilterOperator, squared_norm_bound
 from icgn.solvers.functional import ConvexFunctional, Responses, colour_basis, per_image
 
@@ -128,7 +128,7 @@ class RidgeICGN(ConvexRegularizer):
         """
         assert self.sigma_range is not None
         knots = log_knots(self.sigma_range, self.log_tau.shape[-1]).double()
-        w, s = (interpolate(knots, sigma.double().log(), v.double().log()).exp() for v in (weight, scale))
+        w, s = (at_knots(sigma, v, self.sigma_range, len(knots)).exp() for v in (weight, scale))
         new = copy.deepcopy(self)
         with torch.no_grad():
             new.log_lambda.add_((w * s).log().to(new.log_lambda))

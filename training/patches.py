@@ -53,7 +53,8 @@ def draw(
     """
     rows = [_draw(images, recipe, step, place) for place in (range(recipe.batch) if places is None else places)]
     clean, sigma, position = (torch.stack(column) for column in zip(*(r[:3] for r in rows), strict=True))
-    measured = physics.A(clean.to(_device(physics))).cpu() if _has_buffers(physics) else physics.A(clean)
+    device = next((b.device for b in physics.buffers()), clean.device)
+    measured = physics.A(clean.to(device)).to(clean.device)
     noise = torch.stack([torch.randn(measured.shape[1:], generator=row[3]) for row in rows])
     y = measured + sigma.reshape(-1, *([1] * (measured.ndim - 1))) * noise
     return Batch(clean, y, sigma, position, physics)
@@ -84,11 +85,3 @@ def _crop(images: Sequence[Tensor], side: int, generator: torch.Generator) -> Te
 
 def _integer(below: int, generator: torch.Generator) -> int:
     return int(torch.randint(below, (), generator=generator))
-
-
-def _has_buffers(physics: Any) -> bool:
-    return next(physics.buffers(), None) is not None
-
-
-def _device(physics: Any) -> torch.device:
-    return next(physics.buffers()).device

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,7 @@ class Restorer(ABC):
         """Denoise a picture (C, H, W), intensities in [0, 1] plus noise of standard deviation sigma."""
         begin = time.perf_counter()
         result = self.restore(noisy, sigma)
-        return Restoration(
-            result.image.cpu(), time.perf_counter() - begin, result.iterations, result.rms_distance, result.status
-        )
+        return replace(result, image=result.image.cpu(), seconds=time.perf_counter() - begin)
 
     @abstractmethod
     def restore(self, noisy: Tensor, sigma: float) -> Restoration:
