@@ -1,28 +1,15 @@
-"""The command line: ``icgn denoise``, ``icgn train``, ``icgn evaluate``, ``icgn demo``, ``icgn info``."""
+"""The command line: ``icgn denoise``, ``deblur``, ``inpaint``, ``restore``, ``train``, ``evaluate`` and others."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-from rich.text import Text
 
-# torch, deepinv and scikit-image are imported where they are used: `icgn --help` answers at once.
-if TYPE_CHECKING:
-    import torch
+from icgn.commands import console, refuse, say
 
-    from icgn.datasets import Job, Picture, Sample
-    from icgn.regularizers import ConvexRegularizer
-    from icgn.training import Mean
-
+# What commands do, and with it torch, deepinv and scikit-image, is imported inside them: `icgn --help` answers at once.
 app = typer.Typer(
     name="icgn",
     help="Restore pictures with learned convex regularizers, and prove how far each is from the global minimizer.",
@@ -31,41 +18,46 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_DEFAULT_MODELS = {1: "ridge-gray", 3: "ridge-color"}
-_DEMO_PICTURES = {"camera": True, "coffee": False}
-_DEMO_SIGMA = 25.0
-
-ModelFor = Callable[[int], "ConvexRegularizer"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Border = Literal["valid", "circular"]
 
-
-@dataclass(frozen=True, eq=False)
-class Restored:
-    """One restored picture and what its row of the table says; RMS distance in intensities."""
-
-    picture: Picture
-    sigma: float
-    iterations: int
-    seconds: float
-    rms_distance: float
-    status: str
-    converged: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """A restored picture with the noisy one, and the clean one if it is known."""
-
-    name: str
-    noisy: Picture
-    restored: Restored
-    clean: Picture | None = None
+# Options that several commands have.
+Inputs = Annotated[list[Path], typer.Argument(metavar="IN...", help="Pictures (PNG, JPEG, TIFF), or folders.")]
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="File, or folder for several.")]
+Reference = Annotated[
+    Path | None, typer.Option("--reference", metavar="CLEAN", help="Clean picture, or folder: adds PSNR and SSIM.")
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="Shipped model or path; default ridge-gray or ridge-color. Gray ones take each channel."
+    ),
+]
+Tol = Annotated[float, typer.Option("--tol", help="Certified RMS distance to the minimizer, in intensities (0 to 1).")]
+Gap = Annotated[
+    float, typer.Option("--gap", help="Certified relative gap of the objective, where no distance can be certified.")
+]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; default cuda where there is one.")]
+Compare = Annotated[
+    Path | None,
+    typer.Option("--compare", metavar="FIG", help="Picture of before, restored and difference side by side."),
+]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads.")]
+Noise = Annotated[
+    float | None,
+    typer.Option("--noise", metavar="LEVEL", help="Noise of the measurement in 8-bit gray levels; default estimated."),
+]
+ModelSigma = Annotated[
+    float | None,
+    typer.Option("--sigma", help="Noise that the regularizer is to remove, in gray levels; default that of --noise."),
+]
+Strength = Annotated[str, typer.Option("--strength", metavar="W", help="Factor of the regularizer.")]
 
 
 @app.command()
 def denoise(
-    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Pictures (PNG, JPEG, TIFF), or folders.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="File, or folder for several.")],
+    inputs: Inputs,
+    output: Output,
     sigma: Annotated[
         float | None,
         typer.Option(help="Standard deviation of the noise in 8-bit gray levels, 0 to 255 (also for 16-bit files)."),
@@ -74,17 +66,10 @@ def denoise(
         Path | None,
         typer.Option(metavar="CLEAN", help="Clean picture, or folder: adds PSNR and SSIM, and gives sigma."),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Shipped model or path; default ridge-gray or ridge-color. Gray ones take each channel."),
-    ] = None,
-    tol: Annotated[
-        float, typer.Option(help="Certified RMS distance to the minimizer, in intensities (0 to 1).")
-    ] = 1e-4,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default cuda where there is one.")] = None,
-    compare: Annotated[
-        Path | None, typer.Option(metavar="FIG", help="Picture of noisy, restored and difference side by side.")
-    ] = None,
+    model: Model = None,
+    tol: Tol = 1e-4,
+    device: Device = None,
+    compare: Compare = None,
 ) -> None:
     """Remove white noise from pictures.
 
@@ -92,27 +77,115 @@ def denoise(
     the range of the model. Depth, transparency and colour profile are kept. The exit code is 0 only if every picture
     was written; 2 if the command cannot be carried out as given.
     """
-    from icgn.datasets import plan, prepare_folders
+    from icgn.commands.batch import Request
+    from icgn.commands.denoising import denoise_files
 
-    _check_numbers(sigma, tol)
-    try:
-        jobs = plan(inputs, output, reference, compare)
-        models = _models(model, _device(device))
-        prepare_folders([job.target for job in jobs] + ([compare] if compare else []))
-    except (ValueError, OSError) as error:
-        _refuse(str(error))
-    rows = []  # of text: the pictures of a folder need not fit in memory
-    for job in _progress(jobs):
-        try:
-            rows.append(row(_denoise_file(job, sigma, models, tol, compare)))
-        # A torch device out of memory is a RuntimeError; the other pictures may be smaller.
-        except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            _say("error", _naming(job.source, str(error) or type(error).__name__))
-    if rows:
-        _print_table(rows, reference is not None)
-    if len(rows) < len(jobs):
-        _say("error", f"{len(jobs) - len(rows)} of {len(jobs)} pictures failed")
-        raise typer.Exit(1)
+    denoise_files(Request(inputs, output, reference, compare, model, tol, device), sigma)
+
+
+@app.command()
+def deblur(
+    inputs: Inputs,
+    output: Output,
+    kernel: Annotated[
+        str,
+        typer.Option(
+            metavar="KERNEL", help="Picture or .npy of a blurred point, gaussian:STD (pixels), or motion:LENGTH,ANGLE."
+        ),
+    ],
+    border: Annotated[
+        Border, typer.Option(help="valid: photographs; circular: simulated blur that wraps around the frame.")
+    ] = "valid",
+    noise: Noise = None,
+    sigma: ModelSigma = None,
+    strength: Strength = "1",
+    reference: Reference = None,
+    model: Model = None,
+    tol: Tol = 1e-4,
+    gap: Gap = 1e-2,
+    device: Device = None,
+    compare: Compare = None,
+) -> None:
+    """Remove a known blur from pictures.
+
+    The kernel is the picture of a point of light as the blurred picture shows it (convolution, not correlation), its
+    centre the pixel (height // 2, width // 2); it is scaled to sum 1. ANGLE is in degrees, counterclockwise from the
+    horizontal. With --border valid nothing is assumed beyond the frame: the margin that was blurred into it is
+    estimated too, and cut off. A --sigma several times the noise often looks better.
+    """
+    from icgn.commands.deblurring import deblur_files
+    from icgn.commands.inverse import InverseRequest
+
+    request = InverseRequest(
+        inputs, output, reference, compare, model, tol, device, noise, sigma, strength=strength, gap=gap
+    )
+    deblur_files(request, kernel, border)
+
+
+@app.command()
+def inpaint(
+    inputs: Inputs,
+    output: Output,
+    mask: Annotated[
+        Path,
+        typer.Option(metavar="MASK", help="White (128 or more) where the picture is known; of all, or folder by name."),
+    ],
+    noise: Annotated[
+        float | None,
+        typer.Option(metavar="LEVEL", help="Noise of the known pixels in 8-bit gray levels; default 1."),
+    ] = None,
+    sigma: ModelSigma = None,
+    strength: Strength = "1",
+    reference: Reference = None,
+    model: Model = None,
+    tol: Tol = 1e-4,
+    gap: Gap = 1e-2,
+    device: Device = None,
+    compare: Compare = None,
+) -> None:
+    """Fill in missing pixels of pictures, and remove the noise of the others."""
+    from icgn.commands.inpainting import inpaint_files
+    from icgn.commands.inverse import InverseRequest
+
+    request = InverseRequest(
+        inputs, output, reference, compare, model, tol, device, noise, sigma, strength=strength, gap=gap
+    )
+    inpaint_files(request, mask)
+
+
+@app.command()
+def restore(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="IN...", help="Measurements: pictures, .npy, .pt or .safetensors, or folders."),
+    ],
+    output: Output,
+    physics: Annotated[
+        str, typer.Option(metavar="FILE.py:FACTORY", help="Function that returns a deepinv LinearPhysics; FILE is run.")
+    ],
+    noise: Noise = None,
+    sigma: ModelSigma = None,
+    strength: Strength = "1",
+    reference: Reference = None,
+    model: Model = None,
+    tol: Tol = 1e-4,
+    gap: Gap = 1e-2,
+    device: Device = None,
+    compare: Compare = None,
+) -> None:
+    """Restore pictures from measurements of any linear physics.
+
+    FACTORY(img_size=SHAPE, device=DEVICE) is called for every measurement, SHAPE being its own without the batch,
+    (C, H, W) of a picture, with C = 1 for gray models. The restored picture has the shape that A_adjoint gives.
+    Measurements in .npy, .pt and .safetensors need --noise.
+    """
+    from icgn.commands.inverse import InverseRequest
+    from icgn.commands.measuring import restore_files
+
+    request = InverseRequest(
+        inputs, output, reference, compare, model, tol, device, noise, sigma, strength=strength, gap=gap
+    )
+    restore_files(request, physics)
 
 
 @app.command()
@@ -122,30 +195,9 @@ def demo(
     ),
 ) -> None:
     """Denoise two bundled photographs, one gray and one colour, with the shipped models."""
-    from icgn import datasets
+    from icgn.commands.denoising import demonstrate
 
-    try:
-        models = _models(None, _device(None))
-        datasets.prepare_folders([output / "any.png"])
-    except (ValueError, OSError) as error:
-        _refuse(str(error))
-    outcomes = []
-    for name, gray in _DEMO_PICTURES.items():
-        try:
-            outcomes.append(_demonstrate(datasets.bundled(gray).find(name), models, output))
-        except (ValueError, OSError, RuntimeError) as error:
-            _say("error", _naming(Path(name), str(error)))
-    if outcomes:
-        _print_table([row(o) for o in outcomes], measured=True)
-        worst = 255 * max(o.restored.rms_distance for o in outcomes)
-        _console().print(
-            f"Each restored picture is proved to lie within {worst:.3g} gray levels (RMS, before rounding to 8 bits) of"
-            " the one minimizer of its convex objective.",
-            soft_wrap=True,
-        )
-        _console().print(f"Pictures are in {output}", soft_wrap=True, markup=False)
-    if len(outcomes) < len(_DEMO_PICTURES):
-        raise typer.Exit(1)
+    demonstrate(output)
 
 
 @app.command()
@@ -154,7 +206,7 @@ def train(
     data: Annotated[Path, typer.Option(metavar="ROOT", help="Folder of photographs, or root of BSDS500.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder for checkpoint, weights and card.")],
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in RUN.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default cuda where there is one.")] = None,
+    device: Device = None,
     threads: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="CPU threads; with 1 a resumed run is exact, bit for bit.")
     ] = None,
@@ -175,21 +227,22 @@ def train(
     import torch
 
     from icgn import training
+    from icgn.commands.models import find_device
 
     if threads is not None:
         torch.set_num_threads(threads)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: _say("warning", str(message))
-            weights = training.train(recipe, data, out, resume, _device(device), _console(stderr=True), precision)
+            warnings.showwarning = lambda message, *_, **__: say("warning", str(message))
+            weights = training.train(recipe, data, out, resume, find_device(device), console(stderr=True), precision)
     except (training.TrainingError, torch.cuda.OutOfMemoryError) as error:
-        _say("error", str(error))
+        say("error", str(error))
         raise typer.Exit(1) from error
     except (ValueError, OSError, ImportError) as error:
-        _refuse(str(error))
+        refuse(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    _console().print(f"Model: {weights}", soft_wrap=True, markup=False)
+    console().print(f"Model: {weights}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -210,9 +263,9 @@ def evaluate(
     color: Annotated[bool, typer.Option("--color", help="Colour pictures; gray models take each channel.")] = False,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Take every N-th picture.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
-    tol: Annotated[float, typer.Option(help="Certified RMS distance, in intensities.")] = 1e-4,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default cuda where there is one.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="CPU threads.")] = None,
+    tol: Tol = 1e-4,
+    device: Device = None,
+    threads: Threads = None,
 ) -> None:
     """Measure denoising models on clean photographs: PSNR, SSIM, iterations, seconds, certified distance.
 
@@ -220,262 +273,33 @@ def evaluate(
     again. Several processes share the pictures: torchrun --standalone --nproc-per-node N -m icgn.cli evaluate ...
     """
     from icgn import training
+    from icgn.commands.levels import check_tolerance
+    from icgn.commands.models import find_device
+    from icgn.commands.tables import print_means
 
-    _check_numbers(None, tol)
     levels = sigma or [5.0, 15.0, 25.0, 50.0]
     try:
-        request = training.Request(model, dataset, levels, data, color, every, seed, tol, _device(device), threads)
-        table = training.evaluation(request, output, _console(stderr=True))
+        check_tolerance("--tol", tol, "1e-4: intensities, white being 1")
+        request = training.Request(model, dataset, levels, data, color, every, seed, tol, find_device(device), threads)
+        table = training.evaluation(request, output, console(stderr=True))
     except (ValueError, OSError, ImportError) as error:
-        _refuse(str(error))
+        refuse(str(error))
     except (RuntimeError, MemoryError) as error:  # a device out of memory, for example
-        _say("error", str(error) or type(error).__name__)
+        say("error", str(error) or type(error).__name__)
         raise typer.Exit(1) from error
     if table is None:
         return  # another process prints it
-    _print_means(table)
+    print_means(table)
     if output is not None:
-        _console().print(f"Results are in {output}", soft_wrap=True, markup=False)
+        console().print(f"Results are in {output}", soft_wrap=True, markup=False)
 
 
 @app.command()
 def info() -> None:
     """Print versions, devices and shipped models."""
-    import platform
-    from importlib.metadata import version
+    from icgn.commands.tables import print_info
 
-    import torch
-
-    import icgn
-    from icgn.regularizers import available_models
-
-    table = Table.grid(padding=(0, 2))
-    table.add_row("icgn", icgn.__version__)
-    table.add_row("python", platform.python_version())
-    for package in ("torch", "deepinv", "numpy", "scikit-image", "pillow", "tifffile", "imagecodecs"):
-        table.add_row(package, version(package))
-    table.add_row("cpu", f"{torch.get_num_threads()} threads")
-    for i in range(torch.cuda.device_count()):
-        table.add_row(f"cuda:{i}", torch.cuda.get_device_name(i))
-    table.add_row("models", ", ".join(available_models()) or "none")
-    _console().print(table)
-
-
-def restore(noisy: Picture, sigma: float, models: ModelFor, tol: float) -> Restored:
-    """Denoise the pixels of a picture; alpha, profile, Exif and depth stay as they are.
-
-    A gray model takes the channels of a colour picture one by one; the RMS distance is that of all of them together.
-
-    Parameters
-    ----------
-    noisy : Picture
-        what to restore; its pixels need not be in [0, 1].
-    sigma : float
-        noise level in intensities.
-    models : callable
-        gives the regularizer for a number of channels.
-    tol : float
-        RMS distance to the minimizer, in intensities.
-
-    Raises
-    ------
-    ValueError
-        if the model takes three channels and the picture is gray, or the picture is smaller than its filters.
-    """
-    from icgn import regularizers
-    from icgn.solvers import Status
-
-    regularizer = models(len(noisy.pixels))
-    y = noisy.pixels[None].to(next(regularizer.parameters()).device)
-    if regularizer.channels == 1:
-        y = y.transpose(0, 1).contiguous()
-    elif regularizer.channels not in (None, len(noisy.pixels)):
-        raise ValueError(f"gray picture, but the model takes {regularizer.channels} channels; use --model ridge-gray")
-    solution = regularizers.denoise(y, sigma, regularizer=regularizer, tol=tol)
-    pixels = solution.x.reshape(noisy.pixels.shape).cpu()
-    open_cases = [s for s in solution.status if s is not Status.CONVERGED]
-    return Restored(
-        picture=replace(noisy, pixels=pixels),
-        sigma=sigma,
-        iterations=int(solution.stats.iterations.max()),
-        seconds=solution.stats.seconds,
-        rms_distance=float(solution.certificate.rms_distance.square().mean().sqrt()),
-        status=str(open_cases[0] if open_cases else solution.status[0]),
-        converged=not open_cases,
-    )
-
-
-def figure(outcome: Outcome) -> Picture:
-    """Draw noisy, restored and amplified difference side by side, and the clean picture if there is one."""
-    from icgn.datasets import comparison, difference, visible_gain
-
-    noisy, restored = outcome.noisy.pixels, outcome.restored.picture.pixels
-    gain = visible_gain(noisy, restored)
-    removed = difference(noisy, restored, gain)
-    panels = [("noisy", noisy), ("restored", restored), (f"noisy - restored, x {gain:g}", removed)]
-    if outcome.clean is not None:
-        panels.append(("reference", outcome.clean.pixels))
-    return comparison(panels)
-
-
-def _demonstrate(sample: Sample, models: ModelFor, folder: Path) -> Outcome:
-    """Add noise to a photograph, remove it, and write both and the comparison."""
-    from icgn.datasets import Picture, add_noise, seed_of, write_picture
-
-    clean = Picture(sample.image)
-    noisy = Picture(add_noise(sample.image, _DEMO_SIGMA / 255, seed_of(sample.name)))
-    outcome = Outcome(sample.name, noisy, restore(noisy, _DEMO_SIGMA / 255, models, 1e-4), clean)
-    write_picture(folder / f"{sample.name}-noisy.png", noisy)
-    write_picture(folder / f"{sample.name}-restored.png", outcome.restored.picture)
-    write_picture(folder / f"{sample.name}-compare.png", figure(outcome))
-    return outcome
-
-
-def _denoise_file(job: Job, sigma: float | None, models: ModelFor, tol: float, compare: Path | None) -> Outcome:
-    from icgn.datasets import read_picture, write_picture
-
-    noisy = read_picture(job.source)
-    clean = read_picture(job.reference) if job.reference else None
-    if clean is not None and clean.pixels.shape != noisy.pixels.shape:
-        sizes = [" x ".join(map(str, p.pixels.shape)) for p in (clean, noisy)]
-        raise ValueError(f"{job.reference}: got {sizes[0]} (channels, height, width), expected {sizes[1]}")
-    level = _sigma(job, noisy, clean, sigma, models)
-    outcome = Outcome(job.source.name, noisy, restore(noisy, level, models, tol), clean)
-    if not outcome.restored.converged:
-        _say("warning", _naming(job.source, outcome.restored.status))
-    write_picture(job.target, outcome.restored.picture)
-    if compare is not None:
-        write_picture(compare, figure(outcome))
-    return outcome
-
-
-def _sigma(job: Job, noisy: Picture, clean: Picture | None, given: float | None, models: ModelFor) -> float:
-    """Find the noise level in intensities: as given, measured against the clean picture, or estimated."""
-    from icgn.datasets import estimate_sigma, measure_sigma
-
-    reach = models(len(noisy.pixels)).sigma_range
-    if given is not None:
-        if reach and given > 0 and not reach[0] <= given / 255 * (1 + 1e-6) <= reach[1] * (1 + 2e-6):
-            hint = f"; did you mean {given * 255:g}?" if given < 1 else ""
-            _say("warning", f"{job.source}: sigma {given:g} is outside the trained range {_range(reach)}{hint}")
-        return given / 255
-    if clean is not None:
-        how, level = "measured against the reference", measure_sigma(noisy.pixels, clean.pixels)
-    else:
-        how, level = "estimated", estimate_sigma(noisy.pixels)
-    _say("note", f"{job.source}: sigma {255 * level:.2f} gray levels, {how}")
-    if clean is None and job.source.suffix.lower() in (".jpg", ".jpeg"):
-        _say("note", f"{job.source}: JPEG compression leaves noise that is not white; the estimate may be too low")
-    if reach and not reach[0] <= level <= reach[1]:
-        level = min(max(level, reach[0]), reach[1])
-        _say("warning", f"{job.source}: clamped to {255 * level:g}, the trained range being {_range(reach)}")
-    return level
-
-
-def _models(name: str | None, device: torch.device) -> ModelFor:
-    """Give regularizers by number of channels, each loaded once; a named one at once, so that a wrong name is told."""
-    from icgn.regularizers import load_pretrained
-
-    @cache
-    def load(name: str) -> ConvexRegularizer:
-        return load_pretrained(name, device)
-
-    if name is not None:
-        load(name)
-    return lambda channels: load(name or _DEFAULT_MODELS[channels])
-
-
-def _device(name: str | None) -> torch.device:
-    import torch
-
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    # Torch reports a device that it lacks by RuntimeError, AssertionError or NotImplementedError.
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device: got {name!r}, expected one that torch has here, e.g. cpu ({reason})") from error
-    return device
-
-
-def _check_numbers(sigma: float | None, tol: float) -> None:
-    if sigma is not None and not 0 <= sigma <= 255:
-        _refuse(f"--sigma: got {sigma:g}, expected a number from 0 to 255: gray levels of an 8-bit picture, e.g. 25")
-    if not 0 < tol < math.inf:
-        _refuse(f"--tol: got {tol:g}, expected a positive number, e.g. 1e-4: intensities, white being 1")
-
-
-def row(outcome: Outcome) -> list[str]:
-    """Write the row of the table: sigma and certified distance in gray levels, quality before and after if known."""
-    from icgn.datasets import quality
-
-    r = outcome.restored
-    cells = [outcome.name, f"{255 * r.sigma:.2f}", str(r.iterations), f"{r.seconds:.2f}", f"{255 * r.rms_distance:.4f}"]
-    if outcome.clean is not None:
-        before, after = (quality(p.pixels, outcome.clean.pixels) for p in (outcome.noisy, r.picture))
-        cells += [f"{before.psnr:.2f}>{after.psnr:.2f}", f"{before.ssim:.3f}>{after.ssim:.3f}"]
-    return [*cells, r.status.split(":")[0]]
-
-
-def _print_table(rows: Sequence[Sequence[str]], measured: bool) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("picture", overflow="fold", min_width=12)
-    for heading in ["sigma", "steps", "seconds", "proved", *["PSNR", "SSIM"] * measured]:
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("status", no_wrap=True)
-    for cells in rows:
-        table.add_row(*map(Text, cells))
-    _console().print(table)
-    legend = "proved: certified RMS distance to the minimizer; it and sigma in gray levels (0 to 255)"
-    _console().print(legend + "; PSNR in dB and SSIM, noisy > restored" * measured, style="dim", soft_wrap=True)
-
-
-def _print_means(means: Sequence[Mean]) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("model", overflow="fold", min_width=10)
-    for heading in ("params", "sigma", "noisy", "PSNR", "SSIM", "steps", "seconds", "proved", "certified"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for m in means:
-        certified = f"{m.converged}/{m.pictures}" if not math.isnan(m.iterations) else "-"
-        numbers = [f"{m.noisy_psnr:.2f}", f"{m.psnr:.2f}", f"{m.ssim:.4f}", f"{m.iterations:.0f}", f"{m.seconds:.2f}"]
-        cells = [str(m.parameters), f"{m.sigma:g}", *numbers, f"{m.rms_distance:.4f}", certified]
-        table.add_row(m.model, *(Text(c.replace("nan", "-")) for c in cells))
-    _console().print(table)
-    legend = "means over the pictures; PSNR in dB; proved: largest certified RMS distance to the minimizer, gray levels"
-    _console().print(legend, style="dim", soft_wrap=True)
-
-
-def _progress(jobs: Sequence[Job]) -> Iterable[Job]:
-    errors = _console(stderr=True)
-    return track(jobs, "denoising", console=errors, transient=True, disable=len(jobs) < 2 or not errors.is_terminal)
-
-
-def _range(reach: tuple[float, float]) -> str:
-    return f"{255 * reach[0]:g} to {255 * reach[1]:g}"
-
-
-def _naming(path: Path, message: str) -> str:
-    return message if str(path) in message else f"{path}: {message}"
-
-
-def _console(stderr: bool = False) -> Console:
-    # Made anew each time: the streams may have been replaced meanwhile.
-    console = Console(stderr=stderr, highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, 120)
-    return console
-
-
-def _say(kind: str, message: str) -> None:
-    style = {"error": "bold red", "warning": "yellow"}.get(kind, "dim")
-    _console(stderr=True).print(Text.assemble((f"{kind}: ", style), message), soft_wrap=True)
-
-
-def _refuse(message: str) -> NoReturn:
-    _say("error", message)
-    raise typer.Exit(2)
+    print_info()
 
 
 def _print_version(wanted: bool) -> None:

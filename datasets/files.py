@@ -24,7 +24,8 @@ def plan(inputs: Sequence[Path], output: Path, reference: Path | None = None, fi
     """Match inputs with outputs and references; nothing is read or written.
 
     A file goes to the file `output`; several files, or a folder, go into the folder `output` under their own names,
-    and so does a file if `output` is a folder or has no suffix. A folder stands for the pictures directly in it.
+    and so does a file if `output` is a folder or has no suffix. A folder stands for the pictures directly in it. What
+    is no picture by its suffix, a measurement, is written as PNG.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ def plan(inputs: Sequence[Path], output: Path, reference: Path | None = None, fi
     into_folder = _is_folder(output, several)
     if not into_folder:
         _check_suffix("--output", output)
-    targets = [output / s.name if into_folder else output for s in sources]
+    targets = [output / _written_name(s) if into_folder else output for s in sources]
     references = [_reference(reference, s, len(sources)) for s in sources]
     read = [*sources, *(r for r in references if r is not None)]
     written = targets if figure is None else [*targets, figure]
@@ -90,6 +91,10 @@ def _is_folder(output: Path, several: bool) -> bool:
     if several and not output.exists() and output.suffix.lower() in SUFFIXES:
         raise ValueError(f"--output {output}: named like a file, expected a folder for several pictures")
     return several or output.is_dir() or (not output.suffix and not output.exists())
+
+
+def _written_name(source: Path) -> str:
+    return source.name if source.suffix.lower() in SUFFIXES else f"{source.stem}.png"
 
 
 def _check_suffix(argument: str, path: Path) -> None:

@@ -7,7 +7,9 @@ from icgn.regularizers.filters import FilterBank
 from icgn.regularizers.icgn import ICGN, IntegrabilityDefect, NotAGradientError
 from icgn.regularizers.icnn import ICNN
 from icgn.regularizers.pretrained import ModelError, available_models, load_pretrained, read_card, save_model
+from icgn.regularizers.pullback import PerChannel, PullBack
 from icgn.regularizers.ridge import RidgeICGN
+from icgn.regularizers.tv import TotalVariation
 
 __all__ = [
     "ICGN",
@@ -19,8 +21,11 @@ __all__ = [
     "IntegrabilityDefect",
     "ModelError",
     "NotAGradientError",
+    "PerChannel",
+    "PullBack",
     "RidgeICGN",
     "SumRegularizer",
+    "TotalVariation",
     "available_models",
     "check_regularizer",
     "denoise",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import deepinv
 import torch
 from torch import Tensor
 
 from icgn.regularizers.base import ConvexRegularizer, check_image
 from icgn.regularizers.pretrained import load_pretrained
-from icgn.solvers import Problem, Solution, solve
+from icgn.solvers import Problem, Solution, Status, solve
 
 
 def denoise(
@@ -50,6 +52,63 @@ def denoise(
     problem = Problem(y, deepinv.physics.Denoising(), _default(y) if regularizer is None else regularizer, sigma)
     _check_range(problem)
     return solve(problem, tol=tol, max_iter=max_iter)
+
+
+@dataclass(frozen=True, eq=False)
+class PictureSolution:
+    """The solution of one picture, whose channels may have been solved one by one.
+
+    Attributes
+    ----------
+    image : Tensor
+        the restored picture (C, H, W), not clipped to [0, 1].
+    solution : Solution
+        with one entry per picture or per channel.
+    """
+
+    image: Tensor
+    solution: Solution
+
+    @classmethod
+    def of(cls, solution: Solution) -> PictureSolution:
+        """The picture of a solution (1, C, H, W), or (C, 1, H, W) with a channel in each entry."""
+        return cls(solution.x.flatten(0, 1), solution)
+
+    @property
+    def rms_distance(self) -> float:
+        """Certified RMS distance to the minimizer over all channels together, in intensities."""
+        return float(self.solution.certificate.rms_distance.square().mean().sqrt())
+
+    @property
+    def relative_gap(self) -> float:
+        """Certified gap of the objective over the objective, each summed over all channels."""
+        certificate = self.solution.certificate
+        gap = float(certificate.objective_gap.sum())
+        return gap / abs(float(certificate.objective.sum())) if gap > 0 else 0.0
+
+    @property
+    def status(self) -> Status:
+        """Converged if every channel has, else how the first that has not ended."""
+        return next((s for s in self.solution.status if s is not Status.CONVERGED), Status.CONVERGED)
+
+
+def picture_batch(picture: Tensor, regularizer: ConvexRegularizer) -> Tensor:
+    """A picture (C, H, W) as the batch that a regularizer takes, on its device.
+
+    Gray regularizers take each channel on its own, (C, 1, H, W); others the picture, (1, C, H, W).
+    """
+    y = picture[None].to(next(regularizer.parameters()).device)
+    return y.transpose(0, 1).contiguous() if regularizer.channels == 1 else y
+
+
+def denoise_picture(
+    noisy: Tensor, sigma: float, regularizer: ConvexRegularizer, tol: float = 1e-4, max_iter: int = 1000
+) -> PictureSolution:
+    """Denoise one picture (C, H, W); a gray regularizer takes its channels one by one.
+
+    Parameters and errors as :func:`denoise`, which solves.
+    """
+    return PictureSolution.of(denoise(picture_batch(noisy, regularizer), sigma, regularizer, tol, max_iter))
 
 
 def _default(y: Tensor) -> ConvexRegularizer:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from icgn.regularizers.activations import Activation, make_activation
+from icgn.regularizers.activations import Activation, HardTanh, make_activation
 from icgn.regularizers.base import ConvexRegularizer, check_sigma
 from icgn.regularizers.curves import at_knots, curve, log_knots
 from icgn.regularizers.filters import Border, FilterBank, FilterOperator, squared_norm_bound
@@ -282,11 +282,27 @@ class RidgeFunctional(ConvexFunctional):
         full = F.conv2d(image, kernel, padding=d - 1, groups=filters * channels)
         return full.reshape(filters, channels, 2 * d - 1, 2 * d - 1)
 
+    def prox_potential(self, v: Responses, s: Tensor) -> Responses:
+        r"""Solve :math:`p + s \nabla h(p) = v` pointwise; a bare clip for one unit of the hard tanh."""
+        assert isinstance(v, Tensor)
+        t = per_image(s, v)
+        if isinstance(self.activation, HardTanh) and self.knee.shape[1] == 1:
+            knee, _ = self._knees[0]
+            return torch.addcmul(v, t, torch.clamp(v / (1 + t), min=-knee, max=knee), value=-1.0)
+        return _solve_monotone(v, t, self)
+
+    def linear_norm(self) -> Tensor:
+        return self._squared_norms(torch.ones_like(self.ratio[:, 0])).sqrt()
+
     @cached_property
     def _lipschitz(self) -> Tensor:
         # |W^T D W| <= |D^(1/2) W|^2, and D <= steepest * sum of the slopes.
-        slopes = self.ratio.detach().double().sum(1) * self.activation.steepest
-        factors = slopes.sqrt() if self.scale is None else slopes.sqrt() * self.scale.detach().double()
+        return self._squared_norms(self.ratio.sum(1) * self.activation.steepest)
+
+    def _squared_norms(self, slopes: Tensor) -> Tensor:
+        """Bounds of |D^(1/2) S W|^2 with slopes D (B, K) and the scale S, float64, (B,)."""
+        factors = slopes.detach().double().sqrt()
+        factors = factors if self.scale is None else factors * self.scale.detach().double()
         weight = self.operator.weight.detach().double()
         bounds = [squared_norm_bound(weight * f[:, None, None, None], self.operator.border) for f in factors]
         return torch.stack(bounds).to(self.knee.device)
@@ -340,6 +356,26 @@ class RidgeFunctional(ConvexFunctional):
         for ub, ob in _blocks(u, out):
             ob.copy_(self._units(ub, f))
         return out
+
+
+def _solve_monotone(v: Tensor, t: Tensor, functional: RidgeFunctional) -> Tensor:
+    """The p with p + t h'(p) = v, between 0 and v, by Newton steps that a bracket keeps in check."""
+    low, high = v.clamp_max(0), v.clamp_min(0)
+    p = v / (1 + t)
+    one = torch.ones_like(v)
+    for _ in range(60):
+        excess = p + t * _plane(functional.potential_grad(p)) - v
+        if bool((excess.abs() <= 4 * torch.finfo(v.dtype).eps * v.abs()).all()):
+            break
+        low, high = torch.where(excess < 0, p, low), torch.where(excess > 0, p, high)
+        newton = p - excess / (1 + t * _plane(functional.potential_hvp(p, one)))
+        p = torch.where((newton > low) & (newton < high), newton, (low + high) / 2)
+    return p
+
+
+def _plane(u: Responses) -> Tensor:
+    assert isinstance(u, Tensor)
+    return u
 
 
 def _check_widening(architecture: dict[str, Any], changes: dict[str, Any]) -> None:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from icgn.solvers.box import Box
 from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
-from icgn.solvers.gradient import backtrack, initial_step
-from icgn.solvers.method import Method, State, evaluate
+from icgn.solvers.gradient import backtrack, begin, initial_step
+from icgn.solvers.method import Method, State
+from icgn.solvers.splitting import BoxSplitting, Splitting
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,22 @@ class AcceleratedGradient(Method[AcceleratedState]):
     where it points uphill (O'Donoghue and Candes 2015). Boxes are allowed.
     """
 
+    def splitting(self, objective: ConvexFunctional, box: Box | None) -> Splitting:
+        """The smooth part and the part whose proximal map is taken."""
+        return BoxSplitting(objective, box)
+
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> AcceleratedState:
-        u, grad, work = evaluate(objective, x)
-        return AcceleratedState(
-            x, u, grad, work + 0.5, x, u, initial_step(objective, u, grad), torch.ones_like(dot(x, x))
-        )
+        split = self.splitting(objective, box)
+        start = begin(split, objective, x)
+        step = initial_step(split, start, x)
+        work = torch.full_like(step, 1.5).double()
+        return AcceleratedState(x, start.u, start.grad, work, x, start.u, step, torch.ones_like(step))
 
     def step(self, objective: ConvexFunctional, state: AcceleratedState, box: Box | None) -> AcceleratedState:
+        split = self.splitting(objective, box)
         t = state.step * 1.2
         mu = objective.strong_convexity().to(t).expand_as(t)
-        q = (t * mu).clamp(max=0.999)
+        q = (t * mu / (1 + t * split.strong_convexity().to(t))).clamp(max=0.999)
         before = state.counter.to(t)
         half = 1 - q * before.square()
         after = (half + (half.square() + 4 * before.square()).sqrt()) / 2
@@ -56,19 +63,21 @@ class AcceleratedGradient(Method[AcceleratedState]):
         # Momentum against the gradient at x points uphill: drop it and start the counters again.
         uphill = dot(state.grad, back) > 0
         beta, after = torch.where(uphill, 0.0, beta), torch.where(uphill, 1.0, after)
-        y = torch.addcmul(state.x, back, per_image(beta, back))
-        u = _extrapolate(state.u, state.u_old, beta, objective)
-        grad_y = objective.grad_from(u, y.shape)
-        trial = backtrack(objective, y, u, grad_y, t, box)
-        grad = objective.grad_from(trial.u, y.shape)
-        return AcceleratedState(
-            trial.x, trial.u, grad, state.work + 1 + trial.work, state.x, state.u, trial.step, after
-        )
-
-
-def _extrapolate(u: Responses, old: Responses, beta: Tensor, objective: ConvexFunctional) -> Responses:
-    """Responses u + beta (u - old)."""
-    return objective.move(u, _difference(u, old), beta)
+        here = split.responses(state.u)
+        change = _difference(here, split.responses(state.u_old))
+        for _ in range(2):
+            y = torch.addcmul(state.x, back, per_image(beta, back))
+            u = split.smooth.move(here, change, beta)
+            grad_y = split.smooth.grad_from(u, y.shape)
+            inside = torch.isfinite(dot(grad_y, grad_y))
+            if bool(inside.all()):
+                break
+            # The momentum left the domain of f: none for this image, this time.
+            beta = torch.where(inside, beta, 0.0)
+        trial = backtrack(split, y, u, grad_y, t)
+        now = split.evaluate(trial.u, trial.x)
+        work = state.work + 0.5 + now.work + trial.work
+        return AcceleratedState(trial.x, now.u, now.grad, work, state.x, state.u, trial.step, after)
 
 
 def _difference(u: Responses, old: Responses) -> Responses:

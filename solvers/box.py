@@ -30,6 +30,11 @@ class Box:
         """Box from a pair (low, high); None stays None."""
         return box if box is None or isinstance(box, Box) else cls(float(box[0]), float(box[1]))
 
+    @property
+    def bounded(self) -> bool:
+        """Whether both sides are finite, so that a gap over the box can be."""
+        return self.high - self.low < float("inf")
+
     def project(self, x: Tensor) -> Tensor:
         """The nearest image in the box."""
         return x.clamp(self.low, self.high)

@@ -21,11 +21,13 @@ class Certificate:
 
     .. math::
 
-        G = \sum_i \max_{z_i \in [lo_i, hi_i]} g_i (x_i - z_i) - \tfrac{\mu}{2} (x_i - z_i)^2, \qquad
+        G = \sum_i \max_{z_i \in [lo_i, hi_i]} g_i (x_i - z_i) - \tfrac{\mu_i}{2} (x_i - z_i)^2, \qquad
         F(x) - F^* \le G, \quad |x - x^*| \le \sqrt{2 G / \mu}.
 
-    Without a box :math:`G = |g|^2 / 2\mu`. With :math:`\mu = 0` the distance bound is inf, and without a box the gap is
-    inf too: nothing is claimed that is not proved. No step size and no Lipschitz constant enters.
+    The :math:`\mu_i \ge \mu` are a diagonal that the Hessian is nowhere below: observed pixels of an inpainting problem
+    have one, the others do not. Without a box and with one :math:`\mu`, :math:`G = |g|^2 / 2\mu`. With :math:`\mu = 0`
+    the distance bound is inf, and without a box the gap is inf too: nothing is claimed that is not proved. No step size
+    and no Lipschitz constant enters.
 
     Attributes
     ----------
@@ -81,26 +83,28 @@ def certify(objective: ConvexFunctional, x: Tensor, box: Box | None = None) -> C
     u = objective.linear(x)
     grad = objective.grad_from(u, x.shape).double()
     mu = objective.strong_convexity().to(x.device).expand(len(x)).double()
-    gap, residual = optimality(x.double(), grad, mu, box)
+    gap, residual = optimality(x.double(), grad, objective.hessian_floor(x).double(), box)
     return Certificate(
         rms_distance=distance_bound(gap, mu, x[0].numel()),
         objective_gap=gap,
         residual=residual,
         objective=objective.potential(u).double(),
         strong_convexity=mu,
-        dtype=x.dtype,
+        dtype=objective.precision(x.dtype),
     )
 
 
-def optimality(x: Tensor, grad: Tensor, mu: Tensor, box: Box | None) -> tuple[Tensor, Tensor]:
-    """The gap bound G and the RMS residual of each image, from the gradient of F at x."""
+def optimality(x: Tensor, grad: Tensor, floor: Tensor, box: Box | None) -> tuple[Tensor, Tensor]:
+    """The gap bound G and the RMS residual of each image, from the gradient of F at x.
+
+    `floor` is the diagonal that the Hessian of F is nowhere below, broadcastable to x.
+    """
     rms = math.sqrt(x[0].numel())
+    m = floor.to(x)
     if box is None:
-        square = dot(grad, grad)
-        gap = torch.where(mu > 0, square / (2 * mu), torch.where(square > 0, torch.inf, 0.0))
-        return gap.to(square), square.sqrt() / rms
+        terms = torch.where(m > 0, grad.square() / (2 * m), torch.where(grad != 0, torch.inf, 0.0))
+        return terms.flatten(1).sum(1), dot(grad, grad).sqrt() / rms
     low, high = box.bounds(x)
-    m = mu.to(x).reshape(-1, 1, 1, 1)
     # x - z at the maximizing z; where mu = 0 it is the far end of the box, or nothing where the gradient is 0.
     far = torch.where(grad > 0, x - low, x - high)
     toward = torch.where(m > 0, grad / m, torch.where(grad != 0, far, 0.0))

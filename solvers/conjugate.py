@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from icgn.solvers.assumptions import refuse_domain
 from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
-from icgn.solvers.method import Method, State, evaluate, exact_step, newton_guess, step_along
+from icgn.solvers.method import Method, State, evaluate, exact_step, newton_guess
 from icgn.solvers.preconditioner import apply_inverse, spectrum_at
+from icgn.solvers.projection import free_pixels, projected_step
 
 if TYPE_CHECKING:
     from icgn.solvers.box import Box
@@ -58,8 +60,13 @@ class ConjugateGradient(Method[ConjugateState]):
     W^T, whatever the line search does. P is the inverse of a circular convolution that resembles the Hessian, where
     the objective knows one (:meth:`ConvexFunctional.hessian_spectrum`), renewed every few iterations.
 
+    With a box, d moves only the pixels that the gradient does not press against a bound; a step that leaves the box is
+    projected, and the line search repeated along the segment to the projection (two-metric projection).
+
     Theorem (Gilbert and Nocedal 1992, SIAM J. Optim. 2(1), Theorem 4.3), for a fixed P: for F with bounded level sets
-    and Lipschitz gradient, :math:`\liminf |g_k| = 0`; for convex F the iterates approach the minimum. Assumes no box.
+    and Lipschitz gradient, :math:`\liminf |g_k| = 0`; for convex F the iterates approach the minimum. With a box
+    (Bertsekas 1982, SIAM J. Control Optim. 20(2), Proposition 2, for directions without the conjugate part): limit
+    points are minimizers; F never increases. Assumes an objective that is finite everywhere.
 
     Parameters
     ----------
@@ -71,13 +78,13 @@ class ConjugateGradient(Method[ConjugateState]):
         self.precondition = precondition
 
     def check(self, problem: Problem) -> None:
-        if problem.box is not None:
-            raise ValueError("method: ConjugateGradient assumes an unconstrained problem, got a box")
+        refuse_domain(self.name, problem)
 
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> ConjugateState:
         u, grad, work = evaluate(objective, x)
         spectrum = self._spectrum(objective, u, x)
-        pg = apply_inverse(spectrum, grad)
+        free = free_pixels(x, grad, box)
+        pg = free * apply_inverse(spectrum, free * grad)
         energy = dot(grad, pg)
         return ConjugateState(x, u, grad, work, -pg, energy, None, spectrum, 0)
 
@@ -87,14 +94,16 @@ class ConjugateGradient(Method[ConjugateState]):
         q = objective.linear(d)
         guess = newton_guess(objective, state.u, q, slope) if state.step is None else state.step
         t = torch.where(slope < 0, exact_step(objective, state.u, q, slope, guess), torch.zeros_like(slope))
-        x, u = step_along(state.x, d, t), objective.advance(state.u, q, t)
+        move = projected_step(objective, state, d, q, t, box)
+        x, u = move.x, move.u
         grad = objective.grad_from(u, x.shape)
+        free = free_pixels(x, grad, box)
         renew = state.age + 1 >= _REFRESH
         spectrum = self._spectrum(objective, u, x) if renew else state.spectrum
-        pg = apply_inverse(spectrum, grad)
+        pg = free * apply_inverse(spectrum, free * grad)
         energy = dot(grad, pg)
         beta = ((energy - dot(g, pg)) / state.energy).nan_to_num(0.0, 0.0, 0.0).clamp_min(0)
-        new = torch.addcmul(-pg, d, per_image(beta, d))
+        new = torch.addcmul(-pg, free * d, per_image(beta, d))
         # Rounding can spoil the descent direction: start again from steepest descent.
         descends = per_image(dot(grad, new) < -1e-3 * energy, new).bool()
         new = torch.where(descends, new, -pg)
@@ -102,7 +111,7 @@ class ConjugateGradient(Method[ConjugateState]):
         ratio = (dot(grad, new) / slope * dot(d, d) / dot(new, new)).nan_to_num(1.0, 1.0, 1.0)
         following = torch.where(t > 0, t * ratio, torch.ones_like(t))
         age = 0 if renew else state.age + 1
-        return ConjugateState(x, u, grad, state.work + 1, new, energy, following, spectrum, age)
+        return ConjugateState(x, u, grad, state.work + 1 + move.work, new, energy, following, spectrum, age)
 
     def _spectrum(self, objective: ConvexFunctional, u: Responses, x: Tensor) -> Tensor | None:
         return spectrum_at(objective, u, x) if self.precondition else None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import deepinv
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
@@ -22,12 +24,24 @@ class DataFunctional(ConvexFunctional):
     gram: tuple[float, float]
     """Rigorous lower and upper bound of A^T A (0 and inf where unknown)."""
 
+    limited: torch.dtype | None = field(default=None, kw_only=True)
+    """Precision of the physics where it cannot follow that of y."""
+
     def linear(self, x: Tensor) -> Responses:
-        return x if is_identity(self.physics) else self.physics.A(x)
+        if is_identity(self.physics):
+            return x
+        return self.physics.A(x) if self.limited is None else self.physics.A(x.to(self.limited)).to(x)
 
     def linear_adjoint(self, z: Responses, shape: torch.Size) -> Tensor:
-        assert isinstance(z, Tensor)
-        return z if is_identity(self.physics) else self.physics.A_adjoint(z)
+        z = _tensor(z)
+        if is_identity(self.physics):
+            return z
+        return self.physics.A_adjoint(z) if self.limited is None else self.physics.A_adjoint(z.to(self.limited)).to(z)
+
+    def hessian_floor(self, x: Tensor) -> Tensor:
+        if isinstance(self.physics, deepinv.physics.Inpainting) and isinstance(self, GaussianData):
+            return self.physics.mask.to(x).square() * (1 - 1e-6)
+        return super().hessian_floor(x)
 
     def select(self, index: Tensor) -> DataFunctional:
         return replace(self, y=self.y[index], physics=_select_physics(self.physics, index, len(self.y)))
@@ -35,11 +49,14 @@ class DataFunctional(ConvexFunctional):
     def to(self, dtype: torch.dtype) -> DataFunctional:
         if self.y.dtype == dtype:
             return self
-        # Not Module.to(dtype): that would drop the imaginary part of complex buffers.
-        physics = copy.deepcopy(self.physics)
-        return replace(
-            self, y=self.y.to(dtype), physics=physics.double() if dtype is torch.float64 else physics.float()
-        )
+        y = self.y.to(dtype)
+        physics = _converted(self.physics, y)
+        if physics is None:
+            return replace(self, y=y, limited=self.y.dtype)
+        return replace(self, y=y, physics=physics, limited=None)
+
+    def precision(self, dtype: torch.dtype) -> torch.dtype:
+        return dtype if self.limited is None else self.limited
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +84,11 @@ class GaussianData(DataFunctional):
             return _tensor(u).new_ones(1, 1, 1, 1)
         if isinstance(self.physics, deepinv.physics.BlurFFT):
             return self.physics.mask[..., 0].square().to(_tensor(u))
-        return None
+        return self._probed_spectrum
+
+    @cached_property
+    def _probed_spectrum(self) -> Tensor:
+        return probe_spectrum(self)
 
     def lipschitz(self) -> Tensor:
         return torch.tensor(self.gram[1], dtype=torch.float64)
@@ -112,6 +133,107 @@ class FidelityData(DataFunctional):
         return torch.tensor(0.0, dtype=torch.float64)
 
 
+@dataclass(frozen=True, eq=False)
+class PoissonData(DataFunctional):
+    r"""The Poisson likelihood :math:`\sum_i v_i - c_i + c_i \log(c_i / v_i)` of counts c.
+
+    :math:`v = A x / \text{gain} + \text{bkg}` are the expected counts. It is deepinv's ``PoissonLikelihood``, with one
+    value per image and the factor 1 / gain in its derivatives. Outside its domain, :math:`v > 0` where a count is
+    positive and :math:`v \ge 0` elsewhere, the value is inf and derivatives are nan. No modulus is known: the Lipschitz
+    bound is inf and the strong convexity 0.
+    """
+
+    gain: float
+    background: float
+    counted: bool
+    """Whether y holds counts; otherwise counts times the gain."""
+
+    def potential(self, u: Responses) -> Tensor:
+        v, c = self._mean(u), self._counts
+        value = v - c + torch.xlogy(c, c) - torch.xlogy(c, v)
+        return torch.where(self._inside(v), value, torch.inf).flatten(1).sum(1)
+
+    def potential_grad(self, u: Responses) -> Tensor:
+        v = self._mean(u)
+        ratio = torch.where(self._counts > 0, self._counts / v, 0.0)
+        return torch.where(self._inside(v), 1 - ratio, torch.nan) / self.gain
+
+    def potential_hvp(self, u: Responses, q: Responses) -> Tensor:
+        v = self._mean(u)
+        bend = torch.where(self._counts > 0, self._counts / v.square(), 0.0)
+        return torch.where(self._inside(v), bend, torch.nan) * _tensor(q) / self.gain**2
+
+    def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
+        v = torch.addcmul(_tensor(u), _tensor(q), per_image(t, _tensor(u)))
+        return dot(self.potential_grad(v), _tensor(q))
+
+    def curvature(self, u: Responses, q: Responses) -> Tensor:
+        return dot(self.potential_hvp(u, q), _tensor(q))
+
+    def lipschitz(self) -> Tensor:
+        return torch.tensor(torch.inf, dtype=torch.float64)
+
+    def strong_convexity(self) -> Tensor:
+        return torch.tensor(0.0, dtype=torch.float64)
+
+    @property
+    def _counts(self) -> Tensor:
+        return self.y if self.counted else self.y / self.gain
+
+    def _mean(self, u: Responses) -> Tensor:
+        return _tensor(u) / self.gain + self.background
+
+    def _inside(self, v: Tensor) -> Tensor:
+        return (v > 0) | ((v == 0) & (self._counts == 0))
+
+
+def data_functional(y: Tensor, physics: Any, fidelity: Any) -> DataFunctional:
+    """The data term of a deepinv fidelity (None: the square); its scale is not part of it.
+
+    Raises
+    ------
+    ValueError
+        for negative counts of a Poisson likelihood, or a gain that is not positive or a negative background.
+    """
+    gram = gram_bounds(physics)
+    if fidelity is None or isinstance(fidelity, deepinv.optim.L2):
+        return GaussianData(y, physics, gram)
+    if not isinstance(fidelity, deepinv.optim.PoissonLikelihood):
+        return FidelityData(y, physics, gram, fidelity)
+    gain, background = float(fidelity.d.gain), float(fidelity.d.bkg)
+    if not (gain > 0 and background >= 0):
+        raise ValueError(
+            f"data_fidelity: got a Poisson gain of {gain:g} and a background of {background:g}, expected > 0 and >= 0"
+        )
+    if bool((y < 0).any()):
+        raise ValueError(f"y: got negative values down to {float(y.min()):.4g}, expected counts >= 0 for Poisson")
+    return PoissonData(y, physics, gram, gain, background, not fidelity.d.denormalize)
+
+
+def probe_spectrum(data: DataFunctional, probes: int = 2, window: int = 9) -> Tensor:
+    r"""Spectrum of a circular convolution that resembles :math:`A^T A`, (B or 1, 1, H, W // 2 + 1), by random probes.
+
+    :math:`\sum \mathrm{Re}(\bar{\hat v} \cdot \widehat{A^T A v}) / \sum |\hat v|^2` over white images v, colours and
+    neighbouring frequencies. Exact in the mean for circular convolutions with a smooth spectrum.
+    """
+    like = data.physics.A_adjoint(data.y)
+    generator = torch.Generator().manual_seed(0)
+    cross, power = torch.zeros(()), torch.zeros(())
+    for _ in range(probes):
+        v = torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
+        a, b = torch.fft.rfft2(v), torch.fft.rfft2(data.physics.A_adjoint(data.physics.A(v)))
+        cross = cross.to(v) + (a.conj() * b).real.sum(1, keepdim=True)
+        power = power.to(v) + a.abs().square().sum(1, keepdim=True)
+    return (_smooth(cross, window) / _smooth(power, window)).clamp_min(0)
+
+
+def _smooth(spectrum: Tensor, window: int) -> Tensor:
+    """Mean over neighbouring frequencies: periodic in the first, mirrored in the second."""
+    m = min(window // 2, spectrum.shape[-2] - 1, spectrum.shape[-1] - 1)
+    rows = torch.cat([spectrum[..., -m:, :], spectrum, spectrum[..., :m, :]], -2) if m else spectrum
+    return F.avg_pool2d(F.pad(rows, (m, m, 0, 0), mode="reflect"), 2 * m + 1, stride=1)
+
+
 def is_identity(physics: Any) -> bool:
     """Whether A is the identity: deepinv's Denoising."""
     return isinstance(physics, deepinv.physics.Denoising)
@@ -130,6 +252,24 @@ def gram_bounds(physics: Any) -> tuple[float, float]:
         # The factors cover the float32 rounding of the phases, whose modulus is 1 only up to 1e-7.
         return float(square.min()) * (1 - 1e-6), float(square.max()) * (1 + 1e-6)
     return 0.0, float("inf")
+
+
+@torch.no_grad()
+def _converted(physics: Any, y: Tensor) -> Any:
+    """A copy of a physics in the precision of y, or None where it cannot follow."""
+    physics = copy.deepcopy(physics)
+    # deepinv's Tomography keeps an adjoint that belongs to the object it was copied from.
+    if getattr(physics, "_auto_grad_adjoint_fn", None) is not None:
+        physics._auto_grad_adjoint_fn = None
+    # Not Module.to(dtype): that would drop the imaginary part of complex buffers.
+    physics = physics.double() if y.dtype is torch.float64 else physics.float()
+    if is_identity(physics):
+        return physics
+    try:
+        back = physics.A(physics.A_adjoint(y))
+    except RuntimeError:
+        return None
+    return physics if back.dtype == y.dtype else None
 
 
 def _select_physics(physics: Any, index: Tensor, batch: int) -> Any:

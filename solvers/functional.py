@@ -69,6 +69,17 @@ class ConvexFunctional(ABC):
     def curvature(self, u: Responses, q: Responses) -> Tensor:
         r"""The second derivative :math:`\langle q, \nabla^2 h(u) q\rangle`, shape (B,)."""
 
+    def prox_potential(self, v: Responses, s: Tensor) -> Responses | None:
+        r"""Optional: the responses :math:`\arg\min_p \tfrac12 |p - v|^2 + s\, h(p)`, one s >= 0 per image.
+
+        None where it is not known. It is what primal-dual methods need, with :meth:`linear_norm`.
+        """
+        return None
+
+    def linear_norm(self) -> Tensor:
+        """Optional: a rigorous upper bound of the norm of U, () or (B,); inf where none is known."""
+        return torch.tensor(torch.inf, dtype=torch.float64)
+
     @abstractmethod
     def lipschitz(self) -> Tensor:
         r"""A rigorous upper bound of the Lipschitz constant of :math:`\nabla g`, or inf."""
@@ -76,6 +87,17 @@ class ConvexFunctional(ABC):
     @abstractmethod
     def strong_convexity(self) -> Tensor:
         r"""A rigorous lower bound of the modulus :math:`\mu` of strong convexity, or 0."""
+
+    def precision(self, dtype: torch.dtype) -> torch.dtype:
+        """The precision in which images of a dtype are evaluated: lower where an operator cannot follow."""
+        return dtype
+
+    def hessian_floor(self, x: Tensor) -> Tensor:
+        r"""A diagonal matrix that :math:`\nabla^2 g` is nowhere below: images like x, or something that broadcasts.
+
+        It is at least :meth:`strong_convexity`; a mask, for example, makes some pixels strongly convex and not others.
+        """
+        return per_image(self.strong_convexity(), x)
 
     @abstractmethod
     def select(self, index: Tensor) -> ConvexFunctional:
@@ -226,6 +248,14 @@ class SumFunctional(ConvexFunctional):
 
     def strong_convexity(self) -> Tensor:
         return self._constant([g.strong_convexity() for g in self.terms])
+
+    def precision(self, dtype: torch.dtype) -> torch.dtype:
+        return min((g.precision(dtype) for g in self.terms), key=lambda d: torch.finfo(d).bits)
+
+    def hessian_floor(self, x: Tensor) -> Tensor:
+        floors = [g.hessian_floor(x) for g in self.terms]
+        parts = [per_image(w, x) * f for w, f in zip(self.weights, floors, strict=True)]
+        return sum(parts[1:], parts[0])
 
     def select(self, index: Tensor) -> SumFunctional:
         return SumFunctional([g.select(index) for g in self.terms], [w[index] if w.ndim else w for w in self.weights])

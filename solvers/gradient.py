@@ -9,13 +9,15 @@ from torch import Tensor
 
 from icgn.solvers.box import Box
 from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
-from icgn.solvers.method import Method, State, evaluate, newton_guess, project
+from icgn.solvers.method import Method, State, newton_guess
+from icgn.solvers.splitting import BoxSplitting, Evaluation, Splitting
 
 
 @dataclass(frozen=True)
 class DescentState(State):
-    """State with the step size of each image."""
+    """State with the gradient of the smooth part and the step size of each image."""
 
+    smooth_grad: Tensor
     step: Tensor
 
 
@@ -27,19 +29,26 @@ class GradientDescent(Method[DescentState]):
     being the largest local constant met by the backtracking. Boxes are allowed.
     """
 
+    def splitting(self, objective: ConvexFunctional, box: Box | None) -> Splitting:
+        """The smooth part and the part whose proximal map is taken."""
+        return BoxSplitting(objective, box)
+
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> DescentState:
-        u, grad, work = evaluate(objective, x)
-        return DescentState(x, u, grad, work + 0.5, initial_step(objective, u, grad))
+        split = self.splitting(objective, box)
+        start = begin(split, objective, x)
+        step = initial_step(split, start, x)
+        return DescentState(x, start.u, start.grad, torch.full_like(step, 1.5).double(), start.smooth_grad, step)
 
     def step(self, objective: ConvexFunctional, state: DescentState, box: Box | None) -> DescentState:
-        trial = backtrack(objective, state.x, state.u, state.grad, state.step * 1.5, box)
-        grad = objective.grad_from(trial.u, trial.x.shape)
-        return DescentState(trial.x, trial.u, grad, state.work + 0.5 + trial.work, trial.step)
+        split = self.splitting(objective, box)
+        trial = backtrack(split, state.x, split.responses(state.u), state.smooth_grad, state.step * 1.5)
+        now = split.evaluate(trial.u, trial.x)
+        return DescentState(trial.x, now.u, now.grad, state.work + now.work + trial.work, now.smooth_grad, trial.step)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """An accepted gradient step: the new images, their responses, the steps, and the work spent per image."""
+    """An accepted step: the new images, their responses under f, the step sizes, and the work spent per image."""
 
     x: Tensor
     u: Responses
@@ -47,33 +56,39 @@ class Trial:
     work: Tensor
 
 
-def initial_step(objective: ConvexFunctional, u: Responses, grad: Tensor) -> Tensor:
-    """The inverse curvature along the gradient, shape (B,)."""
-    return newton_guess(objective, u, objective.linear(-grad), -dot(grad, grad))
+def begin(split: Splitting, objective: ConvexFunctional, x: Tensor) -> Evaluation:
+    """F at the starting images."""
+    return split.evaluate(split.responses(objective.linear(x)), x)
 
 
-def backtrack(
-    objective: ConvexFunctional, y: Tensor, u: Responses, grad: Tensor, step: Tensor, box: Box | None, most: int = 30
-) -> Trial:
-    r"""A projected gradient step from y, halved per image until the descent lemma holds for it.
+def initial_step(split: Splitting, start: Evaluation, x: Tensor) -> Tensor:
+    """The inverse curvature of the smooth part along its gradient, shape (B,)."""
+    g = start.smooth_grad
+    return newton_guess(split.smooth, split.responses(start.u), split.smooth.linear(-g), -dot(g, g))
 
-    With :math:`d = P(y - t g) - y`, convexity bounds
-    :math:`F(y + d) - F(y) - \langle g, d\rangle \le \langle\nabla F(y + d) - g, d\rangle`, so that
-    :math:`\langle\nabla F(y + d), d\rangle \le \langle g, d\rangle + |d|^2 / 2t` suffices for the descent lemma with
-    constant 1/t. It needs slopes only, no differences of energies, and so survives rounding.
+
+def backtrack(split: Splitting, y: Tensor, u: Responses, grad: Tensor, step: Tensor, most: int = 30) -> Trial:
+    r"""A forward-backward step from y, halved per image until the descent lemma holds for the smooth part f.
+
+    With :math:`d = \mathrm{prox}_{t g}(y - t \nabla f(y)) - y`, convexity bounds
+    :math:`f(y + d) - f(y) - \langle\nabla f(y), d\rangle \le \langle\nabla f(y + d) - \nabla f(y), d\rangle`, so
+    that :math:`\langle\nabla f(y + d), d\rangle \le \langle\nabla f(y), d\rangle + |d|^2 / 2t` suffices for the
+    descent lemma with constant 1/t. It needs slopes only, no differences of energies, and so survives rounding. Where
+    f has no finite slope, outside its domain, the step is too long.
     """
     rejected = torch.ones_like(step, dtype=torch.bool)
     work = torch.zeros_like(step, dtype=torch.float64)
     one = torch.ones_like(step)
     for _ in range(most):
-        d = project(y - per_image(step, y) * grad, box) - y
-        q = objective.linear(d)
-        work = work + 0.5 * rejected
+        x, inner = split.backward(y - per_image(step, y) * grad, step, y)
+        d = x - y
+        q = split.smooth.linear(d)
+        work = work + (0.5 + inner) * rejected
         square = dot(d, d)
         # A step at the level of rounding is taken as it is.
         small = square <= (4 * torch.finfo(y.dtype).eps) ** 2 * dot(y, y)
-        rejected = (objective.slope(u, q, one) > dot(grad, d) + square / (2 * step)) & ~small
+        rejected = ~(split.smooth.slope(u, q, one) <= dot(grad, d) + square / (2 * step)) & ~small
         if not bool(rejected.any()):
             break
         step = torch.where(rejected, step / 2, step)
-    return Trial(project(y + d, box), objective.move(u, q, one), step, work)
+    return Trial(x, split.smooth.move(u, q, one), step, work)

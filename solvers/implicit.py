@@ -7,6 +7,8 @@ At :math:`\nabla F(x^*; \theta) = 0` the implicit function theorem gives
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -46,44 +48,52 @@ def attach_gradient(problem: Problem, x: Tensor, tol: float = 1e-6, max_iter: in
     def adjoint_state(g: Tensor) -> Tensor:
         if max_iter == 0:
             return g if free is None else g * free.to(g)
-        return solve_hessian(objective, x, g, free, tol, max_iter)
+        return solve_hessian(objective, x, g, free, torch.full((len(x),), tol).to(x), max_iter).v
 
     grad.register_hook(adjoint_state)
     # In value x; the derivative of the second part, mapped by the hook, is the implicit one.
     return x - (grad - grad.detach())
 
 
+@dataclass(frozen=True)
+class LinearSystem:
+    """The solution v (B, C, H, W) of a system with the Hessian, and the Hessian products it took."""
+
+    v: Tensor
+    iterations: int
+
+
 @torch.no_grad()
 def solve_hessian(
-    objective: ConvexFunctional, x: Tensor, rhs: Tensor, free: Tensor | None, tol: float, max_iter: int
-) -> Tensor:
+    objective: ConvexFunctional, x: Tensor, rhs: Tensor, free: Tensor | None, tol: Tensor, max_iter: int
+) -> LinearSystem:
     r"""Preconditioned conjugate gradients for :math:`\nabla^2 F(x) v = r`, each image with its own coefficients.
 
     Parameters
     ----------
     free : Tensor, optional
         the pixels of the system; v vanishes elsewhere.
-    tol : float
-        stop when every relative residual is below.
+    tol : Tensor
+        stop when every relative residual is below that of its image, shape (B,).
     """
     u = objective.linear(x)
     mask = torch.ones_like(x) if free is None else free.to(x)
     spectrum = spectrum_at(objective, u, x)
     r = rhs * mask
-    stop = tol**2 * dot(r, r)
+    stop = tol.to(r).square() * dot(r, r)
     v = torch.zeros_like(r)
     z = mask * apply_inverse(spectrum, r)
     p, rz = z, dot(r, z)
-    for _ in range(max_iter):
+    for k in range(max_iter):
         hp = mask * objective.hvp_from(u, objective.linear(p), x.shape)
         php = dot(p, hp)
         alpha = torch.where(php > 0, rz / php, 0.0)
         v = torch.addcmul(v, p, per_image(alpha, v))
         r = torch.addcmul(r, hp, per_image(-alpha, r))
         if bool((dot(r, r) <= stop).all()):
-            break
+            return LinearSystem(v, k + 1)
         z = mask * apply_inverse(spectrum, r)
         following = dot(r, z)
         p = torch.addcmul(z, p, per_image((following / rz).nan_to_num(0.0), p))
         rz = following
-    return v
+    return LinearSystem(v, max_iter)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from icgn.solvers.functional import ConvexFunctional, Responses, per_image
+from icgn.solvers.certificate import Certificate, certify
+from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
 
 if TYPE_CHECKING:
     from icgn.solvers.box import Box
@@ -70,6 +71,10 @@ class Method(ABC, Generic[StateT]):
     def step(self, objective: ConvexFunctional, state: StateT, box: Box | None) -> StateT:
         """One iteration."""
 
+    def certify(self, objective: ConvexFunctional, state: StateT, box: Box | None) -> Certificate:
+        """The certificate of the images of a state, by a float64 `objective`; a method may know a better one."""
+        return certify(objective, state.x.double(), box)
+
 
 def evaluate(objective: ConvexFunctional, x: Tensor) -> tuple[Responses, Tensor, Tensor]:
     """Responses, gradient and a work count of 1 for the images x."""
@@ -90,8 +95,9 @@ def exact_step(
     r"""Step t > 0 with :math:`|\phi'(t)| \le` `accuracy` :math:`|\phi'(0)|`, :math:`\phi(t) = h(u + t q)`, per image.
 
     :math:`\phi'` is nondecreasing, so that two values of opposite sign enclose a minimizer. Secant steps inside the
-    enclosure, with Illinois' correction against a stuck end. If `passes` evaluations do not suffice, the largest
-    step known to be too short is taken: F never increases, and the method goes on.
+    enclosure, with Illinois' correction against a stuck end. A point outside the domain of h, where the slope is not
+    finite, is too far: halfway back from there. If `passes` evaluations do not suffice, the largest step known to be
+    too short is taken: F never increases, and the method goes on.
 
     Parameters
     ----------
@@ -109,6 +115,7 @@ def exact_step(
     was_short = found
     for i in range(passes):
         s = objective.slope(u, q, t)
+        s = torch.where(torch.isfinite(s), s, torch.inf)
         found = found | (s.abs() <= accuracy * slope.abs())
         # Reading the flags stalls a GPU; there the remaining passes are cheaper.
         if t.device.type == "cpu" and bool(found.all()):
@@ -123,6 +130,7 @@ def exact_step(
         )
         was_short = short
         inside = low - slope_low * (high - low) / (slope_high - slope_low)
+        inside = torch.where(torch.isfinite(slope_high), inside, (low + high) / 2)
         # Without an upper end, follow the secant from 0, at most to four times the step.
         beyond = t * torch.where(s > slope, slope / (slope - s), torch.inf).clamp(1.1, 4.0)
         t = torch.where(found, t, torch.where(torch.isfinite(high), inside, beyond))
@@ -137,9 +145,15 @@ def newton_guess(objective: ConvexFunctional, u: Responses, q: Responses, slope:
     )
 
 
-def project(x: Tensor, box: Box | None) -> Tensor:
-    """The nearest point of the box."""
-    return x if box is None else box.project(x)
+def descend(objective: ConvexFunctional, state: State, d: Tensor) -> tuple[Tensor, Responses, Tensor]:
+    """Images, responses and gradient after an exact line search along descent directions d; the work is 1."""
+    slope = dot(state.grad, d)
+    q = objective.linear(d)
+    # Quasi-Newton and Newton directions have a natural step of 1.
+    t = torch.where(slope < 0, exact_step(objective, state.u, q, slope, torch.ones_like(slope)), 0.0)
+    u = objective.advance(state.u, q, t)
+    x = step_along(state.x, d, t)
+    return x, u, objective.grad_from(u, x.shape)
 
 
 def step_along(x: Tensor, d: Tensor, t: Tensor) -> Tensor:

@@ -5,23 +5,38 @@ from __future__ import annotations
 from typing import Any
 
 from icgn.solvers.accelerated import AcceleratedGradient
+from icgn.solvers.admm import ADMM, HQS
 from icgn.solvers.conjugate import ConjugateGradient
+from icgn.solvers.data import PoissonData
 from icgn.solvers.gradient import GradientDescent
+from icgn.solvers.lbfgs import LBFGS
 from icgn.solvers.method import Method
+from icgn.solvers.newton import NewtonCG
+from icgn.solvers.nmapg import NmAPG
+from icgn.solvers.primal_dual import PrimalDual
 from icgn.solvers.problem import Problem
+from icgn.solvers.proximal import FISTA, ProximalGradient
 
 METHODS: dict[str, type[Method[Any]]] = {
     "gradient": GradientDescent,
     "accelerated": AcceleratedGradient,
+    "proximal": ProximalGradient,
+    "fista": FISTA,
+    "admm": ADMM,
+    "hqs": HQS,
+    "primal-dual": PrimalDual,
     "conjugate": ConjugateGradient,
+    "lbfgs": LBFGS,
+    "newton": NewtonCG,
+    "nmapg": NmAPG,
 }
 
 
 def choose(method: str | Method[Any], problem: Problem) -> Method[Any]:
     """The method for a problem, checked against its assumptions.
 
-    ``"auto"`` is :class:`ConjugateGradient`, the fastest in ``benchmarks/``, and :class:`AcceleratedGradient` where
-    there is a box.
+    ``"auto"`` is :class:`ConjugateGradient`, the fastest in ``benchmarks/methods.py`` on every problem there, and
+    :class:`AcceleratedGradient` for Poisson data, whose domain a line search cannot leave.
 
     Raises
     ------
@@ -30,7 +45,7 @@ def choose(method: str | Method[Any], problem: Problem) -> Method[Any]:
     """
     if isinstance(method, str):
         if method == "auto":
-            method = "conjugate" if problem.box is None else "accelerated"
+            method = "accelerated" if isinstance(problem.objective.terms[0], PoissonData) else "conjugate"
         if method not in METHODS:
             raise ValueError(f"method: got {method!r}, expected 'auto' or one of {', '.join(METHODS)}")
         method = METHODS[method]()

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from icgn.solvers.box import Box
-from icgn.solvers.data import DataFunctional, FidelityData, GaussianData, gram_bounds, is_identity
-from icgn.solvers.functional import ConvexFunctional, SumFunctional
+from icgn.solvers.data import DataFunctional, data_functional, is_identity
+from icgn.solvers.functional import ConvexFunctional, SumFunctional, per_image
+from icgn.solvers.physics import check_physics
 
 _NOT_DIFFERENTIABLE = (deepinv.optim.L1, deepinv.optim.IndicatorL2)
 
@@ -52,7 +53,7 @@ class Problem:
     weight : float or Tensor
         nonnegative factor of R, one or one per image.
     box : (float, float) or Box, optional
-        bounds of the intensities.
+        bounds of the intensities; for a Poisson likelihood they are nonnegative in any case.
     condition : Tensor, optional
         condition of a conditional regularizer.
 
@@ -62,8 +63,10 @@ class Problem:
         for a measurement that is not a floating-point tensor, or a physics that is not a linear deepinv physics.
     ValueError
         for a wrong shape, a negative or non-finite sigma, noise or weight, an empty box, a data fidelity that is not
-        differentiable, or a measurement without any image of finite values. If some images of a batch are finite, the
-        others are reported as invalid input in the solution and do not disturb them.
+        differentiable, negative counts of a Poisson likelihood, a physics that does not fit y, maps everything to
+        zero, or whose adjoint is not the adjoint (:func:`icgn.solvers.physics.check_physics`), or a measurement without
+        any image of finite values. If some images of a batch are finite, the others are reported as invalid input in
+        the solution and do not disturb them.
     """
 
     y: Tensor
@@ -79,6 +82,10 @@ class Problem:
     def __post_init__(self) -> None:
         if not isinstance(self.y, Tensor):
             raise TypeError(f"y: got {type(self.y).__name__}, expected a torch.Tensor, batch first")
+        if self.y.is_complex():
+            raise TypeError(
+                "y: got complex numbers, expected two real channels, real and imaginary part (torch.view_as_real)"
+            )
         if not self.y.is_floating_point():
             raise TypeError(f"y: got {self.y.dtype}, expected a floating-point tensor; divide 8-bit images by 255")
         if not isinstance(self.physics, deepinv.physics.LinearPhysics):
@@ -89,13 +96,15 @@ class Problem:
             raise ValueError(
                 f"data_fidelity: got {type(self.data_fidelity).__name__}, expected a differentiable one (L2, Poisson)"
             )
-        object.__setattr__(self, "box", Box.of(self.box))
+        object.__setattr__(self, "box", self._domain(Box.of(self.box)))
         for name in ("sigma", "noise", "weight"):
             self._check_number(name)
         if not bool(self.valid.any()):
             bad = int((~torch.isfinite(self.y)).sum())
             raise ValueError(f"y: got {bad} NaN or infinite values, expected finite measurements")
+        check_physics(self.physics, self.y)
         self.regularizer.check_image(self.start())
+        self._check_domain()
 
     @cached_property
     def valid(self) -> Tensor:
@@ -114,9 +123,21 @@ class Problem:
         return SumFunctional([self._data, regularizer], [self._data_weight, self._per_image(self.weight)])
 
     def start(self) -> Tensor:
-        """The default starting images: y for denoising, the adjoint of the measurements otherwise, in the box."""
+        """The default starting images: y for denoising, the adjoint of the measurements otherwise, in the box.
+
+        For Poisson data they are constant, of the brightness of the measurements, and so inside the domain.
+        """
         x = self.y if is_identity(self.physics) else self.physics.A_adjoint(self.y)
+        if isinstance(self.data_fidelity, deepinv.optim.PoissonLikelihood):
+            x = self._flat(x)
         return x if self.box is None else self.feasible(x)
+
+    def _flat(self, like: Tensor) -> Tensor:
+        """Constant positive images that are measured as bright as y."""
+        ones = torch.ones_like(like)
+        measured = ones if is_identity(self.physics) else self.physics.A(ones)
+        level = self.y.flatten(1).sum(1) / measured.flatten(1).sum(1)
+        return ones * per_image(level.nan_to_num(1.0, 1.0, 1.0).clamp_min(1e-3), ones)
 
     def feasible(self, x: Tensor) -> Tensor:
         """The nearest images in the box."""
@@ -124,10 +145,7 @@ class Problem:
 
     @property
     def _data(self) -> DataFunctional:
-        gram = gram_bounds(self.physics)
-        if self.data_fidelity is None or isinstance(self.data_fidelity, deepinv.optim.L2):
-            return GaussianData(self.y, self.physics, gram)
-        return FidelityData(self.y, self.physics, gram, self.data_fidelity)
+        return data_functional(self.y, self.physics, self.data_fidelity)
 
     @property
     def _data_weight(self) -> Tensor:
@@ -141,6 +159,24 @@ class Problem:
 
     def _per_image(self, value: float | Tensor) -> Tensor:
         return torch.as_tensor(value, dtype=torch.float64, device=self.y.device).reshape(-1).expand(len(self.y))
+
+    def _domain(self, box: Box | None) -> Box | None:
+        """The box within the domain of the data term: Poisson means are not negative."""
+        if not isinstance(self.data_fidelity, deepinv.optim.PoissonLikelihood):
+            return box
+        return Box(0.0) if box is None else Box(max(box.low, 0.0), box.high)
+
+    def _check_domain(self) -> None:
+        """Building the data term checks counts; the start must have a finite value."""
+        data = self._data
+        if isinstance(self.data_fidelity, deepinv.optim.PoissonLikelihood):
+            with torch.no_grad():
+                value = data.fn(self.start())[self.valid]
+            if not bool(torch.isfinite(value).all()):
+                raise ValueError(
+                    "y: got positive counts where every image in the box is measured as 0, expected a background > 0"
+                    " or a physics that sees them"
+                )
 
     def _check_number(self, name: str) -> None:
         value = getattr(self, name)

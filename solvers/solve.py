@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from icgn.solvers.box import Box
-from icgn.solvers.certificate import Certificate, certify, distance_bound, optimality
+from icgn.solvers.certificate import Certificate, distance_bound, optimality
 from icgn.solvers.functional import ConvexFunctional
 from icgn.solvers.implicit import attach_gradient
 from icgn.solvers.method import Method, State
@@ -42,7 +42,8 @@ def solve(
 
     Where the objective is strongly convex (modulus at least 1e-4; denoising has 1), an image has converged when its
     certificate proves :math:`|x - x^*| / \sqrt n \le` `tol`; with a smaller modulus and a box, when the gap is at most
-    `gap_tol` times the objective; with neither, when the RMS gradient is at most `tol`, and then it is reported as
+    `gap_tol` times the objective, or :math:`n\, tol^2 / 2`, that of the distance `tol` where the modulus is 1: the
+    minimum may be 0; with neither, when the RMS gradient is at most `tol`, and then it is reported as
     stationary, not as converged. Images stop one by one and do not influence each other.
 
     Parameters
@@ -111,6 +112,7 @@ class _Run:
         y, device = self.problem.y, self.problem.y.device
         batch = len(y)
         self.box = self.problem.box if isinstance(self.problem.box, Box) else None
+        self.bounded = self.box is not None and self.box.bounded
         self.x = torch.full_like(start, torch.nan)
         self.status = [None] * batch
         self.iterations = torch.zeros(batch, dtype=torch.int64, device=device)
@@ -154,12 +156,16 @@ class _Run:
     def _measure(self, active: ConvexFunctional, state: State) -> Tensor:
         """How far each image is from its tolerance, as a multiple of it, in working precision; nan if diverged."""
         mu = active.strong_convexity().to(state.x.device).expand(len(state.x))
-        gap, residual = optimality(state.x, state.grad, mu, self.box)
+        gap, residual = optimality(state.x, state.grad, active.hessian_floor(state.x), self.box)
         distance = distance_bound(gap.double(), mu, state.x[0].numel()) / self.tol
-        if self.box is None or bool((mu >= _STRONG).all()):
+        if not self.bounded or bool((mu >= _STRONG).all()):
             return torch.where(mu >= _STRONG, distance, residual.double() / self.tol)
-        relative = gap.double() / (self.gap_tol * active.potential(state.u).double().abs())
+        relative = gap.double() / self._allowed_gap(active.potential(state.u).double(), state.x[0].numel())
         return torch.where(mu >= _STRONG, distance, torch.where(gap == 0, 0.0, relative))
+
+    def _allowed_gap(self, objective: Tensor, pixels: int) -> Tensor:
+        """The gap that counts as converged: relative, but not below what a distance of `tol` would explain."""
+        return (self.gap_tol * objective.abs()).clamp_min(pixels * self.tol**2 / 2)
 
     def _test(
         self, k: int, active: ConvexFunctional, state: State, reached: Tensor, stalled: Tensor, target: Tensor
@@ -205,8 +211,8 @@ class _Run:
         distance = float(proof.rms_distance) / self.tol
         if float(proof.strong_convexity) >= _STRONG or distance <= 1:
             return (Status.CONVERGED if distance <= 1 else None), distance
-        gap = float(proof.relative_gap) / self.gap_tol
-        if self.box is not None or gap <= 1:
+        gap = float(proof.objective_gap / self._allowed_gap(proof.objective, self.x[0].numel()))
+        if self.bounded or gap <= 1:
             return (Status.CONVERGED if gap <= 1 else None), gap
         residual = float(proof.residual) / self.tol
         return (Status.STATIONARY if residual <= 1 else None), residual
@@ -225,7 +231,7 @@ class _Run:
         if not local:
             return {}
         at = torch.tensor(local, device=state.x.device)
-        proof = certify(self.exact.select(self.index[at]), state.x[at].double(), self.box)
+        proof = self.method.certify(self.exact.select(self.index[at]), state.select(at), self.box)
         return dict(zip(local, proof.split(), strict=True))
 
     def _finish(self, i: int, k: int, state: State, verdict: Status | None, proof: Certificate) -> None:

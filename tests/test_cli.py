@@ -13,10 +13,13 @@ from typer.testing import CliRunner
 import icgn
 import icgn.regularizers
 from icgn import cli
+from icgn.commands import denoising
 from icgn.datasets import Picture, add_noise, bundled, read_picture, seed_of, write_picture
 from icgn.regularizers import RidgeICGN
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+# The module; its function of that name hides it in the package.
+DENOISE = sys.modules["icgn.regularizers.denoise"]
 CROP = (slice(None), slice(100, 148), slice(200, 264))
 
 
@@ -221,7 +224,7 @@ def test_a_solver_that_fails_is_reported_by_file(tmp_path, run, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(icgn.regularizers, "denoise", fail)
+    monkeypatch.setattr(DENOISE, "solve", fail)
     result = run("denoise", noisy_file(tmp_path / "in.png"), "-o", tmp_path / "o.png", "--sigma", 25)
     assert result.exit_code == 1 and "in.png: out of memory" in result.stderr
 
@@ -312,8 +315,8 @@ def test_compare_draws_the_panels(tmp_path, run):
 
 
 def test_unconverged_pictures_are_written_and_told(tmp_path, run, monkeypatch):
-    honest = icgn.regularizers.denoise
-    monkeypatch.setattr(icgn.regularizers, "denoise", lambda *a, **k: honest(*a, **k, max_iter=0))
+    honest = DENOISE.solve
+    monkeypatch.setattr(DENOISE, "solve", lambda *a, **k: honest(*a, **{**k, "max_iter": 0}))
     result = run("denoise", noisy_file(tmp_path / "in.png"), "-o", tmp_path / "o.png", "--sigma", 25)
     assert result.exit_code == 0 and "in.png: iteration limit: the tolerance was not reached" in result.stderr
     assert "iteration limit" in result.stdout and (tmp_path / "o.png").exists()
@@ -325,7 +328,7 @@ def test_names_with_markup_are_printed_as_they_are(tmp_path, run):
 
 
 def test_demo_writes_its_pictures(tmp_path, run, monkeypatch):
-    monkeypatch.setattr(cli, "_DEMO_PICTURES", {"camera": True})
+    monkeypatch.setattr(denoising, "DEMO_PICTURES", {"camera": True})
     result = run("demo", "-o", tmp_path / "demo")
     assert result.exit_code == 0 and "proved to lie within" in result.stdout
     assert {f.name for f in (tmp_path / "demo").iterdir()} == {

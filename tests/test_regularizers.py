@@ -1,20 +1,22 @@
 """The contract that every regularizer fulfils, the faults it must find, and bad input."""
 
+import copy
 import functools
 import itertools
 import math
 from dataclasses import fields
 
+import deepinv
 import pytest
 import torch
 from torch import nn
 
-from icgn.regularizers import ICNN, ConvexRegularizer, RidgeICGN, SumRegularizer
+from icgn.regularizers import ICNN, ConvexRegularizer, PerChannel, PullBack, RidgeICGN, SumRegularizer, TotalVariation
 from icgn.regularizers.checks import CONTRACT, ContractError, ContractReport, Measurement, check_regularizer
 from icgn.regularizers.icgn import ICGN
 from icgn.regularizers.quadrature import GaussLegendre
 from icgn.regularizers.ridge import RidgeFunctional
-from icgn.solvers.functional import BlackBoxFunctional
+from icgn.solvers.functional import BlackBoxFunctional, colour_basis
 
 ACTIVATIONS = ("tanh", "sigmoid", "softplus", "hardtanh")
 BORDERS = ("reflect", "zero", "valid")
@@ -60,6 +62,32 @@ def icnn(*args, make=ICNN, **options):
     return reg
 
 
+class Rotation(deepinv.physics.LinearPhysics):
+    """Multiply complex pictures by a phase that varies from pixel to pixel (and from image to image)."""
+
+    def __init__(self, images=1, size=(6, 7)):
+        super().__init__()
+        g = torch.Generator().manual_seed(0)
+        phase = torch.randn(images, *size, generator=g, dtype=torch.float64)
+        self.register_buffer("factor", torch.polar(torch.ones_like(phase), phase))
+
+    def A(self, x, **kwargs):  # noqa: N802
+        return self._times(x, self.factor)
+
+    def A_adjoint(self, y, **kwargs):  # noqa: N802
+        return self._times(y, self.factor.conj())
+
+    def _times(self, x, factor):
+        z = torch.view_as_complex(x.movedim(1, -1).contiguous()) * factor
+        return torch.view_as_real(z).movedim(-1, 1)
+
+
+def blur():
+    """An asymmetric circular blur of 6 x 7 pixels."""
+    kernel = torch.tensor([[0.1, 0.2, 0.0], [0.0, 0.5, 0.1], [0.05, 0.05, 0.0]], dtype=torch.float64)
+    return deepinv.physics.BlurFFT((1, 6, 7), kernel[None, None])
+
+
 FACTORIES = {
     f"ridge {activation} {channels} {border}": functools.partial(ridge, activation, channels, border)
     for activation, channels, border in itertools.product(ACTIVATIONS, (1, 3), BORDERS)
@@ -75,6 +103,18 @@ FACTORIES = {
     "widened": lambda: ridge("hardtanh").widened(filters=6, size=5, units=3),
     "rescaled": lambda: ridge().rescaled(torch.tensor([0.02, 0.1]), torch.tensor([2.0, 0.5]), torch.tensor([0.7, 1.5])),
     "ridge + quadrature": lambda: ridge() + quadrature(),
+    "per channel 2": lambda: PerChannel(ridge("hardtanh")),
+    "per channel 3": lambda: PerChannel(ridge() + 0.5 * icnn(2, 4, 3)),
+    "per channel of quadrature 2": lambda: PerChannel(quadrature()),
+    "pull-back by a blur 1": lambda: PullBack(ridge(), blur()),
+    "pull-back of an ICNN 1": lambda: PullBack(icnn(2, 4, 3, strong_convexity=0.1), blur()),
+    "pull-back by a rotation 2": lambda: PullBack(PerChannel(ridge()), Rotation(), gram=(1, 1)),
+    "pull-back by a part 1": lambda: PullBack(ridge(), deepinv.physics.Downsampling((1, 6, 7), filter=None, factor=2)),
+    # A knee that random pictures cross on both sides.
+    "total variation 1": lambda: TotalVariation(eps=0.3),
+    "total variation 3": TotalVariation,
+    "sum with a total variation": lambda: ridge() + 0.5 * TotalVariation(),
+    "sum with a pull-back 1": lambda: ridge("sigmoid") + 2 * PullBack(ridge(), blur()),
 }
 
 
@@ -89,7 +129,7 @@ def contract(reg, shape, **options):
 @functools.cache
 def report_of(name, device):
     reg = FACTORIES[name]().to(device)
-    return contract(reg, (2, reg.channels or (3 if name.endswith("3") else 1), 6, 7))
+    return contract(reg, (2, reg.channels or (int(name[-1]) if name[-1].isdigit() else 1), 6, 7))
 
 
 @pytest.mark.parametrize("check", CONTRACT)
@@ -312,6 +352,209 @@ def test_constant_and_black_images_cost_nothing():
         x = torch.full((1, 1, 6, 6), value, dtype=torch.float64)
         assert bool(ridge().fn(x, 0.1) < 1e-6)
         assert bool(ridge().grad(x, 0.1).norm() < 1e-6)
+
+
+# --- total variation ---
+
+
+def step_picture(height=0.5):
+    """Two flat halves, of 3 columns each."""
+    return torch.tensor([0.25] * 3 + [0.25 + height] * 3, dtype=torch.float64).expand(1, 1, 5, 6).clone()
+
+
+def test_total_variation_of_a_step():
+    # Five rows cross the edge: each costs its height less eps / 2, and pulls its two pixels together with force w.
+    reg, w = TotalVariation(factor=2.0, exponent=1.5, eps=0.1), 2.0 * 0.1**1.5
+    x = step_picture()
+    torch.testing.assert_close(reg.fn(x, 0.1), torch.tensor([5 * w * 0.45], dtype=torch.float64))
+    pull = torch.tensor([0.0, 0.0, -w, w, 0.0, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(reg.grad(x, 0.1), pull.expand(1, 1, 5, 6))
+    # Below eps the force is proportional to the height.
+    torch.testing.assert_close(reg.grad(step_picture(0.05), 0.1), pull.expand(1, 1, 5, 6) / 2)
+
+
+def test_total_variation_is_isotropic_and_ends_at_the_border():
+    # A corner: one pixel with differences to the right and down counts with their Euclidean length.
+    x = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
+    x[..., :2, :2] = 1
+    reg = TotalVariation(factor=1.0, exponent=1.0, eps=1e-9)
+    torch.testing.assert_close(reg.fn(x, 1.0), torch.tensor([2 + math.sqrt(2)], dtype=torch.float64))
+    assert float(reg.fn(torch.rand(1, 1, 1, 1), 1.0)) == 0
+
+
+def test_total_variation_is_below_the_unsmoothed_one_by_the_documented_bias():
+    x, eps = torch.rand(1, 2, 8, 9, dtype=torch.float64), 0.2
+    sharp, smooth = (float(TotalVariation(factor=1.0, exponent=1.0, eps=e).fn(x, 1.0)) for e in (1e-9, eps))
+    assert 0 <= sharp - smooth <= eps / 2 * x.numel()
+
+
+def test_total_variation_denoises_as_scikit_image_does_as_eps_vanishes():
+    from skimage.restoration import denoise_tv_chambolle
+
+    y = step_picture().repeat(1, 1, 3, 3)
+    y = y + 0.1 * torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    reference = torch.from_numpy(denoise_tv_chambolle(y[0, 0].numpy(), weight=0.1, eps=1e-12, max_num_iter=20000))
+    distances = []
+    for eps in (1e-2, 1e-3, 1e-4):
+        found = TotalVariation(factor=1.0, exponent=1.0, eps=eps).prox(y, 0.1, tol=1e-5, max_iter=20000)
+        distances.append(float((found[0, 0] - reference).square().mean().sqrt()))
+    assert distances[0] > distances[1] > distances[2] and distances[2] < 1e-4, distances
+
+
+def test_spectrum_of_a_total_variation_hessian():
+    # Where every difference is below eps, the Hessian is the Laplacian but for the border, which is circular here.
+    functional = TotalVariation(factor=1.0, exponent=1.0, eps=2.0).at(0.5)
+    x = torch.rand(1, 1, 8, 8, dtype=torch.float64)
+    spectrum = functional.hessian_spectrum(functional.linear(x), x.shape)
+    v = torch.zeros_like(x)
+    v[..., 4, 4] = 1
+    expected = torch.fft.rfft2(functional.hvp(x, v).roll((-4, -4), (-2, -1))).real
+    torch.testing.assert_close(spectrum, expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"factor": -1.0}, "factor: got -1.0, expected a finite number >= 0"),
+        ({"exponent": 0.0}, "exponent: got 0.0, expected a positive"),
+        ({"eps": 0.0}, "eps: got 0.0, expected a positive"),
+        ({"eps": math.nan}, "eps: got nan, expected a positive"),
+    ],
+)
+def test_bad_arguments_of_total_variation_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TotalVariation(**arguments)
+
+
+# --- of each channel, of a linear map ---
+
+
+def test_per_channel_is_the_sum_over_the_channels():
+    reg, x = ridge("hardtanh").double(), torch.rand(3, 2, 6, 7, dtype=torch.float64)
+    sigma = torch.tensor([0.05, 0.1, 0.2])
+    both = PerChannel(reg)
+    channels = [x[:, c : c + 1] for c in range(2)]
+    torch.testing.assert_close(both.fn(x, sigma), sum(reg.fn(c, sigma) for c in channels))
+    torch.testing.assert_close(both.grad(x, sigma), torch.cat([reg.grad(c, sigma) for c in channels], 1))
+    assert torch.equal(both.lipschitz(sigma), reg.lipschitz(sigma))
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_spectrum_of_a_per_channel_hessian(channels):
+    # The preconditioner is the diagonal of the Hessian of the inner approximation in the colours used.
+    inner = ridge(border="zero").double()
+    functional = PerChannel(inner).at(torch.tensor([0.05, 0.2]))
+    x = torch.rand(2, channels, 8, 9, dtype=torch.float64)
+    spectrum = functional.hessian_spectrum(functional.linear(x), x.shape)
+    single = [inner.at(torch.tensor([0.05, 0.2])) for _ in range(channels)]
+    parts = [g.hessian_spectrum(g.linear(x[:, c : c + 1]), x[:, :1].shape) for c, g in enumerate(single)]
+    matrix = torch.diag_embed(torch.cat(parts, 1).movedim(1, -1))
+    basis = colour_basis(x)
+    expected = torch.diagonal(basis @ matrix @ basis.T, dim1=-2, dim2=-1).movedim(-1, 1)
+    torch.testing.assert_close(spectrum, expected)
+
+
+def test_prox_of_a_rotated_picture():
+    # For orthogonal A the proximal map of R(A x) is A^T prox(A x); each image has a rotation of its own here.
+    turn = Rotation(3)
+    upright = PerChannel(ridge("hardtanh")).double()
+    turned = PullBack(upright, turn, batch=3, gram=(1, 1)).double()
+    x = torch.rand(3, 2, 6, 7, dtype=torch.float64)
+    # Images of different difficulty leave the solver one by one.
+    x[1] *= 1e-3
+    found = turned.prox(x, 0.1, tol=1e-7)
+    torch.testing.assert_close(found, turn.A_adjoint(upright.prox(turn.A(x), 0.1, tol=1e-7)), atol=1e-5, rtol=0)
+    one = turned.at(0.1).select(torch.tensor([2]))
+    torch.testing.assert_close(one.grad(x[2:]), turned.grad(x, 0.1)[2:])
+
+
+def test_constants_of_a_pull_back():
+    reg, A = icnn(2, 4, 3, strong_convexity=0.1), blur()
+    square = A.mask.square()
+    pulled = PullBack(reg, A)
+    torch.testing.assert_close(pulled.lipschitz(0.1), reg.lipschitz(0.1) * square.max(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        pulled.strong_convexity(0.1), reg.strong_convexity(0.1) * square.min(), rtol=1e-5, atol=0
+    )
+    unknown = PullBack(PerChannel(reg), Rotation())
+    assert float(unknown.lipschitz(0.1)) == math.inf and float(unknown.strong_convexity(0.1)) == 0
+    assert float(PullBack(0.0 * reg, Rotation()).lipschitz(0.1)) == 0
+    assert torch.equal(PullBack(reg, A, gram=(0.5, 2)).lipschitz(0.1), 2 * reg.lipschitz(0.1))
+
+
+@pytest.mark.parametrize("name", ["per channel 2", "pull-back by a blur 1", "total variation 1", "total variation 3"])
+def test_what_primal_dual_methods_need(name):
+    # p = prox_potential(v, s) solves p + s grad h(p) = v, and linear_norm bounds |U|.
+    functional = FACTORIES[name]().double().at(torch.tensor([0.05, 0.2]))
+    x = torch.rand(2, int(name[-1]), 6, 7, dtype=torch.float64)
+    v, s = functional.linear(3 * x), torch.tensor([0.3, 2.0], dtype=torch.float64)
+    p = functional.prox_potential(v, s)
+    residual = p + s.reshape(-1, *[1] * (p.ndim - 1)) * functional.potential_grad(p) - v
+    assert float(residual.abs().max()) < 1e-10
+    for _ in range(30):
+        x = x / x.flatten(1).norm(dim=1)[:, None, None, None]
+        x = functional.linear_adjoint(functional.linear(x), x.shape)
+    assert bool((x.flatten(1).norm(dim=1).sqrt() <= functional.linear_norm()).all())
+    assert functional.hessian_floor(x).shape in (x.shape, (1, 1, 1, 1))
+
+
+def test_a_change_of_precision_keeps_complex_parameters():
+    reg = PullBack(PerChannel(ridge()), Rotation())
+    factor = reg.physics.factor
+    for move in (lambda m: m.to(torch.float32), nn.Module.float, lambda m: m.to("cpu")):
+        moved = move(copy.deepcopy(reg)).physics.factor
+        assert moved.is_complex()
+        torch.testing.assert_close(moved.to(factor), factor, atol=1e-6, rtol=0)
+    # The precision of the picture decides, whatever that of the parameters.
+    x = torch.rand(1, 2, 6, 7, dtype=torch.float64)
+    torch.testing.assert_close(reg.float().grad(x, 0.1), reg.double().grad(x, 0.1), atol=1e-5, rtol=0)
+
+
+class Swapped(deepinv.physics.Denoising):
+    """Maps two images to one, which no regularizer may be given."""
+
+    def A(self, x, **kwargs):  # noqa: N802
+        return x[:1]
+
+
+PAIR = torch.rand(2, 2, 6, 7)
+MISUSES = {
+    "channels of the inner one": (
+        lambda: PerChannel(ridge(channels=3)),
+        ValueError,
+        "regularizer: got one of 3 channels",
+    ),
+    "no regularizer": (lambda: PerChannel(nn.Tanh()), TypeError, "regularizer: got Tanh"),
+    "no regularizer to pull back": (lambda: PullBack(nn.Tanh(), blur()), TypeError, "regularizer: got Tanh"),
+    "no physics": (lambda: PullBack(ridge(), nn.Tanh()), TypeError, "physics: got Tanh"),
+    "no images": (lambda: PullBack(ridge(), blur(), batch=0), ValueError, "batch: got 0"),
+    "bounds upside down": (lambda: PullBack(ridge(), blur(), gram=(2, 1)), ValueError, r"gram: got \(2, 1\)"),
+    "bounds nan": (lambda: PullBack(ridge(), blur(), gram=(0, math.nan)), ValueError, "gram: got"),
+    "small channel": (lambda: PerChannel(ridge()).fn(PAIR[..., :2], 0.1), ValueError, "x: got 6 x 2 pixels"),
+    "channels after A": (lambda: PullBack(ridge(), Rotation()).fn(PAIR, 0.1), ValueError, "x: got 2 channels"),
+    "another batch": (
+        lambda: PullBack(PerChannel(ridge()), Rotation(3), batch=3).fn(PAIR, 0.1),
+        ValueError,
+        "x: got 2 images, expected 3",
+    ),
+    "batch not declared": (
+        lambda: PullBack(PerChannel(ridge()), Rotation(3)).fn(PAIR[:1], 0.1),
+        ValueError,
+        "physics: maps 1 images to 3",
+    ),
+    "images lost": (
+        lambda: PullBack(PerChannel(ridge()), Swapped()).fn(PAIR, 0.1),
+        ValueError,
+        "physics: maps 2 images",
+    ),
+}
+
+
+@pytest.mark.parametrize("misuse", MISUSES)
+def test_misuses_of_per_channel_and_pull_back_are_named(misuse):
+    call, error, message = MISUSES[misuse]
+    with pytest.raises(error, match=message):
+        call()
 
 
 # --- bad input ---

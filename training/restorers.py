@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from icgn.regularizers.base import ConvexRegularizer
-from icgn.regularizers.denoise import denoise
+from icgn.regularizers.denoise import denoise_picture
 from icgn.regularizers.pretrained import load_pretrained, read_card
-from icgn.solvers import Status
 
 BASELINES = ("tv", "bm3d")
 
@@ -84,20 +83,16 @@ class Model(Restorer):
         self.card = read_card(name)
         self.name = str(self.card.get("name", Path(name).name))
         self.parameters = sum(p.numel() for p in self.regularizer.parameters())
-        self.device, self.tol = device, tol
+        self.tol = tol
 
     def restore(self, noisy: Tensor, sigma: float) -> Restoration:
-        y = noisy[None].to(self.device)
-        if self.regularizer.channels == 1:
-            y = y.transpose(0, 1).contiguous()
-        solution = denoise(y, sigma, self.regularizer, tol=self.tol)
-        bad = [s for s in solution.status if s is not Status.CONVERGED]
+        result = denoise_picture(noisy, sigma, self.regularizer, tol=self.tol)
         return Restoration(
-            image=solution.x.reshape(noisy.shape),
+            image=result.image,
             seconds=math.nan,
-            iterations=float(solution.stats.iterations.double().mean()),
-            rms_distance=float(solution.certificate.rms_distance.square().mean().sqrt()),
-            status=str(bad[0] if bad else Status.CONVERGED).split(":")[0],
+            iterations=float(result.solution.stats.iterations.double().mean()),
+            rms_distance=result.rms_distance,
+            status=str(result.status).split(":")[0],
         )
 
     def description(self) -> dict[str, Any]:

@@ -1,0 +1,46 @@
+"""What commands say: messages on stderr, progress, and the end with an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.text import Text
+
+T = TypeVar("T")
+
+
+def console(stderr: bool = False) -> Console:
+    """A console on stdout or stderr, at least 120 columns wide where it is no terminal."""
+    # Made anew each time: the streams may have been replaced meanwhile.
+    made = Console(stderr=stderr, highlight=False)
+    if not made.is_terminal:
+        made.width = max(made.width, 120)
+    return made
+
+
+def say(kind: str, message: str) -> None:
+    """Print a message on stderr; its kind is ``error``, ``warning`` or ``note``."""
+    style = {"error": "bold red", "warning": "yellow"}.get(kind, "dim")
+    console(stderr=True).print(Text.assemble((f"{kind}: ", style), message), soft_wrap=True)
+
+
+def refuse(message: str) -> NoReturn:
+    """Print an error and end with exit code 2: the command cannot be carried out as given."""
+    say("error", message)
+    raise typer.Exit(2)
+
+
+def naming(path: Path, message: str) -> str:
+    """The message, with the path before it unless it names it already."""
+    return message if str(path) in message else f"{path}: {message}"
+
+
+def progress(items: Sequence[T], verb: str) -> Iterable[T]:
+    """The items, with a progress bar on a terminal if there are several."""
+    errors = console(stderr=True)
+    return track(items, verb, console=errors, transient=True, disable=len(items) < 2 or not errors.is_terminal)

@@ -1,0 +1,146 @@
+"""The solver as a model of deepinv: ``x = model(y, physics)``."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import deepinv
+import torch
+from torch import Tensor, nn
+
+from icgn.solvers.box import Box
+from icgn.solvers.method import Method, State
+from icgn.solvers.problem import Problem, Regularizer
+from icgn.solvers.solution import Solution, Status
+from icgn.solvers.solve import solve
+
+
+class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
+    r"""A reconstruction model of deepinv, ``x = model(y, physics)``: a convex problem and its solver.
+
+    x minimizes :math:`\sigma^2 D(A x; y) + \text{weight} \cdot R(x; \sigma)`, as :class:`icgn.solvers.Problem` says.
+    It goes wherever deepinv takes a reconstruction network: ``deepinv.test``, ``deepinv.Trainer``, its losses and
+    metrics. The regularizer is a submodule, so that ``.to(device)``, ``state_dict`` and optimizers reach its
+    parameters; the physics is given with each measurement.
+
+    Parameters
+    ----------
+    regularizer : icgn.regularizers.ConvexRegularizer
+        R.
+    sigma : float
+        noise level that the regularizer is asked to remove, in intensities.
+    noise : float, optional
+        standard deviation of the noise in the units of y; default the sigma of ``physics.noise_model`` where that is
+        Gaussian, else `sigma`. Not used with `data_fidelity`.
+    weight : float
+        nonnegative factor of R.
+    box : (float, float) or Box, optional
+        bounds of the intensities, such as (0, 1). Without a box and without strong convexity (MRI, tomography) no
+        image can be certified.
+    method : str or Method
+        as in :func:`icgn.solvers.solve`.
+    tol : float
+        RMS distance to the minimizer, in intensities.
+    gap_tol : float
+        relative objective gap.
+    max_iter : int
+        iterations allowed per image.
+    data_fidelity : deepinv.optim.DataFidelity, optional
+        convex and differentiable; default Gaussian noise.
+
+    Raises
+    ------
+    TypeError
+        if the regularizer is not a ``torch.nn.Module``.
+    ValueError
+        if sigma is negative or not finite. What depends on y and the physics is checked at the call.
+    """
+
+    def __init__(
+        self,
+        regularizer: Regularizer,
+        sigma: float,
+        noise: float | None = None,
+        weight: float = 1.0,
+        box: Box | tuple[float, float] | None = None,
+        method: str | Method[State] = "auto",
+        tol: float = 1e-4,
+        gap_tol: float = 1e-3,
+        max_iter: int = 1000,
+        data_fidelity: Any = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(regularizer, nn.Module):
+            raise TypeError(f"regularizer: got {type(regularizer).__name__}, expected a ConvexRegularizer")
+        if not (sigma >= 0 and math.isfinite(sigma)):
+            raise ValueError(f"sigma: got {sigma}, expected a finite number >= 0, in intensities")
+        self.regularizer, self.data_fidelity = regularizer, data_fidelity
+        self.sigma, self.noise, self.weight, self.box = float(sigma), noise, weight, Box.of(box)
+        self.method, self.tol, self.gap_tol, self.max_iter = method, tol, gap_tol, max_iter
+
+    def forward(self, y: Tensor, physics: Any, **kwargs: Any) -> Tensor:
+        """Reconstruct the images x (B, C, H, W) from measurements y (B, ...), in their dtype and on their device.
+
+        While gradients are enabled, x is a differentiable function of whatever of the regularizer's parameters and y
+        requires gradients (:mod:`icgn.solvers.implicit`).
+
+        Parameters
+        ----------
+        y : Tensor
+            measurements, floating point, batch first.
+        physics : deepinv.physics.LinearPhysics
+            the operator A.
+        kwargs :
+            accepted because deepinv passes some, and ignored.
+
+        Raises
+        ------
+        TypeError, ValueError
+            as :class:`icgn.solvers.Problem`.
+
+        Warns
+        -----
+        UserWarning
+            naming the status, if an image has not converged.
+        """
+        solution = self._solve(y, physics, differentiable=torch.is_grad_enabled())
+        _warn(solution)
+        return solution.x
+
+    def solve(self, y: Tensor, physics: Any) -> Solution:
+        """Reconstruct as :meth:`forward`, without derivatives and warnings, with the certificate of each image."""
+        return self._solve(y, physics, differentiable=False)
+
+    def problem(self, y: Tensor, physics: Any) -> Problem:
+        """The convex problem that the images of these measurements solve."""
+        noise = self._noise(physics) if self.data_fidelity is None else None
+        return Problem(
+            y, physics, self._regularizer, self.sigma, noise, self.data_fidelity, weight=self.weight, box=self.box
+        )
+
+    def _solve(self, y: Tensor, physics: Any, differentiable: bool) -> Solution:
+        problem = self.problem(y, physics)
+        return solve(problem, self.method, self.tol, self.gap_tol, self.max_iter, differentiable=differentiable)
+
+    @property
+    def _regularizer(self) -> Regularizer:
+        # A submodule is typed as a plain module.
+        regularizer: Any = self.regularizer
+        return regularizer
+
+    def _noise(self, physics: Any) -> float | Tensor | None:
+        model = getattr(physics, "noise_model", None)
+        if self.noise is None and isinstance(model, deepinv.physics.GaussianNoise):
+            sigma: Tensor = model.sigma.reshape(-1)
+            return sigma
+        return self.noise
+
+
+def _warn(solution: Solution) -> None:
+    if solution.converged:
+        return
+    missed = [s for s in solution.status if s is not Status.CONVERGED]
+    reasons = "; ".join(sorted({f"{s.name}, {s}" for s in missed}))
+    warnings.warn(f"{len(missed)} of {len(solution.status)} images did not converge: {reasons}", stacklevel=3)
