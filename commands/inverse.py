@@ -41,8 +41,8 @@ class Tuning:
         noise level of the measurement in gray levels; None where it is to be found.
     sigma : float or None
         of the regularizer in gray levels; None for the noise level.
-    weight : float
-        factor of the regularizer.
+    weight : float or str
+        factor of the regularizer, or the rule that finds it.
     tol : float
         RMS distance to the minimizer to be proved where the objective is strongly convex, in intensities.
     gap : float
@@ -51,7 +51,7 @@ class Tuning:
 
     noise: float | None
     sigma: float | None
-    weight: float
+    weight: float | str
     tol: float
     gap: float
 
@@ -113,14 +113,12 @@ def invert(
     """
     begin = time.perf_counter()
 
-    def problem(box: tuple[float, float] | None) -> Problem:
-        return Problem(
-            measurement.y, measurement.physics, regularizer, sigma=sigma, noise=noise, weight=tuning.weight, box=box
-        )
+    def problem(weight: float | str | Tensor, box: tuple[float, float] | None) -> Problem:
+        return Problem(measurement.y, measurement.physics, regularizer, sigma, noise, weight=weight, box=box)
 
-    free = solve(problem(None), tol=_WARM_TOL, max_iter=_WARM_ITERATIONS, x0=measurement.start)
+    free = solve(problem(tuning.weight, None), tol=_WARM_TOL, max_iter=_WARM_ITERATIONS, x0=measurement.start)
     start = measurement.start if _useless(free) else free.x
-    solution = solve(problem(_BOX), tol=tuning.tol, gap_tol=tuning.gap, x0=start)
+    solution = solve(problem(free.weight, _BOX), tol=tuning.tol, gap_tol=tuning.gap, x0=start)
     iterations = int((free.stats.iterations + solution.stats.iterations).max())
     return PictureSolution.of(solution), iterations, time.perf_counter() - begin
 

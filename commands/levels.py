@@ -27,20 +27,25 @@ def check_tolerance(option: str, value: float, unit: str) -> None:
         raise ValueError(f"{option}: got {value:g}, expected a positive number, e.g. {unit}")
 
 
-def parse_strength(text: str) -> float:
-    """The factor of the regularizer that ``--strength`` gives.
+def parse_strength(text: str) -> float | str:
+    """The factor of the regularizer that ``--strength`` gives, or the rule that finds it.
 
     Raises
     ------
     ValueError
-        for anything but a finite number >= 0.
+        for anything but a finite number >= 0, ``discrepancy`` or ``sure``.
     """
+    if text in ("discrepancy", "sure"):
+        return text
     try:
         weight = float(text)
     except ValueError:
         weight = math.nan
     if not 0 <= weight < math.inf:
-        raise ValueError(f"--strength: got {text!r}, expected a finite number >= 0; 1 is the trained strength")
+        raise ValueError(
+            f"--strength: got {text!r}, expected a finite number >= 0 (1 is the trained strength), or"
+            " discrepancy or sure, which find it from the noise level"
+        )
     return weight
 
 

@@ -17,6 +17,7 @@ from icgn.solvers.proximal import FISTA, ProximalGradient
 from icgn.solvers.reconstructor import Reconstructor
 from icgn.solvers.solution import Solution, Stats, Status
 from icgn.solvers.solve import solve
+from icgn.solvers.strength import best_weight
 
 __all__ = [
     "ADMM",
@@ -42,6 +43,7 @@ __all__ = [
     "Stats",
     "Status",
     "SumFunctional",
+    "best_weight",
     "certify",
     "solve",
 ]

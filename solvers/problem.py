@@ -16,6 +16,7 @@ from icgn.solvers.data import DataFunctional, data_functional, is_identity
 from icgn.solvers.functional import ConvexFunctional, SumFunctional, per_image
 from icgn.solvers.physics import check_physics
 
+_RULES = ("discrepancy", "sure")
 _NOT_DIFFERENTIABLE = (deepinv.optim.L1, deepinv.optim.IndicatorL2)
 
 
@@ -50,8 +51,9 @@ class Problem:
         standard deviation of the noise in the units of y, one or one per image; default sigma.
     data_fidelity : deepinv.optim.DataFidelity, optional
         convex and differentiable; its own scale replaces `noise`.
-    weight : float or Tensor
-        nonnegative factor of R, one or one per image.
+    weight : float, Tensor or str
+        nonnegative factor of R, one or one per image; or ``"discrepancy"`` or ``"sure"``, by which
+        :func:`~icgn.solvers.solve` finds one per image from y and the noise (:mod:`icgn.solvers.strength`).
     box : (float, float) or Box, optional
         bounds of the intensities; for a Poisson likelihood they are nonnegative in any case.
     condition : Tensor, optional
@@ -75,7 +77,7 @@ class Problem:
     sigma: float | Tensor
     noise: float | Tensor | None = None
     data_fidelity: Any = None
-    weight: float | Tensor = 1.0
+    weight: float | Tensor | str = 1.0
     box: Box | tuple[float, float] | None = None
     condition: Tensor | None = None
 
@@ -119,6 +121,8 @@ class Problem:
 
     def build_objective(self) -> SumFunctional:
         """F built anew, attached to the automatic differentiation graph of the regularizer's parameters and of y."""
+        if isinstance(self.weight, str):
+            raise ValueError(f"weight: {self.weight!r} is a rule, not a number yet; solve finds it")
         regularizer = self.regularizer.at(self.sigma, self.condition).to(self.y.dtype)
         return SumFunctional([self._data, regularizer], [self._data_weight, self._per_image(self.weight)])
 
@@ -180,6 +184,10 @@ class Problem:
 
     def _check_number(self, name: str) -> None:
         value = getattr(self, name)
+        if name == "weight" and isinstance(value, str):
+            if value not in _RULES:
+                raise ValueError(f"weight: got {value!r}, expected a number >= 0, or one of {', '.join(_RULES)}")
+            return
         if value is None:
             if name == "sigma":
                 raise ValueError("sigma: got None, expected the noise level in intensities")

@@ -63,6 +63,8 @@ class Solution:
         what is proved of each image.
     stats : Stats
         what it cost.
+    weight : Tensor
+        weight of the regularizer of each image, (B,): as given, or as found.
     condition : Tensor or None
         the condition of a conditional regularizer, with which the problem can be posed and audited again.
     """
@@ -71,6 +73,7 @@ class Solution:
     status: tuple[Status, ...]
     certificate: Certificate
     stats: Stats
+    weight: Tensor
     condition: Tensor | None = None
 
     @property

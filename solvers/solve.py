@@ -17,6 +17,7 @@ from icgn.solvers.method import Method, State
 from icgn.solvers.methods import choose
 from icgn.solvers.problem import Problem
 from icgn.solvers.solution import Solution, Stats, Status
+from icgn.solvers.strength import resolved
 
 Callback = Callable[[int, Tensor, Tensor], "bool | None"]
 
@@ -78,6 +79,7 @@ def solve(
         for a nonpositive tolerance, an unknown method, or one whose assumptions the problem breaks.
     """
     _check_arguments(problem, tol, gap_tol, max_iter, x0)
+    problem = resolved(problem)
     chosen = choose(method, problem)
     begin = time.perf_counter()
     start = problem.start() if x0 is None else problem.feasible(x0.to(problem.y))
@@ -90,7 +92,7 @@ def solve(
         x = attach_gradient(problem, x)
     stats = Stats(run.iterations, run.work, time.perf_counter() - begin, chosen.name)
     status = tuple(Status.INVALID_INPUT if s is None else s for s in run.status)
-    return Solution(x, status, certificate, stats, problem.condition)
+    return Solution(x, status, certificate, stats, problem.objective.weights[1], problem.condition)
 
 
 @dataclass

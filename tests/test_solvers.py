@@ -9,16 +9,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quadratic import Quadratic, QuadraticFunctional
 
 import icgn
-from icgn.regularizers import ConvexRegularizer, RidgeICGN
+from icgn.regularizers import RidgeICGN
 from icgn.solvers import (
     ADMM,
     FISTA,
     HQS,
     LBFGS,
     AcceleratedGradient,
-    BlackBoxFunctional,
     Box,
     ConjugateGradient,
     GradientDescent,
@@ -56,43 +56,6 @@ UNCONSTRAINED = pytest.mark.parametrize("method", METHODS, ids=name_of)
 RIDGE = pytest.mark.parametrize("method", [*METHODS, PrimalDual()], ids=name_of)
 BOXED = pytest.mark.parametrize("method", BOXED_METHODS, ids=name_of)
 BOXED_RIDGE = pytest.mark.parametrize("method", [*BOXED_METHODS, PrimalDual()], ids=name_of)
-
-
-class Quadratic(ConvexRegularizer):
-    """R(x) = a/2 |x|^2: every problem with it has a closed form."""
-
-    def __init__(self, a: float) -> None:
-        super().__init__()
-        self.a = a
-
-    def at(self, sigma=None, condition=None):
-        return _QuadraticFunctional(self.a)
-
-
-class _QuadraticFunctional(BlackBoxFunctional):
-    def __init__(self, a):
-        self.a = a
-
-    def fn(self, x):
-        return self.a / 2 * x.square().flatten(1).sum(1)
-
-    def grad(self, x):
-        return self.a * x
-
-    def hvp(self, x, v):
-        return self.a * v
-
-    def lipschitz(self):
-        return torch.tensor(self.a, dtype=torch.float64)
-
-    def strong_convexity(self):
-        return torch.tensor(self.a, dtype=torch.float64)
-
-    def select(self, index):
-        return self
-
-    def to(self, dtype):
-        return self
 
 
 def picture(batch=2, side=24, dtype=torch.float64, seed=0, device="cpu"):
@@ -359,7 +322,7 @@ def test_iteration_limit_and_precision_limit_are_reported():
 
 
 def test_divergence_is_reported():
-    class Exploding(_QuadraticFunctional):
+    class Exploding(QuadraticFunctional):
         def grad(self, x):
             return x * 1e38
 
