@@ -49,7 +49,7 @@ class FilterOperator:
         """Planes W x, shape (B, P, K s^2), of images x (B, C, H, W)."""
         s, taps = self.stride, self.kernel.shape[-1]
         rows, cols = self.grid(x.shape)
-        x = _extend(x, self.margin, self.border)
+        x = extend(x, self.margin, self.border)
         bottom = s * (math.ceil(rows / s) + taps - 1) - x.shape[-2]
         right = s * (math.ceil(cols / s) + taps - 1) - x.shape[-1]
         if bottom or right:
@@ -80,7 +80,7 @@ class FilterOperator:
     def _assemble(self, phases: Tensor, shape: torch.Size) -> Tensor:
         x = F.pixel_shuffle(phases, self.stride)
         x = x[..., : shape[-2] + 2 * self.margin, : shape[-1] + 2 * self.margin]
-        return _extend_adjoint(x, self.margin, self.border)
+        return extend_adjoint(x, self.margin, self.border)
 
     def unfold(self, planes: Tensor, shape: torch.Size) -> Tensor:
         """Planes as pictures (B, K, rows, cols), one per filter, of images of the given shape."""
@@ -228,13 +228,15 @@ def _polyphase_kernel(weight: Tensor, s: int) -> Tensor:
     return kernel.permute(0, 1, 3, 5, 2, 4).reshape(filters * s * s, channels * s * s, taps, taps)
 
 
-def _extend(x: Tensor, m: int, border: Border) -> Tensor:
+def extend(x: Tensor, m: int, border: Border) -> Tensor:
+    """Images enlarged by m pixels on each side, as the border says (not at all for ``valid``)."""
     if border == "valid":
         return x
     return F.pad(x, (m, m, m, m), mode="reflect" if border == "reflect" else "constant")
 
 
-def _extend_adjoint(x: Tensor, m: int, border: Border) -> Tensor:
+def extend_adjoint(x: Tensor, m: int, border: Border) -> Tensor:
+    """The adjoint of :func:`extend`."""
     if border == "valid":
         return x
     if border == "zero":

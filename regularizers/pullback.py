@@ -101,6 +101,9 @@ class PerChannelFunctional(ConvexFunctional):
     def advance(self, u: Responses, q: Responses, t: Tensor) -> Responses:
         return _split(self._of(u).advance(_joined(u), _joined(q), _repeated(t, u)), u)
 
+    def blockwise(self, shape: torch.Size) -> PerChannelFunctional:
+        return replace(self, inner=self.inner.blockwise(_single(shape)))
+
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
         """The spectra of the channels, as the diagonal they have in the colours of :func:`colour_basis`."""
         spectrum = self._of(u).hessian_spectrum(_joined(u), _single(shape))

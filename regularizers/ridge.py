@@ -15,12 +15,16 @@ from torch import Tensor, nn
 
 from icgn.regularizers.activations import Activation, HardTanh, make_activation
 from icgn.regularizers.base import ConvexRegularizer, check_sigma
+from icgn.regularizers.blocks import BlockRidgeFunctional
 from icgn.regularizers.curves import at_knots, curve, log_knots
 from icgn.regularizers.filters import Border, FilterBank, FilterOperator, squared_norm_bound
 from icgn.solvers.functional import ConvexFunctional, Responses, colour_basis, per_image
 
 # Elements handled at once by the pointwise passes on a CPU: a few such blocks fit the second-level cache.
 _BLOCK = 1 << 17
+# Responses of all images together, in bytes, above which they are not kept, and those of a block then. A solver keeps
+# two sets of responses.
+RESPONSES_LIMIT, _BLOCK_BYTES = 1 << 29, 1 << 25
 
 
 class RidgeICGN(ConvexRegularizer):
@@ -261,11 +265,25 @@ class RidgeFunctional(ConvexFunctional):
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
         r"""Spectrum of :math:`\sum_k \bar D_k |\hat w_k|^2`, with the mean slope of each filter's activation at u."""
         assert isinstance(u, Tensor)
+        return self.spectrum_of(self.slopes(u, shape), shape)
+
+    def slopes(self, u: Tensor, shape: torch.Size) -> Tensor:
+        """Sums over all positions of the slopes of each filter's activation, (B, K), for images of a shape."""
+        phases = self.operator.stride**2
+        total = torch.stack([self._units(ub, self._curvature).sum(1) for (ub,) in _blocks(u)]).sum(0)
+        # Planes hold zeros at positions outside the picture, which do not count.
+        rows, cols = self.operator.grid(shape)
+        outside = u.shape[1] * phases - rows * cols
+        at_zero = self._units(torch.zeros_like(u[:, :1]), self._curvature)[:, 0]
+        return total.unflatten(-1, (-1, phases)).sum(-1) - outside * at_zero[:, ::phases]
+
+    def spectrum_of(self, slopes: Tensor, shape: torch.Size) -> Tensor | None:
+        """The spectrum of :meth:`hessian_spectrum` from the sums of :meth:`slopes`, for images of a shape."""
         side = self._autocorrelation.shape[-1]
         if min(shape[-2:]) < side:
             return None
-        total = torch.stack([self._units(ub, self._curvature).sum(1) for (ub,) in _blocks(u)]).sum(0) / u.shape[1]
-        slope = total.unflatten(-1, (-1, self.operator.stride**2)).mean(-1)
+        rows, cols = self.operator.grid(shape)
+        slope = slopes / (rows * cols)
         if self.scale is not None:
             slope = slope * self.scale.square()
         kernel = torch.einsum("bk,kcij->bcij", slope, self._autocorrelation)
@@ -312,6 +330,15 @@ class RidgeFunctional(ConvexFunctional):
 
     def strong_convexity(self) -> Tensor:
         return torch.zeros((), dtype=torch.float64, device=self.knee.device)
+
+    def blockwise(self, shape: torch.Size) -> ConvexFunctional:
+        rows, cols = self.operator.grid(shape)
+        per_row = shape[0] * cols * self.knee.shape[-1] * self.knee.element_size()
+        if rows * per_row <= RESPONSES_LIMIT:
+            return self
+        # A multiple of the stride: every block then has whole polyphase cells, as the picture has.
+        step = self.operator.stride
+        return BlockRidgeFunctional(self, max(step, _BLOCK_BYTES // per_row // step * step))
 
     def select(self, index: Tensor) -> RidgeFunctional:
         if self.scale is None:

@@ -50,7 +50,7 @@ class DataFunctional(ConvexFunctional):
         if self.y.dtype == dtype:
             return self
         y = self.y.to(dtype)
-        physics = _converted(self.physics, y)
+        physics = converted(self.physics, y)
         if physics is None:
             return replace(self, y=y, limited=self.y.dtype)
         return replace(self, y=y, physics=physics, limited=None)
@@ -255,14 +255,14 @@ def gram_bounds(physics: Any) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def _converted(physics: Any, y: Tensor) -> Any:
+def converted(physics: Any, y: Tensor) -> Any:
     """A copy of a physics in the precision of y, or None where it cannot follow."""
     physics = copy.deepcopy(physics)
     # deepinv's Tomography keeps an adjoint that belongs to the object it was copied from.
     if getattr(physics, "_auto_grad_adjoint_fn", None) is not None:
         physics._auto_grad_adjoint_fn = None
     # Not Module.to(dtype): that would drop the imaginary part of complex buffers.
-    physics = physics.double() if y.dtype is torch.float64 else physics.float()
+    physics = physics._apply(lambda t: t.to(y.dtype.to_complex() if t.is_complex() else y.dtype) if _real(t) else t)
     if is_identity(physics):
         return physics
     try:
@@ -270,6 +270,10 @@ def _converted(physics: Any, y: Tensor) -> Any:
     except RuntimeError:
         return None
     return physics if back.dtype == y.dtype else None
+
+
+def _real(t: Tensor) -> bool:
+    return t.is_floating_point() or t.is_complex()
 
 
 def _select_physics(physics: Any, index: Tensor, batch: int) -> Any:

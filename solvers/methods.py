@@ -35,8 +35,8 @@ METHODS: dict[str, type[Method[Any]]] = {
 def choose(method: str | Method[Any], problem: Problem) -> Method[Any]:
     """The method for a problem, checked against its assumptions.
 
-    ``"auto"`` is :class:`ConjugateGradient`, the fastest in ``benchmarks/methods.py`` on every problem there, and
-    :class:`AcceleratedGradient` for Poisson data, whose domain a line search cannot leave.
+    ``"auto"`` is :class:`ConjugateGradient`, the fastest of ``benchmarks/methods.py`` (level with L-BFGS for
+    deblurring), and :class:`AcceleratedGradient` for Poisson data, whose domain a line search cannot leave.
 
     Raises
     ------

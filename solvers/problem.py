@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from icgn.solvers.box import Box
-from icgn.solvers.data import DataFunctional, data_functional, is_identity
+from icgn.solvers.data import DataFunctional, converted, data_functional, is_identity
 from icgn.solvers.functional import ConvexFunctional, SumFunctional, per_image
 from icgn.solvers.physics import check_physics
 
@@ -123,8 +123,16 @@ class Problem:
         """F built anew, attached to the automatic differentiation graph of the regularizer's parameters and of y."""
         if isinstance(self.weight, str):
             raise ValueError(f"weight: {self.weight!r} is a rule, not a number yet; solve finds it")
-        regularizer = self.regularizer.at(self.sigma, self.condition).to(self.y.dtype)
+        regularizer = self.regularizer.at(self.sigma, self.condition).to(self.y.dtype).blockwise(self._shape)
         return SumFunctional([self._data, regularizer], [self._data_weight, self._per_image(self.weight)])
+
+    def to(self, dtype: torch.dtype) -> Problem:
+        """The same problem in another precision; a physics that cannot follow raises ``ValueError``."""
+        y = self.y.to(dtype)
+        physics = converted(self.physics, y)
+        if physics is None:
+            raise ValueError(f"dtype: {type(self.physics).__name__} cannot compute in {dtype}")
+        return replace(self, y=y, physics=physics)
 
     def start(self) -> Tensor:
         """The default starting images: y for denoising, the adjoint of the measurements otherwise, in the box.
@@ -146,6 +154,10 @@ class Problem:
     def feasible(self, x: Tensor) -> Tensor:
         """The nearest images in the box."""
         return self.box.project(x) if isinstance(self.box, Box) else x
+
+    @cached_property
+    def _shape(self) -> torch.Size:
+        return self.start().shape
 
     @property
     def _data(self) -> DataFunctional:

@@ -241,7 +241,7 @@ def test_parameters_of_the_physics_per_image():
     # Images leave the batch one by one: the second is nearly solved from the start.
     x = pictures(3, 1, *SIZE, seed=3)
     x[1] = 0.5 + 1e-2 * x[1]
-    model = Reconstructor(ridge(), SIGMA, box=(0, 1), tol=1e-6, gap_tol=1e-8)
+    model = Reconstructor(ridge(), SIGMA, box=(0, 1), method="accelerated", tol=1e-6, gap_tol=1e-8)
     for make in makers:
         y = make([0, 1, 2]).A(x)
         together = model.solve(y, make([0, 1, 2]))
