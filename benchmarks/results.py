@@ -4,7 +4,8 @@
 
 ROOT holds BSDS500 and BSD68.txt. Rows that stand in docs/results already and fit the present weights and settings are
 kept, so that an interrupted run goes on where it stopped; ``--offline`` only writes the pages from what is there. From
-nothing it takes some hours on two cores; processes of torchrun share the work.
+nothing it takes some hours on two cores; processes of torchrun share the work. The section on other inverse problems
+is that of ``benchmarks/inverse.py``.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from inverse_table import section as inverse_section
 
 from icgn.regularizers import available_models, read_card
 from icgn.regularizers.pretrained import write_files
 from icgn.training import Mean, Processes, Request, evaluation, markdown, means, read_results
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results"
 LEVELS = (5.0, 15.0, 25.0, 50.0, 25.5)
 
 _HEAD = """# Results
@@ -46,7 +49,7 @@ def models(color: bool) -> list[str]:
 
 def section(color: bool) -> str:
     """A section of the page, from the files."""
-    folder = ROOT / "docs" / "results" / ("color" if color else "gray")
+    folder = RESULTS / ("color" if color else "gray")
     if not (folder / "results.json").exists():
         return ""
     rows, facts = read_results(folder / "results.json")
@@ -92,12 +95,12 @@ def main(
             raise typer.BadParameter("got none, expected the root of BSDS500, or --offline", param_hint="--data")
         for color in (False, True):
             request = Request(models(color), "bsd68", LEVELS, data, color, threads=threads)
-            evaluation(request, ROOT / "docs" / "results" / ("color" if color else "gray"))
+            evaluation(request, RESULTS / ("color" if color else "gray"))
         if Processes().rank:
             return  # the main process writes the pages
-    parts = [_HEAD, *filter(None, (section(False), section(True)))]
+    parts = [_HEAD, *filter(None, (section(False), section(True), inverse_section(RESULTS / "inverse")))]
     write_files({ROOT / "RESULTS.md": "\n".join(parts).encode()})
-    rows, facts = read_results(ROOT / "docs" / "results" / "gray" / "results.json")
+    rows, facts = read_results(RESULTS / "gray" / "results.json")
     whole = [m for m in means(rows) if m.pictures == len(facts["pictures"])]
     update(ROOT / "README.md", markdown([m for m in whole if m.sigma == 25 or m.model == "ridge-gray"]))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -115,12 +115,6 @@ def invert(
     )
     solution = solve(problem.to(torch.float32), tol=tuning.tol, gap_tol=tuning.gap, x0=measurement.start)
     iterations = int(solution.stats.iterations.max())
-    if not solution.converged and measurement.y.dtype is torch.float64:
-        # What rounding has stopped goes on in float64, at about twice the time per iteration.
-        problem = replace(problem, weight=solution.weight)
-        start = torch.where(torch.isfinite(solution.x), solution.x, 0.0).double()
-        solution = solve(problem, tol=tuning.tol, gap_tol=tuning.gap, x0=start)
-        iterations += int(solution.stats.iterations.max())
     return PictureSolution.of(solution), iterations, time.perf_counter() - begin
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import deepinv
@@ -97,7 +98,9 @@ def picture_batch(picture: Tensor, regularizer: ConvexRegularizer) -> Tensor:
 
     Gray regularizers take each channel on its own, (C, 1, H, W); others the picture, (1, C, H, W).
     """
-    y = picture[None].to(next(regularizer.parameters()).device)
+    # Hand-made regularizers have no parameters, and follow the device by a buffer.
+    tensors = itertools.chain(regularizer.parameters(), regularizer.buffers())
+    y = picture[None].to(next((t.device for t in tensors), picture.device))
     return y.transpose(0, 1).contiguous() if regularizer.channels == 1 else y
 
 

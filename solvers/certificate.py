@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -56,6 +56,19 @@ class Certificate:
     def relative_gap(self) -> Tensor:
         """The objective gap over |F(x)|, 0 where both vanish."""
         return torch.where(self.objective_gap == 0, 0.0, self.objective_gap / self.objective.abs())
+
+    def beside(self, finer: Certificate, difference: Tensor) -> Certificate:
+        r"""The certificate of images x, sharpened by that of images x' of the same problem, x - x' = `difference`.
+
+        Both prove a lower bound of the minimum: :math:`F(x) - F^* \le F(x) - (F(x') - G')`, and
+        :math:`|x - x^*| \le |x - x'| + |x' - x^*|`.
+        """
+        lower = finer.objective - finer.objective_gap
+        gap = torch.minimum(self.objective_gap, (self.objective - lower).clamp_min(0))
+        n = difference[0].numel()
+        apart = (dot(difference, difference) / n).sqrt()
+        distance = torch.minimum(self.rms_distance, distance_bound(gap, self.strong_convexity, n))
+        return replace(self, objective_gap=gap, rms_distance=torch.minimum(distance, apart + finer.rms_distance))
 
     def split(self) -> list[Certificate]:
         """One certificate of shape (1,) per image."""

@@ -84,6 +84,8 @@ class GaussianData(DataFunctional):
             return _tensor(u).new_ones(1, 1, 1, 1)
         if isinstance(self.physics, deepinv.physics.BlurFFT):
             return self.physics.mask[..., 0].square().to(_tensor(u))
+        if isinstance(self.physics, deepinv.physics.MRI) and self.physics.mask.ndim == 4:
+            return _mask_spectrum(self.physics.mask).to(_tensor(u))
         return self._probed_spectrum
 
     @cached_property
@@ -225,6 +227,16 @@ def probe_spectrum(data: DataFunctional, probes: int = 2, window: int = 9) -> Te
         cross = cross.to(v) + (a.conj() * b).real.sum(1, keepdim=True)
         power = power.to(v) + a.abs().square().sum(1, keepdim=True)
     return (_smooth(cross, window) / _smooth(power, window)).clamp_min(0)
+
+
+def _mask_spectrum(mask: Tensor) -> Tensor:
+    """Spectrum of A^T A in the real and in the imaginary part, for a mask (B, 2, H, W) of centred frequencies.
+
+    Both parts see the mean of a frequency and its opposite; what couples them, where only one is measured, is left out.
+    """
+    m = torch.fft.ifftshift(mask[:, :1], (-2, -1)).square()
+    opposite = m.flip(-2, -1).roll((1, 1), (-2, -1))
+    return ((m + opposite) / 2)[..., : m.shape[-1] // 2 + 1]
 
 
 def _smooth(spectrum: Tensor, window: int) -> Tensor:

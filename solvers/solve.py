@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from icgn.solvers.box import Box
-from icgn.solvers.certificate import Certificate, distance_bound, optimality
+from icgn.solvers.certificate import Certificate, certify, distance_bound, optimality
 from icgn.solvers.functional import ConvexFunctional
 from icgn.solvers.implicit import attach_gradient
 from icgn.solvers.method import Method, State
 from icgn.solvers.methods import choose
 from icgn.solvers.problem import Problem
+from icgn.solvers.projection import free_pixels
 from icgn.solvers.solution import Solution, Stats, Status
 from icgn.solvers.strength import resolved
 
@@ -24,9 +25,9 @@ Callback = Callable[[int, Tensor, Tensor], "bool | None"]
 # Iterations between two convergence tests: each reads a few numbers back from the device.
 _TEST_EVERY = 2
 # Below this modulus a bound of the distance is out of reach in practice: |x - x*| <= |g| / mu.
-_STRONG = 1e-4
+_STRONG = 1e-2
 # Without a tenth less gradient in so many iterations, rounding is suspected and tested for.
-_STALL = 60
+_STALL = 30
 
 
 def solve(
@@ -41,7 +42,7 @@ def solve(
 ) -> Solution:
     r"""Minimize the objective of `problem` and certify every image.
 
-    Where the objective is strongly convex (modulus at least 1e-4; denoising has 1), an image has converged when its
+    Where the objective is strongly convex (modulus at least 0.01; denoising has 1), an image has converged when its
     certificate proves :math:`|x - x^*| / \sqrt n \le` `tol`; with a smaller modulus and a box, when the gap is at most
     `gap_tol` times the objective, or :math:`n\, tol^2 / 2`, that of the distance `tol` where the modulus is 1: the
     minimum may be 0; with neither, when the RMS gradient is at most `tol`, and then it is reported as
@@ -71,7 +72,8 @@ def solve(
     Returns
     -------
     Solution
-        Certificates are evaluated in float64 at the returned images where the physics allows.
+        Certificates are evaluated in float64 at the returned images where the physics allows. Images in float32 that
+        rounding stops short of the tolerance are continued in float64, and returned in float32.
 
     Raises
     ------
@@ -86,13 +88,13 @@ def solve(
     with torch.no_grad():
         run = _Run(problem, chosen, tol, gap_tol, max_iter, callback)
         run.go(start.detach())
-    certificate = run.certificate()
+        run.continue_in_double()
     x = run.x
     if differentiable:
         x = attach_gradient(problem, x)
     stats = Stats(run.iterations, run.work, time.perf_counter() - begin, chosen.name)
     status = tuple(Status.INVALID_INPUT if s is None else s for s in run.status)
-    return Solution(x, status, certificate, stats, problem.objective.weights[1], problem.condition)
+    return Solution(x, status, run.certificate(), stats, problem.objective.weights[1], problem.condition)
 
 
 @dataclass
@@ -110,7 +112,8 @@ class _Run:
     iterations: Tensor = field(init=False)
     work: Tensor = field(init=False)
 
-    def go(self, start: Tensor) -> None:
+    def go(self, start: Tensor, index: Tensor | None = None) -> None:
+        """Run the images `index` of the batch, by default all valid ones, from their starting images."""
         y, device = self.problem.y, self.problem.y.device
         batch = len(y)
         self.box = self.problem.box if isinstance(self.problem.box, Box) else None
@@ -122,7 +125,7 @@ class _Run:
         self.objective = self.problem.objective
         self.exact = self.objective.to(torch.float64)
         self.proofs: list[Certificate | None] = [None] * batch
-        self.index = torch.nonzero(self.problem.valid).flatten()
+        self.index = torch.nonzero(self.problem.valid).flatten() if index is None else index
         active = self.objective.select(self.index)
         state = self.method.init(active, start[self.index], self.box)
         # The loop's own tolerance per image, tightened where the exact certificate does not confirm an estimate.
@@ -149,6 +152,43 @@ class _Run:
                     self._finish(i, k, state, Status.STOPPED, proof)
                 return
             state = self.method.step(active, state, self.box)
+
+    def continue_in_double(self) -> None:
+        """Take the images that rounding has stopped further in float64, where the physics can follow.
+
+        Images are returned in the precision of y all the same: what is proved of the minimum in float64 is carried
+        over to the rounded image.
+        """
+        limited = [i for i, s in enumerate(self.status) if s is Status.PRECISION_LIMIT]
+        left = self.max_iter - max((int(self.iterations[i]) for i in limited), default=self.max_iter)
+        if not limited or left <= 0 or self.x.dtype is torch.float64:
+            return
+        try:
+            problem = self.problem.to(torch.float64)
+        except ValueError:  # the physics cannot
+            return
+        before = int(self.iterations.max())
+        callback = self.callback
+        later = None if callback is None else (lambda k, x, index: callback(before + k, x, index))
+        run = _Run(problem, self.method, self.tol, self.gap_tol, left, later)
+        run.go(self.x.double(), torch.tensor(limited, device=self.x.device))
+        for i in limited:
+            self._take_over(i, run)
+
+    def _take_over(self, i: int, run: _Run) -> None:
+        at = torch.tensor([i], device=self.x.device)
+        fine, proof = run.x[at], run.proofs[i]
+        assert proof is not None
+        self.x[at] = self.problem.feasible(fine.to(self.x))
+        rounded = self.x[at].double()
+        own = certify(run.exact.select(at), rounded, run.box)
+        own = own.beside(proof, rounded - fine)
+        self.proofs[i] = own
+        self.iterations[at] += run.iterations[at]
+        self.work[at] += run.work[at]
+        verdict, _ = self._verdict(own)
+        ended = run.status[i]
+        self.status[i] = verdict or (Status.PRECISION_LIMIT if ended is Status.CONVERGED else ended)
 
     def certificate(self) -> Certificate:
         """The certificates of all images in the order of the batch; inf for invalid ones."""
@@ -222,8 +262,10 @@ class _Run:
     def _rounding_dominates(self, i: int, active: ConvexFunctional, state: State) -> bool:
         """Whether the gradient in working precision differs from the exact one by a good part of its size."""
         at = torch.tensor([i], device=state.x.device)
-        exact = self.exact.select(self.index[at]).grad(state.x[at].double())
-        error = torch.linalg.vector_norm(exact - state.grad[at])
+        # Where the gradient presses against a bound it does not vanish, and is no measure.
+        free = free_pixels(state.x[at], state.grad[at], self.box)
+        exact = free * self.exact.select(self.index[at]).grad(state.x[at].double())
+        error = torch.linalg.vector_norm(exact - free * state.grad[at])
         if state.x.dtype is torch.float64:
             return bool(torch.linalg.vector_norm(exact) <= 1e-12 * max(1.0, state.x[at].numel() ** 0.5))
         return bool(error >= 0.3 * torch.linalg.vector_norm(exact))

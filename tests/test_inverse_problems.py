@@ -241,6 +241,30 @@ def test_a_weight_of_zero_is_least_squares():
     assert residual < 0.011
 
 
+@pytest.mark.parametrize("name", ["inpainting", "downsampling"])
+def test_float32_continues_in_float64_where_rounding_stops_it(name):
+    operator, y = measured(name)
+    problem = Problem(y, operator, ridge(), 0.1, noise=0.03, box=(0, 1))
+    solution = solve(problem, gap_tol=1e-6, tol=1e-7, max_iter=5000)
+    exact = solve(problem.to(torch.float64), gap_tol=1e-9, tol=1e-9, max_iter=20000)
+    assert solution.x.dtype is torch.float32 and exact.converged
+    # Rounding of the image itself may cost a little more than a millionth of the objective.
+    assert (solution.certificate.relative_gap < 1e-5).all()
+    excess = problem.to(torch.float64).objective.fn(solution.x.double()) - exact.certificate.objective
+    assert (excess <= solution.certificate.objective_gap + 1e-9).all()
+
+
+def test_a_finer_certificate_never_loosens_one():
+    operator, y = measured("blur, circular")
+    problem = Problem(y, operator, ridge(), 0.1, noise=0.03, box=(0, 1)).to(torch.float64)
+    coarse, fine = (solve(problem, max_iter=n) for n in (5, 60))
+    own = certify(problem.objective, coarse.x, problem.box)
+    both = own.beside(fine.certificate, coarse.x - fine.x)
+    exact = solve(problem, gap_tol=1e-8, max_iter=20000)
+    assert (both.objective_gap <= own.objective_gap).all() and (both.rms_distance <= own.rms_distance).all()
+    assert (own.objective - exact.certificate.objective <= both.objective_gap * (1 + 1e-9)).all()
+
+
 def test_the_physics_of_the_caller_stays_as_it_is():
     operator, y = measured("downsampling")
     before = {k: v.clone() for k, v in operator.state_dict().items()} | {"tol": operator.tol}
