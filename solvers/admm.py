@@ -34,7 +34,27 @@ class SplittingState(State):
     counter: int
 
 
-class ADMM(Method[SplittingState]):
+class _Alternating(Method[SplittingState]):
+    """The first penalty, the start and the assumptions, shared by the methods of this file."""
+
+    def __init__(self, rho: float = 1.0) -> None:
+        if not 0 < rho < float("inf"):
+            raise ValueError(f"rho: got {rho}, expected a positive number")
+        self.rho = rho
+
+    def check(self, problem: Problem) -> None:
+        refuse_nonquadratic(self.name, problem)
+        refuse_box(self.name, problem)
+
+    def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> SplittingState:
+        weight = parts(objective).weight
+        u, grad, work = evaluate(objective, x)
+        # Where the data term has no weight any penalty will do.
+        first = self.rho * torch.where(weight > 0, weight, 1.0).to(x)
+        return SplittingState(x, u, grad, work, torch.zeros_like(x), first.expand(len(x)), 0)
+
+
+class ADMM(_Alternating):
     r"""The alternating direction method of multipliers.
 
     .. math::
@@ -60,17 +80,6 @@ class ADMM(Method[SplittingState]):
         if it is not positive.
     """
 
-    def __init__(self, rho: float = 1.0) -> None:
-        _positive("rho", rho)
-        self.rho = rho
-
-    def check(self, problem: Problem) -> None:
-        refuse_nonquadratic(self.name, problem)
-        refuse_box(self.name, problem)
-
-    def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> SplittingState:
-        return _init(objective, x, self.rho)
-
     def step(self, objective: ConvexFunctional, state: SplittingState, box: Box | None) -> SplittingState:
         s = state
         v, x, inner = _alternate(objective, s.x - s.multiplier, s.multiplier, s, s.rho)
@@ -83,7 +92,7 @@ class ADMM(Method[SplittingState]):
         return SplittingState(x, u, grad, s.work + work + inner, multiplier, rho, s.counter + 1)
 
 
-class HQS(Method[SplittingState]):
+class HQS(_Alternating):
     r"""Half-quadratic splitting with a growing penalty.
 
     .. math::
@@ -108,31 +117,12 @@ class HQS(Method[SplittingState]):
         if it is not positive.
     """
 
-    def __init__(self, rho: float = 1.0) -> None:
-        _positive("rho", rho)
-        self.rho = rho
-
-    def check(self, problem: Problem) -> None:
-        refuse_nonquadratic(self.name, problem)
-        refuse_box(self.name, problem)
-
-    def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> SplittingState:
-        return _init(objective, x, self.rho)
-
     def step(self, objective: ConvexFunctional, state: SplittingState, box: Box | None) -> SplittingState:
         s = state
         rho = s.rho * (1 + s.counter) ** 0.75
         _, x, inner = _alternate(objective, s.x, torch.zeros_like(s.x), s, rho)
         u, grad, work = evaluate(objective, x)
         return SplittingState(x, u, grad, s.work + work + inner, s.multiplier, s.rho, s.counter + 1)
-
-
-def _init(objective: ConvexFunctional, x: Tensor, rho: float) -> SplittingState:
-    weight = parts(objective).weight
-    u, grad, work = evaluate(objective, x)
-    # Where the data term has no weight any penalty will do.
-    first = rho * torch.where(weight > 0, weight, 1.0).to(x)
-    return SplittingState(x, u, grad, work, torch.zeros_like(x), first.expand(len(x)), 0)
 
 
 def _alternate(
@@ -148,8 +138,3 @@ def _alternate(
 
     x, work = inexact_prox(p.regularizer, p.strength.to(rho) / rho, v + multiplier, state.x, accurate)
     return v, x, work
-
-
-def _positive(name: str, value: float) -> None:
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name}: got {value}, expected a positive number")

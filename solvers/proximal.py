@@ -17,7 +17,30 @@ if TYPE_CHECKING:
 Part = Literal["data", "regularizer"]
 
 
-class ProximalGradient(GradientDescent):
+class _Split:
+    """The choice of the part whose proximal map is taken, shared by the plain and the accelerated method."""
+
+    name: str
+
+    def __init__(self, prox: Part = "data", accuracy: float = 0.1) -> None:
+        if prox not in get_args(Part):
+            raise ValueError(f"prox: got {prox!r}, expected one of {', '.join(get_args(Part))}")
+        if not 0 < accuracy < 1:
+            raise ValueError(f"accuracy: got {accuracy}, expected a number between 0 and 1")
+        self.prox, self.accuracy = prox, accuracy
+
+    def check(self, problem: Problem) -> None:
+        if self.prox == "data":
+            refuse_nonquadratic(self.name, problem)
+        refuse_box(self.name, problem)
+
+    def splitting(self, objective: ConvexFunctional, box: Box | None) -> Splitting:
+        if self.prox == "data":
+            return DataSplitting.of(objective)
+        return RegularizerSplitting.of(objective, self.accuracy)
+
+
+class ProximalGradient(_Split, GradientDescent):
     r"""Forward-backward splitting :math:`x_{k+1} = \mathrm{prox}_{t_k g}(x_k - t_k \nabla f(x_k))`, F = f + g.
 
     Theorem (Beck 2017, First-Order Methods in Optimization, Theorems 10.21 and 10.29): for convex f with Lipschitz
@@ -39,18 +62,8 @@ class ProximalGradient(GradientDescent):
         for another part, or an accuracy outside (0, 1).
     """
 
-    def __init__(self, prox: Part = "data", accuracy: float = 0.1) -> None:
-        self.prox, self.accuracy = prox, accuracy
-        _check(prox, accuracy)
 
-    def check(self, problem: Problem) -> None:
-        _check_problem(self.name, self.prox, problem)
-
-    def splitting(self, objective: ConvexFunctional, box: Box | None) -> Splitting:
-        return _splitting(self.prox, self.accuracy, objective)
-
-
-class FISTA(AcceleratedGradient):
+class FISTA(_Split, AcceleratedGradient):
     r"""Accelerated forward-backward splitting (Beck and Teboulle 2009) with strongly convex momentum and restarts.
 
     Theorem (Chambolle and Pock 2016, Acta Numerica 25, Theorem B.1): :math:`F(x_k) - F^* = O(1/k^2)`, linear with
@@ -68,30 +81,3 @@ class FISTA(AcceleratedGradient):
     ValueError
         for another part, or an accuracy outside (0, 1).
     """
-
-    def __init__(self, prox: Part = "data", accuracy: float = 0.1) -> None:
-        self.prox, self.accuracy = prox, accuracy
-        _check(prox, accuracy)
-
-    def check(self, problem: Problem) -> None:
-        _check_problem(self.name, self.prox, problem)
-
-    def splitting(self, objective: ConvexFunctional, box: Box | None) -> Splitting:
-        return _splitting(self.prox, self.accuracy, objective)
-
-
-def _check(prox: str, accuracy: float) -> None:
-    if prox not in get_args(Part):
-        raise ValueError(f"prox: got {prox!r}, expected one of {', '.join(get_args(Part))}")
-    if not 0 < accuracy < 1:
-        raise ValueError(f"accuracy: got {accuracy}, expected a number between 0 and 1")
-
-
-def _check_problem(name: str, prox: Part, problem: Problem) -> None:
-    if prox == "data":
-        refuse_nonquadratic(name, problem)
-    refuse_box(name, problem)
-
-
-def _splitting(prox: Part, accuracy: float, objective: ConvexFunctional) -> Splitting:
-    return DataSplitting.of(objective) if prox == "data" else RegularizerSplitting.of(objective, accuracy)
