@@ -51,7 +51,15 @@ ModelSigma = Annotated[
     float | None,
     typer.Option("--sigma", help="Noise that the regularizer is to remove, in gray levels; default that of --noise."),
 ]
-Strength = Annotated[str, typer.Option("--strength", metavar="W", help="Factor of the regularizer.")]
+Strength = Annotated[
+    str,
+    typer.Option(
+        "--strength",
+        metavar="W",
+        help="Factor of the regularizer, or the rule that finds it from the noise level: discrepancy (the residual as"
+        " large as the noise) or sure (the least estimated error; about ten times slower).",
+    ),
+]
 
 
 @app.command()

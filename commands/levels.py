@@ -88,7 +88,7 @@ def regularizer_level(source: Path, noise: float, given: float | None, reach: Re
 
 
 def _told(source: Path, level: float, how: str) -> float:
-    say("note", f"{source}: sigma {255 * level:.2f} gray levels, {how}")
+    say("note", f"{source}: noise of sigma {255 * level:.2f} gray levels, {how}")
     return level
 
 

@@ -76,7 +76,8 @@ def load_factory(text: str) -> Factory:
         raise ValueError(f"--physics {text}: cannot be imported: {_reason(error)}") from error
     factory = getattr(module, name, None)
     if not callable(factory):
-        known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        own = {n: v for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__}
+        known = [n for n, v in own.items() if callable(v) and not n.startswith("_")]
         raise ValueError(f"--physics {text}: no function {name!r}, expected one of {', '.join(known) or 'some'}")
     return factory
 
@@ -166,7 +167,7 @@ class _Restore:
             return self.tuning.noise / 255
         if picture is None:
             raise ValueError(
-                f"--noise: got none for {source}, expected the noise level: it can be estimated of pictures only"
+                f"--noise: got none for {source}, expected the noise level: it can be estimated for pictures only"
             )
         return estimated_level(source, picture.pixels, regularizer.sigma_range)
 

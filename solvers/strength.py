@@ -56,7 +56,7 @@ def sure(problem: Problem) -> Tensor:
 
     the divergence by one random sign vector b (Ramani, Blu, Unser 2008, IEEE Trans. Image Process. 17(9)) and the
     implicit derivative: :math:`b^T A (\nabla^2 F(x_w))^{-1} s A^T b`, s the weight of the data term. For an operator
-    that is not injective it is the risk of what A sees.
+    that is not injective it is the risk of what A sees, and hardly changes where A sees little: expect small weights.
 
     Raises
     ------

@@ -460,3 +460,12 @@ def test_nothing_that_is_read_is_overwritten(desk, run):
         result = run(*arguments)
         assert result.exit_code == 2 and "would overwrite" in result.stderr, arguments
     assert before == {f: f.read_bytes() for f in before}
+
+
+@pytest.mark.parametrize("rule", ["discrepancy", "sure"])
+def test_a_rule_finds_the_strength_and_says_it(tmp_path, run, rule):
+    source = picture(tmp_path / "in.png", add_noise(blurred("gaussian:1"), 2 / 255, 0))
+    result = run("deblur", source, "-o", tmp_path / "o.png", *QUICK, "--kernel", "gaussian:1", "--strength", rule)
+    assert result.exit_code == 0
+    found = re.search(rf"strength (\S+), found by {rule}", result.stderr)
+    assert found and float(found[1]) > 0
