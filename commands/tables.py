@@ -37,9 +37,7 @@ def print_table(rows: Sequence[Sequence[str]], measured: bool, label: str = "noi
     console().print(table)
     legend = "proved: certified RMS distance to the minimizer; it and sigma in gray levels (0 to 255)"
     if any("gap" in cells[4] for cells in rows):
-        legend += (
-            "; gap: the objective is proved to be within this part of its minimum (no distance can be proved)"
-        )
+        legend += "; gap: the objective is proved to be within this part of its minimum (no distance can be proved)"
     legend += f"; PSNR in dB and SSIM, {label} > restored" * measured
     console().print(legend, style="dim", soft_wrap=True)
 
