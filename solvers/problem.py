@@ -101,6 +101,7 @@ class Problem:
         object.__setattr__(self, "box", self._domain(Box.of(self.box)))
         for name in ("sigma", "noise", "weight"):
             self._check_number(name)
+        self._check_unit()
         if not bool(self.valid.any()):
             bad = int((~torch.isfinite(self.y)).sum())
             raise ValueError(f"y: got {bad} NaN or infinite values, expected finite measurements")
@@ -193,6 +194,13 @@ class Problem:
                     "y: got positive counts where every image in the box is measured as 0, expected a background > 0"
                     " or a physics that sees them"
                 )
+
+    def _check_unit(self) -> None:
+        """Refuse a sigma that can only be in gray levels, where the regularizer says what it was trained for."""
+        reach = getattr(self.regularizer, "sigma_range", None)
+        largest = float(torch.as_tensor(self.sigma).max())
+        if reach is not None and reach[1] < 1 < largest:
+            raise ValueError(f"sigma: got {largest:g}, expected intensities, white being 1; divide gray levels by 255")
 
     def _check_number(self, name: str) -> None:
         value = getattr(self, name)

@@ -379,6 +379,7 @@ BAD = {
     "empty": (lambda y: {"y": y[:0]}, ValueError, "nonempty"),
     "negative sigma": (lambda y: {"sigma": -0.1}, ValueError, "sigma"),
     "nan sigma": (lambda y: {"sigma": math.nan}, ValueError, "sigma"),
+    "sigma in gray levels": (lambda y: {"sigma": 25.0}, ValueError, "divide gray levels by 255"),
     "no sigma": (lambda y: {"sigma": None}, ValueError, "sigma"),
     "wrong number of sigmas": (lambda y: {"sigma": torch.ones(3)}, ValueError, "3 values for 2 images"),
     "zero noise": (lambda y: {"noise": 0.0}, ValueError, "noise"),
