@@ -38,11 +38,6 @@ class DataFunctional(ConvexFunctional):
             return z
         return self.physics.A_adjoint(z) if self.limited is None else self.physics.A_adjoint(z.to(self.limited)).to(z)
 
-    def hessian_floor(self, x: Tensor) -> Tensor:
-        if isinstance(self.physics, deepinv.physics.Inpainting) and isinstance(self, GaussianData):
-            return self.physics.mask.to(x).square() * (1 - 1e-6)
-        return super().hessian_floor(x)
-
     def select(self, index: Tensor) -> DataFunctional:
         return replace(self, y=self.y[index], physics=_select_physics(self.physics, index, len(self.y)))
 
@@ -79,6 +74,11 @@ class GaussianData(DataFunctional):
     def curvature(self, u: Responses, q: Responses) -> Tensor:
         return dot(_tensor(q), _tensor(q))
 
+    def hessian_floor(self, x: Tensor) -> Tensor:
+        if isinstance(self.physics, deepinv.physics.Inpainting):
+            return self.physics.mask.to(x).square() * (1 - 1e-6)
+        return super().hessian_floor(x)
+
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
         if is_identity(self.physics):
             return _tensor(u).new_ones(1, 1, 1, 1)
@@ -99,8 +99,25 @@ class GaussianData(DataFunctional):
         return torch.tensor(self.gram[0], dtype=torch.float64)
 
 
+class UnboundedData(DataFunctional):
+    """A data term of which no modulus is known: the Lipschitz bound is inf and the strong convexity 0."""
+
+    def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
+        v = torch.addcmul(_tensor(u), _tensor(q), per_image(t, _tensor(u)))
+        return dot(_tensor(self.potential_grad(v)), _tensor(q))
+
+    def curvature(self, u: Responses, q: Responses) -> Tensor:
+        return dot(_tensor(self.potential_hvp(u, q)), _tensor(q))
+
+    def lipschitz(self) -> Tensor:
+        return torch.tensor(torch.inf, dtype=torch.float64)
+
+    def strong_convexity(self) -> Tensor:
+        return torch.tensor(0.0, dtype=torch.float64)
+
+
 @dataclass(frozen=True, eq=False)
-class FidelityData(DataFunctional):
+class FidelityData(UnboundedData):
     r""":math:`d(A x, y)` for any convex, twice differentiable distance d of a :class:`deepinv.optim.DataFidelity`.
 
     No modulus is known: the Lipschitz bound is inf and the strong convexity 0.
@@ -121,22 +138,9 @@ class FidelityData(DataFunctional):
             g = torch.autograd.grad(self.fidelity.d.fn(v, self.y).sum(), v, create_graph=True)[0]
             return torch.autograd.grad(g, v, _tensor(q).detach())[0]
 
-    def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
-        v = torch.addcmul(_tensor(u), _tensor(q), per_image(t, _tensor(u)))
-        return dot(_tensor(self.potential_grad(v)), _tensor(q))
-
-    def curvature(self, u: Responses, q: Responses) -> Tensor:
-        return dot(self.potential_hvp(u, q), _tensor(q))
-
-    def lipschitz(self) -> Tensor:
-        return torch.tensor(torch.inf, dtype=torch.float64)
-
-    def strong_convexity(self) -> Tensor:
-        return torch.tensor(0.0, dtype=torch.float64)
-
 
 @dataclass(frozen=True, eq=False)
-class PoissonData(DataFunctional):
+class PoissonData(UnboundedData):
     r"""The Poisson likelihood :math:`\sum_i v_i - c_i + c_i \log(c_i / v_i)` of counts c.
 
     :math:`v = A x / \text{gain} + \text{bkg}` are the expected counts. It is deepinv's ``PoissonLikelihood``, with one
@@ -164,19 +168,6 @@ class PoissonData(DataFunctional):
         v = self._mean(u)
         bend = torch.where(self._counts > 0, self._counts / v.square(), 0.0)
         return torch.where(self._inside(v), bend, torch.nan) * _tensor(q) / self.gain**2
-
-    def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
-        v = torch.addcmul(_tensor(u), _tensor(q), per_image(t, _tensor(u)))
-        return dot(self.potential_grad(v), _tensor(q))
-
-    def curvature(self, u: Responses, q: Responses) -> Tensor:
-        return dot(self.potential_hvp(u, q), _tensor(q))
-
-    def lipschitz(self) -> Tensor:
-        return torch.tensor(torch.inf, dtype=torch.float64)
-
-    def strong_convexity(self) -> Tensor:
-        return torch.tensor(0.0, dtype=torch.float64)
 
     @property
     def _counts(self) -> Tensor:

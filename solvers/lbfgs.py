@@ -10,8 +10,9 @@ from torch import Tensor
 
 from icgn.solvers.assumptions import refuse_box, refuse_domain
 from icgn.solvers.functional import ConvexFunctional, dot, per_image
-from icgn.solvers.method import Method, State, descend, evaluate
+from icgn.solvers.method import Method, State, evaluate
 from icgn.solvers.preconditioner import apply_inverse, spectrum_at
+from icgn.solvers.projection import descend
 
 if TYPE_CHECKING:
     from icgn.solvers.box import Box
@@ -69,9 +70,10 @@ class LBFGS(Method[QuasiNewtonState]):
         # Rounding can spoil the descent direction: preconditioned steepest descent then.
         plain = apply_inverse(state.spectrum, state.grad)
         d = torch.where(per_image(dot(state.grad, d) < 0, d).bool(), d, -plain)
-        x, u, grad = descend(objective, state, d)
+        move = descend(objective, state, d, box)
+        x, grad = move.x, objective.grad_from(move.u, move.x.shape)
         return QuasiNewtonState(
-            x, u, grad, state.work + 1,
+            x, move.u, grad, state.work + 1,
             (*state.steps[1:], x - state.x), (*state.changes[1:], grad - state.grad), state.spectrum,
         )  # fmt: skip
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from icgn.solvers.certificate import Certificate, certify
-from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
+from icgn.solvers.functional import ConvexFunctional, Responses, per_image
 
 if TYPE_CHECKING:
     from icgn.solvers.box import Box
@@ -143,17 +143,6 @@ def newton_guess(objective: ConvexFunctional, u: Responses, q: Responses, slope:
     return torch.where(
         curvature > 0, -slope / curvature.clamp_min(torch.finfo(slope.dtype).tiny), torch.ones_like(slope)
     )
-
-
-def descend(objective: ConvexFunctional, state: State, d: Tensor) -> tuple[Tensor, Responses, Tensor]:
-    """Images, responses and gradient after an exact line search along descent directions d; the work is 1."""
-    slope = dot(state.grad, d)
-    q = objective.linear(d)
-    # Quasi-Newton and Newton directions have a natural step of 1.
-    t = torch.where(slope < 0, exact_step(objective, state.u, q, slope, torch.ones_like(slope)), 0.0)
-    u = objective.advance(state.u, q, t)
-    x = step_along(state.x, d, t)
-    return x, u, objective.grad_from(u, x.shape)
 
 
 def step_along(x: Tensor, d: Tensor, t: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 from icgn.solvers.assumptions import refuse_domain
 from icgn.solvers.functional import ConvexFunctional, dot, per_image
 from icgn.solvers.implicit import solve_hessian
-from icgn.solvers.method import Method, State, evaluate, exact_step
-from icgn.solvers.projection import free_pixels, projected_step
+from icgn.solvers.method import Method, State, evaluate
+from icgn.solvers.projection import descend, free_pixels
 
 if TYPE_CHECKING:
     from icgn.solvers.box import Box
@@ -74,8 +74,6 @@ class NewtonCG(Method[NewtonState]):
         free = free_pixels(state.x, state.grad, box).expand_as(state.x)
         system = solve_hessian(objective, state.x, -state.grad, free, eta, self.max_inner)
         d = torch.where(per_image(dot(state.grad, system.v) < 0, state.x).bool(), system.v, -free * state.grad)
-        slope, q = dot(state.grad, d), objective.linear(d)
-        t = torch.where(slope < 0, exact_step(objective, state.u, q, slope, torch.ones_like(slope)), 0.0)
-        move = projected_step(objective, state, d, q, t, box)
+        move = descend(objective, state, d, box)
         grad = objective.grad_from(move.u, move.x.shape)
         return NewtonState(move.x, move.u, grad, state.work + 1.5 + system.iterations + move.work, state.first)

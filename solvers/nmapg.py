@@ -12,7 +12,7 @@ from icgn.solvers.assumptions import refuse_domain
 from icgn.solvers.box import Box
 from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
 from icgn.solvers.method import Method, State, evaluate
-from icgn.solvers.splitting import project
+from icgn.solvers.projection import project
 
 if TYPE_CHECKING:
     from icgn.solvers.problem import Problem

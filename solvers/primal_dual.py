@@ -13,7 +13,8 @@ from icgn.solvers.certificate import Certificate, certify, distance_bound
 from icgn.solvers.data import GaussianData, is_identity
 from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
 from icgn.solvers.method import Method, State
-from icgn.solvers.splitting import Parts, data_prox, parts, project
+from icgn.solvers.projection import project
+from icgn.solvers.splitting import Parts, data_prox, parts
 
 if TYPE_CHECKING:
     from icgn.solvers.box import Box

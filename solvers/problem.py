@@ -124,7 +124,7 @@ class Problem:
         """F built anew, attached to the automatic differentiation graph of the regularizer's parameters and of y."""
         if isinstance(self.weight, str):
             raise ValueError(f"weight: {self.weight!r} is a rule, not a number yet; solve finds it")
-        regularizer = self.regularizer.at(self.sigma, self.condition).to(self.y.dtype).blockwise(self._shape)
+        regularizer = self.regularizer.at(self.sigma, self.condition).to(self.y.dtype).blockwise(self._start.shape)
         return SumFunctional([self._data, regularizer], [self._data_weight, self._per_image(self.weight)])
 
     def to(self, dtype: torch.dtype) -> Problem:
@@ -140,6 +140,10 @@ class Problem:
 
         For Poisson data they are constant, of the brightness of the measurements, and so inside the domain.
         """
+        return self._start
+
+    @cached_property
+    def _start(self) -> Tensor:
         x = self.y if is_identity(self.physics) else self.physics.A_adjoint(self.y)
         if isinstance(self.data_fidelity, deepinv.optim.PoissonLikelihood):
             x = self._flat(x)
@@ -155,10 +159,6 @@ class Problem:
     def feasible(self, x: Tensor) -> Tensor:
         """The nearest images in the box."""
         return self.box.project(x) if isinstance(self.box, Box) else x
-
-    @cached_property
-    def _shape(self) -> torch.Size:
-        return self.start().shape
 
     @property
     def _data(self) -> DataFunctional:

@@ -29,6 +29,19 @@ def free_pixels(x: Tensor, grad: Tensor, box: Box | None) -> Tensor:
     return (~((x <= low) & (grad > 0) | (x >= high) & (grad < 0))).to(x)
 
 
+def project(x: Tensor, box: Box | None) -> Tensor:
+    """The nearest point of the box."""
+    return x if box is None else box.project(x)
+
+
+def descend(objective: ConvexFunctional, state: State, d: Tensor, box: Box | None) -> Move:
+    """An exact line search along descent directions d, kept to the box as by :func:`projected_step`."""
+    slope, q = dot(state.grad, d), objective.linear(d)
+    # Quasi-Newton and Newton directions have a natural step of 1.
+    t = torch.where(slope < 0, exact_step(objective, state.u, q, slope, torch.ones_like(slope)), 0.0)
+    return projected_step(objective, state, d, q, t, box)
+
+
 def projected_step(
     objective: ConvexFunctional, state: State, d: Tensor, q: Responses, t: Tensor, box: Box | None
 ) -> Move:
@@ -38,7 +51,7 @@ def projected_step(
     point uphill; then a projected Cauchy step takes its place, which never does. F does not increase.
     """
     x = step_along(state.x, d, t)
-    inside = x if box is None else box.project(x)
+    inside = project(x, box)
     left = (inside != x).flatten(1).any(1)
     if box is None or not bool(left.any()):
         return Move(x, objective.advance(state.u, q, t), torch.zeros_like(t, dtype=torch.float64))

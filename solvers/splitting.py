@@ -13,8 +13,9 @@ from torch import Tensor
 
 from icgn.solvers.box import Box
 from icgn.solvers.conjugate import ConjugateGradient
-from icgn.solvers.data import DataFunctional, GaussianData
+from icgn.solvers.data import DataFunctional, GaussianData, is_identity
 from icgn.solvers.functional import ConvexFunctional, Responses, SumFunctional, dot, per_image
+from icgn.solvers.projection import project
 
 # Inner iterations of an inexact proximal map; its accuracy is checked, so that this is a safeguard.
 _INNER = 200
@@ -147,11 +148,6 @@ class RegularizerSplitting(Splitting):
         return self.strength * self.regularizer.strong_convexity().to(self.strength.device)
 
 
-def project(x: Tensor, box: Box | None) -> Tensor:
-    """The nearest point of the box."""
-    return x if box is None else box.project(x)
-
-
 class Parts(NamedTuple):
     """The two terms of an objective of :class:`~icgn.solvers.Problem`, and their weights (B,)."""
 
@@ -178,7 +174,7 @@ def data_prox(data: GaussianData, z: Tensor, gamma: Tensor) -> Tensor:
     physics = data.physics
     # deepinv divides by gamma.
     g = per_image(gamma.clamp_min(torch.finfo(z.dtype).tiny ** 0.5), z)
-    if isinstance(physics, deepinv.physics.Denoising):
+    if is_identity(physics):
         return (z + g * data.y) / (1 + g)
     if isinstance(physics, deepinv.physics.DecomposablePhysics):
         return physics.prox_l2(z, data.y, g)
