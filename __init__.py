@@ -9,13 +9,17 @@ __version__ = "0.1.0"
 
 # Where each public name lives. Nothing is imported before it is used (PEP 562).
 _HOMES = {
+    "ConditionalICGN": "icgn.regularizers",
     "ConvexRegularizer": "icgn.regularizers",
+    "DeepICGN": "icgn.regularizers",
     "FilterBank": "icgn.regularizers",
+    "GroupICGN": "icgn.regularizers",
     "ICGN": "icgn.regularizers",
     "ICNN": "icgn.regularizers",
     "PerChannel": "icgn.regularizers",
     "PullBack": "icgn.regularizers",
     "RidgeICGN": "icgn.regularizers",
+    "SoftmaxICGN": "icgn.regularizers",
     "TotalVariation": "icgn.regularizers",
     "available_models": "icgn.regularizers",
     "check_regularizer": "icgn.regularizers",
@@ -50,11 +54,15 @@ if TYPE_CHECKING:
     from icgn.regularizers import (
         ICGN,
         ICNN,
+        ConditionalICGN,
         ConvexRegularizer,
+        DeepICGN,
         FilterBank,
+        GroupICGN,
         PerChannel,
         PullBack,
         RidgeICGN,
+        SoftmaxICGN,
         TotalVariation,
         available_models,
         check_regularizer,

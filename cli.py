@@ -213,6 +213,9 @@ def train(
     recipe: Annotated[Path, typer.Option(metavar="FILE", help="Recipe: a TOML file, as those in recipes/.")],
     data: Annotated[Path, typer.Option(metavar="ROOT", help="Folder of photographs, or root of BSDS500.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder for checkpoint, weights and card.")],
+    init: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Start from this model instead of the recipe's init.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in RUN.")] = False,
     device: Device = None,
     threads: Annotated[
@@ -242,7 +245,9 @@ def train(
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: say("warning", str(message))
-            weights = training.train(recipe, data, out, resume, find_device(device), console(stderr=True), precision)
+            weights = training.train(
+                recipe, data, out, resume, find_device(device), console(stderr=True), precision, init
+            )
     except (training.TrainingError, torch.cuda.OutOfMemoryError) as error:
         say("error", str(error))
         raise typer.Exit(1) from error

@@ -30,7 +30,7 @@ import icgn
 from icgn.datasets import add_noise, bundled
 from icgn.regularizers import RidgeICGN
 from icgn.regularizers.filters import FilterOperator, best_stride
-from icgn.regularizers.ridge import RidgeFunctional
+from icgn.regularizers.ridge_functional import RidgeFunctional
 from icgn.solvers import ConvexFunctional
 
 SIZE, SMALL = (321, 481), (81, 121)

@@ -2,28 +2,43 @@
 
 from icgn.regularizers.base import ConvexRegularizer, SumRegularizer
 from icgn.regularizers.checks import ContractError, ContractReport, check_regularizer
+from icgn.regularizers.conditional import ConditionalICGN
+from icgn.regularizers.deep import DeepICGN
 from icgn.regularizers.denoise import denoise
+from icgn.regularizers.dense import DenseDeepICGN, DenseGroupICGN, DenseRidgeICGN, DenseSoftmaxICGN
 from icgn.regularizers.filters import FilterBank
+from icgn.regularizers.group import GroupICGN
 from icgn.regularizers.icgn import ICGN, IntegrabilityDefect, NotAGradientError
 from icgn.regularizers.icnn import ICNN
 from icgn.regularizers.pretrained import ModelError, available_models, load_pretrained, read_card, save_model
 from icgn.regularizers.pullback import PerChannel, PullBack
 from icgn.regularizers.ridge import RidgeICGN
+from icgn.regularizers.softmax import SoftmaxICGN
 from icgn.regularizers.tv import TotalVariation
+from icgn.regularizers.vectors import GradientNetwork
 
 __all__ = [
     "ICGN",
     "ICNN",
+    "ConditionalICGN",
     "ContractError",
     "ContractReport",
     "ConvexRegularizer",
+    "DeepICGN",
+    "DenseDeepICGN",
+    "DenseGroupICGN",
+    "DenseRidgeICGN",
+    "DenseSoftmaxICGN",
     "FilterBank",
+    "GradientNetwork",
+    "GroupICGN",
     "IntegrabilityDefect",
     "ModelError",
     "NotAGradientError",
     "PerChannel",
     "PullBack",
     "RidgeICGN",
+    "SoftmaxICGN",
     "SumRegularizer",
     "TotalVariation",
     "available_models",

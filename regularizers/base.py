@@ -30,6 +30,8 @@ class ConvexRegularizer(Prior):  # type: ignore[misc]
     channels: int | None = None
     min_size: int = 1
     sigma_range: tuple[float, float] | None = None
+    looseness: Sequence[float] = ()
+    """Of a conditional regularizer: see :class:`icgn.regularizers.ConditionalICGN`. Empty for all others."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,6 +48,25 @@ class ConvexRegularizer(Prior):  # type: ignore[misc]
         condition : Tensor, optional
             data-dependent input of a conditional regularizer; others raise ``ValueError`` when given one.
         """
+
+    def condition(self, x: Tensor, sigma: float | Tensor, residual: Tensor) -> Tensor:
+        """The condition of a conditional regularizer, from a solution and its residual; others raise ``TypeError``."""
+        raise TypeError(f"condition: {type(self).__name__} has none, expected a conditional regularizer")
+
+    def check_condition(self, condition: Tensor, x: Tensor) -> None:
+        """Raise ``ValueError`` unless a condition is for images of the size and number of x, or for one that fits."""
+        if not self.looseness:
+            self._refuse_condition(condition)
+        shared = len(condition) == 1 and condition.ndim == 4
+        if condition.shape[-2:] != x.shape[-2:] or not (shared or len(condition) == len(x)):
+            raise ValueError(f"condition: got shape {tuple(condition.shape)}, expected one for images {tuple(x.shape)}")
+
+    def given(self, condition: Tensor) -> GivenRegularizer:
+        r"""The convex regularizer :math:`R_c` with a fixed condition c, for pictures of the size that c is for.
+
+        It goes where a prior is expected: its ``fn``, ``grad`` and ``prox`` are those of :math:`R_c`.
+        """
+        return GivenRegularizer(self, condition)
 
     def fn(self, x: Tensor, sigma: float | Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
         r"""Values :math:`R(x; \sigma)`, shape (B,)."""
@@ -162,16 +183,62 @@ class SumRegularizer(ConvexRegularizer):
         self.min_size = max(t.min_size for t in terms)
         ranges = [t.sigma_range for t in terms if t.sigma_range is not None]
         self.sigma_range = (max(r[0] for r in ranges), min(r[1] for r in ranges)) if ranges else None
+        conditional = [i for i, t in enumerate(terms) if t.looseness]
+        if len(conditional) > 1:
+            raise ValueError(f"terms: got {len(conditional)} conditional regularizers, expected at most one")
+        self._conditional = conditional[0] if conditional else None
+        self.looseness = terms[conditional[0]].looseness if conditional else ()
 
     def _terms(self) -> Iterator[ConvexRegularizer]:
         for term in self.terms:
             assert isinstance(term, ConvexRegularizer)
             yield term
 
+    def condition(self, x: Tensor, sigma: float | Tensor, residual: Tensor) -> Tensor:
+        """The condition of the conditional term, for what the other terms leave of the residual."""
+        if self._conditional is None:
+            return super().condition(x, sigma, residual)
+        rest = residual
+        for i, (term, weight) in enumerate(zip(self._terms(), self.weights, strict=True)):
+            if i != self._conditional:
+                rest = rest - weight * term.grad(x, sigma)
+        weight = self.weights[self._conditional]
+        term = list(self._terms())[self._conditional]
+        return term.condition(x, sigma, rest / weight if weight else torch.zeros_like(rest))
+
     def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> SumFunctional:
-        """The weighted sum of the terms at sigma; `condition` goes to every term."""
-        functionals = [t.at(sigma, condition) for t in self._terms()]
+        """The weighted sum of the terms at sigma; `condition` goes to the conditional one."""
+        if self._conditional is None:
+            self._refuse_condition(condition)
+        functionals = [t.at(sigma, condition if i == self._conditional else None) for i, t in enumerate(self._terms())]
         return SumFunctional(functionals, [torch.tensor(w, dtype=torch.float64) for w in self.weights])
+
+
+class GivenRegularizer(ConvexRegularizer):
+    """A conditional regularizer with its condition fixed: see :meth:`ConvexRegularizer.given`."""
+
+    def __init__(self, regularizer: ConvexRegularizer, condition: Tensor) -> None:
+        super().__init__()
+        if not regularizer.looseness:
+            raise TypeError(f"regularizer: {type(regularizer).__name__} takes no condition")
+        self.regularizer = regularizer
+        self.register_buffer("fixed", condition.detach().clone())
+        self.channels, self.min_size = regularizer.channels, regularizer.min_size
+        self.sigma_range = regularizer.sigma_range
+
+    def check_image(self, x: Tensor) -> None:
+        self.regularizer.check_image(x)
+        self.regularizer.check_condition(self._fixed, x)
+
+    def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> ConvexFunctional:
+        self._refuse_condition(condition)
+        return self.regularizer.at(sigma, self._fixed)
+
+    @property
+    def _fixed(self) -> Tensor:
+        fixed = self.fixed
+        assert isinstance(fixed, Tensor)
+        return fixed
 
 
 def check_image(x: Tensor) -> None:

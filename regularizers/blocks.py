@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from icgn.regularizers.filters import extend, extend_adjoint
 from icgn.solvers.functional import BlackBoxFunctional, Responses
 
 if TYPE_CHECKING:
-    from icgn.regularizers.ridge import RidgeFunctional
+    from icgn.regularizers.ridge_functional import RidgeFunctional
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,32 +30,29 @@ class BlockRidgeFunctional(BlackBoxFunctional):
     whole : RidgeFunctional
         the functional that keeps responses.
     rows : int
-        response rows per block.
+        response rows per block; a multiple of the operator's stride if `whole` has a mask.
     """
 
     whole: RidgeFunctional
     rows: int
 
     def fn(self, x: Tensor) -> Tensor:
-        return self._total([self._inner.fn(b) for (b,) in self._blocks(x)])
+        return self._total([f.fn(b) for f, b in self._blocks(x)])
 
     def grad(self, x: Tensor) -> Tensor:
-        return self._assemble(x, [x], lambda b: self._inner.grad(b))
+        return self._assemble(x, [x], lambda f, b: f.grad(b))
 
     def hvp(self, x: Tensor, v: Tensor) -> Tensor:
-        return self._assemble(x, [x, v], lambda b, w: self._inner.hvp(b, w))
+        return self._assemble(x, [x, v], lambda f, b, w: f.hvp(b, w))
 
     def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
-        f = self._inner
-        return self._total([f.slope(f.linear(b), f.linear(w), t) for b, w in self._blocks(_image(u), _image(q))])
+        return self._total([f.slope(f.linear(b), f.linear(w), t) for f, b, w in self._blocks(_image(u), _image(q))])
 
     def curvature(self, u: Responses, q: Responses) -> Tensor:
-        f = self._inner
-        return self._total([f.curvature(f.linear(b), f.linear(w)) for b, w in self._blocks(_image(u), _image(q))])
+        return self._total([f.curvature(f.linear(b), f.linear(w)) for f, b, w in self._blocks(_image(u), _image(q))])
 
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
-        f = self._inner
-        slopes = self._total([f.slopes(f.linear(b), b.shape) for (b,) in self._blocks(_image(u))])
+        slopes = self._total([f.slopes(f.linear(b), b.shape) for f, b in self._blocks(_image(u))])
         return self.whole.spectrum_of(slopes, shape)
 
     def lipschitz(self) -> Tensor:
@@ -69,17 +67,22 @@ class BlockRidgeFunctional(BlackBoxFunctional):
     def to(self, dtype: torch.dtype) -> BlockRidgeFunctional:
         return replace(self, whole=self.whole.to(dtype))
 
-    @property
-    def _inner(self) -> RidgeFunctional:
-        """The functional of a block, whose border is part of it."""
-        return replace(self.whole, operator=replace(self.whole.operator, border="valid"))
+    def _inner(self, top: int, shape: torch.Size) -> RidgeFunctional:
+        """The functional of the block from row `top` on of images of a shape; its border is part of it."""
+        operator = replace(self.whole.operator, border="valid")
+        mask = self.whole.mask
+        if mask is not None:
+            across = math.ceil(self.whole.operator.grid(shape)[1] / operator.stride)
+            mask = mask[:, top // operator.stride * across : (top + self.rows) // operator.stride * across]
+        return replace(self.whole, operator=operator, mask=mask)
 
-    def _blocks(self, *images: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    def _blocks(self, *images: Tensor) -> Iterator[tuple[Any, ...]]:
+        """The functional of each block, and its part of each of the images."""
         operator = self.whole.operator
         extended = [extend(x, operator.margin, operator.border) for x in images]
         lost = operator.weight.shape[-1] - 1
         for top in range(0, extended[0].shape[-2] - lost, self.rows):
-            yield tuple(e[..., top : top + self.rows + lost, :] for e in extended)
+            yield self._inner(top, images[0].shape), *(e[..., top : top + self.rows + lost, :] for e in extended)
 
     def _assemble(self, x: Tensor, images: list[Tensor], f: Callable[..., Tensor]) -> Tensor:
         """The sum of f of the blocks, each where it belongs, with the border folded back."""

@@ -65,14 +65,15 @@ class FilterOperator:
         return self._assemble(F.conv_transpose2d(self._as_channels(z, shape), self.kernel), shape)
 
     def adjoint_of(self, f: Callable[..., Tensor], planes: tuple[Tensor, ...], shape: torch.Size) -> Tensor:
-        """Images W^T f(planes) for a pointwise f, strip by strip: f(planes) is never held as a whole."""
+        """Images W^T z, z = f(rows, strips of the planes) for a pointwise f: z is never held as a whole."""
         rows, cols = (math.ceil(n / self.stride) for n in self.grid(shape))
         taps = self.kernel.shape[-1]
         batch, _, filters = planes[0].shape
         out = planes[0].new_zeros(batch, self.kernel.shape[1], rows + taps - 1, cols + taps - 1)
         step = max(taps, _STRIP // (batch * cols * filters))
         for top in range(0, rows, step):
-            z = f(*(p[:, top * cols : (top + step) * cols] for p in planes)).unflatten(1, (-1, cols))
+            at = slice(top * cols, (top + step) * cols)
+            z = f(at, *(p[:, at] for p in planes)).unflatten(1, (-1, cols))
             strip = F.conv_transpose2d(z.permute(0, 3, 1, 2), self.kernel)
             out[:, :, top : top + strip.shape[2]] += strip
         return self._assemble(out, shape)
@@ -87,11 +88,14 @@ class FilterOperator:
         rows, cols = self.grid(shape)
         return F.pixel_shuffle(self._as_channels(planes, shape), self.stride)[..., :rows, :cols]
 
-    def fold(self, pictures: Tensor) -> Tensor:
-        """Pictures (B, K, rows, cols), one per filter, as planes: the inverse of :meth:`unfold`."""
+    def fold(self, pictures: Tensor, outside: float = 0.0) -> Tensor:
+        """Pictures (B, K, rows, cols), one per filter, as planes: the inverse of :meth:`unfold`.
+
+        Positions of the planes that are outside the picture get the value `outside`.
+        """
         s = self.stride
         rows, cols = pictures.shape[-2:]
-        r = F.pixel_unshuffle(F.pad(pictures, (0, -cols % s, 0, -rows % s)), s)
+        r = F.pixel_unshuffle(F.pad(pictures, (0, -cols % s, 0, -rows % s), value=outside), s)
         return r.permute(0, 2, 3, 1).contiguous().flatten(1, 2)
 
     def spread(self, values: Tensor) -> Tensor:

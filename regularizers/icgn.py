@@ -190,8 +190,9 @@ class ICGN(ConvexRegularizer):
             raise NotAGradientError(
                 f"M: its input convex gradient network is not the gradient of a convex function: asymmetry"
                 f" {defect.asymmetry:.2g}, least relative curvature {defect.least_curvature:.2g} (tolerance"
-                f" {self.tol:g}, {defect.nodes} nodes). One hidden layer a * s(W x + b) is valid; deep convex gradient"
-                f" networks need the explicit backward sweep construction. check=False turns this test off"
+                f" {self.tol:g}, {defect.nodes} nodes). One hidden layer a * s(W x + b) is valid; for a deep or coupled"
+                f" one take DeepICGN (explicit backward sweep), SoftmaxICGN or GroupICGN, for vectors DenseDeepICGN and"
+                f" the like. check=False turns this test off"
             )
         return defect
 

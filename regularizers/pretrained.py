@@ -14,13 +14,24 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from icgn.regularizers.base import ConvexRegularizer
+from icgn.regularizers.conditional import ConditionalICGN
+from icgn.regularizers.deep import DeepICGN
+from icgn.regularizers.group import GroupICGN
 from icgn.regularizers.icnn import ICNN
 from icgn.regularizers.ridge import RidgeICGN
+from icgn.regularizers.softmax import SoftmaxICGN
 
 _WEIGHTS = Path(__file__).parent / "weights"
 _REQUIRED = ("architecture", "sha256")
 
-ARCHITECTURES: dict[str, type[ConvexRegularizer]] = {"RidgeICGN": RidgeICGN, "ICNN": ICNN}
+ARCHITECTURES: dict[str, type[ConvexRegularizer]] = {
+    "RidgeICGN": RidgeICGN,
+    "ConditionalICGN": ConditionalICGN,
+    "DeepICGN": DeepICGN,
+    "GroupICGN": GroupICGN,
+    "SoftmaxICGN": SoftmaxICGN,
+    "ICNN": ICNN,
+}
 """The classes that a card may name."""
 
 
@@ -58,7 +69,7 @@ def load_pretrained(name: str | Path, device: str | torch.device = "cpu") -> Con
     model = build_model(card["architecture"], str(weights))
     try:
         model.load_state_dict(load_tensors(content))
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, ValueError) as error:
         raise ModelError(f"{weights}: the weights do not fit the architecture of the card: {error}") from error
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise ModelError(f"{weights}: the weights are not finite")

@@ -50,24 +50,46 @@ class PerChannel(ConvexRegularizer):
             raise ValueError(f"regularizer: got one of {regularizer.channels} channels, expected one of one channel")
         self.regularizer = regularizer
         self.min_size, self.sigma_range = regularizer.min_size, regularizer.sigma_range
+        self.looseness = regularizer.looseness
 
     def check_image(self, x: Tensor) -> None:
         super().check_image(x)
         self.regularizer.check_image(x[:, :1])
 
     def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> PerChannelFunctional:
-        """The functional at sigma; all channels of a picture share its sigma and its condition."""
-        return PerChannelFunctional(self.regularizer.at(sigma, condition))
+        """The functional at sigma, which all channels of a picture share.
+
+        The condition of a conditional regularizer has one part per channel, (B, C, ...).
+        """
+        if condition is None:
+            return PerChannelFunctional(self.regularizer.at(sigma))
+        if condition.ndim < 2:
+            raise ValueError(f"condition: got shape {tuple(condition.shape)}, expected (B, C, ...)")
+        channels = condition.shape[1]
+        if isinstance(sigma, Tensor) and sigma.numel() > 1:
+            sigma = sigma.reshape(-1).repeat_interleave(channels)
+        return PerChannelFunctional(self.regularizer.at(sigma, condition.flatten(0, 1)), channels)
+
+    def condition(self, x: Tensor, sigma: float | Tensor, residual: Tensor) -> Tensor:
+        """The condition of each channel on its own, (B, C, ...)."""
+        self.check_image(x)
+        if isinstance(sigma, Tensor) and sigma.numel() > 1:
+            sigma = sigma.reshape(-1).repeat_interleave(x.shape[1])
+        single = _single(x.shape)
+        parts = self.regularizer.condition(x.reshape(single), sigma, residual.reshape(single))
+        return parts.unflatten(0, (-1, x.shape[1]))
 
 
 @dataclass(frozen=True, eq=False)
 class PerChannelFunctional(ConvexFunctional):
     """The sum over the channels of :class:`PerChannel`: `inner` sees each channel as a picture of its own.
 
-    Responses are those of `inner` with the batch (B C, ...) split into (B, C, ...).
+    Responses are those of `inner` with the batch (B C, ...) split into (B, C, ...). With `channels` C > 0 `inner` is
+    the functional of B C pictures already, which differ in more than sigma; with 0 it is that of B.
     """
 
     inner: ConvexFunctional
+    channels: int = 0
 
     def linear(self, x: Tensor) -> Responses:
         channels = x.shape[1]
@@ -121,10 +143,14 @@ class PerChannelFunctional(ConvexFunctional):
         return self.inner.linear_norm()
 
     def lipschitz(self) -> Tensor:
-        return self.inner.lipschitz()
+        return self._constant(self.inner.lipschitz()).amax(-1)
 
     def strong_convexity(self) -> Tensor:
-        return self.inner.strong_convexity()
+        return self._constant(self.inner.strong_convexity()).amin(-1)
+
+    def _constant(self, values: Tensor) -> Tensor:
+        """Constants of the inner functional with the channels of an image last."""
+        return values.unflatten(0, (-1, self.channels)) if self.channels and values.numel() > 1 else values[..., None]
 
     def hessian_floor(self, x: Tensor) -> Tensor:
         single = _single(x.shape)
@@ -132,10 +158,12 @@ class PerChannelFunctional(ConvexFunctional):
         return floor.expand(single).reshape(x.shape)
 
     def select(self, index: Tensor) -> PerChannelFunctional:
-        return PerChannelFunctional(self.inner.select(index))
+        if self.channels:
+            index = (index[:, None] * self.channels + torch.arange(self.channels, device=index.device)).flatten()
+        return replace(self, inner=self.inner.select(index))
 
     def to(self, dtype: torch.dtype) -> PerChannelFunctional:
-        return PerChannelFunctional(self.inner.to(dtype))
+        return replace(self, inner=self.inner.to(dtype))
 
     def _of(self, u: Responses) -> ConvexFunctional:
         first = _first(u)
@@ -143,7 +171,7 @@ class PerChannelFunctional(ConvexFunctional):
 
     def _inner(self, shape: torch.Size, device: torch.device) -> ConvexFunctional:
         """The inner functional for a batch of all channels; its number is known from the picture only."""
-        if shape[1] == 1:
+        if shape[1] == 1 or self.channels:
             return self.inner
         return self.inner.select(torch.arange(shape[0], device=device).repeat_interleave(shape[1]))
 
@@ -198,6 +226,7 @@ class PullBack(ConvexRegularizer):
             raise ValueError(f"gram: got {gram}, expected two numbers 0 <= lower <= upper")
         self.regularizer, self.physics = regularizer, physics
         self.batch, self.gram, self.sigma_range = int(batch), gram, regularizer.sigma_range
+        self.looseness = regularizer.looseness
 
     def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> PullBackFunctional:
         """The functional at sigma; `condition` goes to the inner regularizer."""
@@ -208,6 +237,13 @@ class PullBack(ConvexRegularizer):
             gram=gram_bounds(self.physics) if self.gram is None else self.gram,
             check=self.regularizer.check_image,
         )
+
+    def condition(self, x: Tensor, sigma: float | Tensor, residual: Tensor) -> Tensor:
+        """The condition of the inner regularizer for A x; the residual is mapped by A too: exact for orthogonal A."""
+        return self.regularizer.condition(self.physics.A(x), sigma, self.physics.A(residual))
+
+    def check_condition(self, condition: Tensor, x: Tensor) -> None:
+        self.regularizer.check_condition(condition, self.physics.A(x))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PullBack:
         # Module.to(dtype) makes complex buffers real: a physics may have some.

@@ -64,10 +64,10 @@ class Problem:
     TypeError
         for a measurement that is not a floating-point tensor, or a physics that is not a linear deepinv physics.
     ValueError
-        for a wrong shape, a negative or non-finite sigma, noise or weight, an empty box, a data fidelity that is not
-        differentiable, negative counts of a Poisson likelihood, a physics that does not fit y, maps everything to
-        zero, or whose adjoint is not the adjoint (:func:`icgn.solvers.physics.check_physics`), or a measurement without
-        any image of finite values. If some images of a batch are finite, the others are reported as invalid input in
+        for a wrong shape, a negative or non-finite sigma, noise or weight, an empty box, a condition that does not fit
+        the images or that the regularizer does not take, a data fidelity that is not differentiable, negative counts of
+        a Poisson likelihood, a physics that does not fit y, maps everything to zero, or whose adjoint is not the adjoint
+        (:func:`icgn.solvers.physics.check_physics`), or a measurement without any image of finite values. If some images of a batch are finite, the others are reported as invalid input in
         the solution and do not disturb them.
     """
 
@@ -107,6 +107,9 @@ class Problem:
             raise ValueError(f"y: got {bad} NaN or infinite values, expected finite measurements")
         check_physics(self.physics, self.y)
         self.regularizer.check_image(self.start())
+        check_condition = getattr(self.regularizer, "check_condition", None)
+        if self.condition is not None and check_condition is not None:
+            check_condition(self.condition, self.start())
         self._check_domain()
 
     @cached_property

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from icgn.solvers.box import Box
 from icgn.solvers.certificate import Certificate, certify, distance_bound, optimality
+from icgn.solvers.conditioning import conditioned, is_conditional
 from icgn.solvers.functional import ConvexFunctional
 from icgn.solvers.implicit import attach_gradient
 from icgn.solvers.method import Method, State
@@ -48,6 +49,10 @@ def solve(
     minimum may be 0; with neither, when the RMS gradient is at most `tol`, and then it is reported as
     stationary, not as converged. Images stop one by one and do not influence each other.
 
+    A conditional regularizer (:mod:`icgn.solvers.conditioning`) without a condition in `problem` has it computed from
+    solutions on the way; the certificate is that of the last problem, convex, which :attr:`Solution.condition` poses
+    again. Iterations and work are those of all solutions.
+
     Parameters
     ----------
     problem : Problem
@@ -82,9 +87,13 @@ def solve(
     """
     _check_arguments(problem, tol, gap_tol, max_iter, x0)
     problem = resolved(problem)
-    chosen = choose(method, problem)
     begin = time.perf_counter()
     start = problem.start() if x0 is None else problem.feasible(x0.to(problem.y))
+    before = None
+    if is_conditional(problem):
+        before = conditioned(problem, method, start, max_iter, differentiable)
+        problem, start = before.problem, before.x
+    chosen = choose(method, problem)
     with torch.no_grad():
         run = _Run(problem, chosen, tol, gap_tol, max_iter, callback)
         run.go(start.detach())
@@ -92,7 +101,10 @@ def solve(
     x = run.x
     if differentiable:
         x = attach_gradient(problem, x)
-    stats = Stats(run.iterations, run.work, time.perf_counter() - begin, chosen.name)
+    iterations, work = run.iterations, run.work
+    if before is not None:
+        iterations, work = iterations + before.iterations, work + before.work
+    stats = Stats(iterations, work, time.perf_counter() - begin, chosen.name)
     status = tuple(Status.INVALID_INPUT if s is None else s for s in run.status)
     return Solution(x, status, run.certificate(), stats, problem.objective.weights[1], problem.condition)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from icgn.solvers.conditioning import unconditional
 from icgn.solvers.functional import dot, per_image
 from icgn.solvers.implicit import solve_hessian
 
@@ -101,11 +102,12 @@ def best_weight(problem: Problem, clean: Tensor) -> float:
 
 
 def resolved(problem: Problem) -> Problem:
-    """The problem with numbers for a weight that was named."""
+    """The problem with numbers for a weight that was named; those of a conditional one are of its first problem."""
     if not isinstance(problem.weight, str):
         return problem
+    rule = discrepancy if problem.weight == "discrepancy" else sure
     with torch.no_grad():
-        return replace(problem, weight=discrepancy(problem) if problem.weight == "discrepancy" else sure(problem))
+        return replace(problem, weight=rule(unconditional(problem)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from icgn.regularizers import PerChannel, RidgeICGN, ridge
+from icgn.regularizers import PerChannel, RidgeICGN, ridge_functional
 from icgn.regularizers.blocks import BlockRidgeFunctional
 from icgn.solvers import Problem, solve
 
@@ -54,8 +54,8 @@ def test_a_large_picture_has_the_solution_of_a_small_one(channels, monkeypatch):
         return solve(Problem(y, deepinv.physics.Denoising(), reg, torch.tensor([0.05, 0.1])), tol=1e-8)
 
     whole = solution()
-    monkeypatch.setattr(ridge, "RESPONSES_LIMIT", 0)
-    monkeypatch.setattr(ridge, "_BLOCK_BYTES", 40_000)
+    monkeypatch.setattr(ridge_functional, "RESPONSES_LIMIT", 0)
+    monkeypatch.setattr(ridge_functional, "_BLOCK_BYTES", 40_000)
     objective = Problem(y, deepinv.physics.Denoising(), reg, 0.1).objective
     term = objective.terms[1] if channels == 1 else objective.terms[1].inner
     assert isinstance(term, BlockRidgeFunctional) and term.rows < 40

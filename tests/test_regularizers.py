@@ -9,13 +9,14 @@ from dataclasses import fields
 import deepinv
 import pytest
 import torch
+from conditional_cases import conditional, masks
 from torch import nn
 
 from icgn.regularizers import ICNN, ConvexRegularizer, PerChannel, PullBack, RidgeICGN, SumRegularizer, TotalVariation
 from icgn.regularizers.checks import CONTRACT, ContractError, ContractReport, Measurement, check_regularizer
 from icgn.regularizers.icgn import ICGN
 from icgn.regularizers.quadrature import GaussLegendre
-from icgn.regularizers.ridge import RidgeFunctional
+from icgn.regularizers.ridge_functional import RidgeFunctional
 from icgn.solvers.functional import BlackBoxFunctional, colour_basis
 
 ACTIVATIONS = ("tanh", "sigmoid", "softplus", "hardtanh")
@@ -60,6 +61,12 @@ def icnn(*args, make=ICNN, **options):
         for p in (reg.log_alpha, reg.log_beta, reg.bias):
             p += 0.3 * torch.randn(p.shape, generator=g)
     return reg
+
+
+def given(channels, reach=1.0, level=1.0, **options):
+    """A conditional network with a fixed condition for pictures of 6 x 7."""
+    reg = conditional(channels, **options)
+    return reg.given(level * masks(reg, (6, 7), reach=reach))
 
 
 class Rotation(deepinv.physics.LinearPhysics):
@@ -114,6 +121,14 @@ FACTORIES = {
     "total variation 1": lambda: TotalVariation(eps=0.3),
     "total variation 3": TotalVariation,
     "sum with a total variation": lambda: ridge() + 0.5 * TotalVariation(),
+    "conditional without a condition": conditional,
+    "conditional, random condition": lambda: given(1),
+    "conditional 3, random condition": lambda: given(3, units=2, activation="tanh"),
+    "conditional, extreme condition": lambda: given(1, reach=8.0),
+    "conditional, hardly any mask": lambda: given(1, level=0.05),
+    "conditional, zero border": lambda: given(1, border="zero", activation="softplus"),
+    "sum with a conditional": lambda: given(1) + 2 * ridge(),
+    "per channel of a conditional 2": lambda: PerChannel(given(1)),
     "sum with a pull-back 1": lambda: ridge("sigmoid") + 2 * PullBack(ridge(), blur()),
 }
 

@@ -8,6 +8,7 @@ from icgn.training.denoising import GradientSteps, ScoreMatching
 from icgn.training.evaluate import Entry, evaluate
 from icgn.training.evaluation import Request, evaluation
 from icgn.training.fit import fit
+from icgn.training.likelihood import MaskLikelihood
 from icgn.training.loss import Loss
 from icgn.training.patches import Batch, draw
 from icgn.training.physics import make_physics
@@ -30,6 +31,7 @@ __all__ = [
     "Entry",
     "GradientSteps",
     "Loss",
+    "MaskLikelihood",
     "Mean",
     "Pictures",
     "Processes",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from icgn.regularizers.base import ConvexRegularizer
-from icgn.solvers import Problem, solve
+from icgn.solvers import Problem
+from icgn.solvers.conditioning import approach, conditioned, is_conditional
 from icgn.solvers.implicit import attach_gradient
 from icgn.solvers.unrolled import unroll
 from icgn.training.loss import Loss, full_precision, weighted_error
@@ -27,7 +29,8 @@ class Bilevel(Loss):
         2022, arXiv:2103.12803), cheaper and biased. ``unrolled``: through `max_iter` gradient steps from the start of
         the problem; its memory grows with them, that of the others does not.
     tol : float
-        RMS distance to the minimizer asked of the inner solver, in intensities.
+        RMS gradient of the objective asked of the inner solver, in intensities: for denoising it bounds the distance to
+        the minimizer.
     max_iter : int
         inner iterations at most.
     cg_tol : float
@@ -56,9 +59,14 @@ class Bilevel(Loss):
             return weighted_error(self._minimizer(Problem(batch.y, batch.physics, regularizer, batch.sigma)), batch)
 
     def _minimizer(self, problem: Problem) -> Tensor:
+        start = problem.start()
+        if is_conditional(problem):
+            first = conditioned(problem, max_iter=self.max_iter, differentiable=True)
+            problem, start = first.problem, first.x
         if self.derivative == "unrolled":
             return unroll(problem, self.max_iter)
-        x = solve(problem, tol=self.tol, max_iter=self.max_iter).x
+        tol = torch.full((1,), self.tol, dtype=torch.float64, device=start.device)
+        x = approach(problem, "auto", start, tol, self.max_iter).x
         exact = self.derivative == "implicit"
         return attach_gradient(problem, x, self.cg_tol, self.cg_iter if exact else 0)
 

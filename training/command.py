@@ -6,6 +6,7 @@ import json
 import math
 import platform
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rich.console import Console
 
 import icgn
 from icgn.regularizers.base import ConvexRegularizer
+from icgn.regularizers.conditional import ConditionalICGN
 from icgn.regularizers.pretrained import ModelError, build_model, load_pretrained, save_model
 from icgn.regularizers.ridge import RidgeICGN
 from icgn.training.checkpoint import CHECKPOINT, TrainingError, read_checkpoint, recipe_of
@@ -33,6 +35,7 @@ def train(
     device: str | torch.device | None = None,
     console: Console | None = None,
     precision: Precision = "auto",
+    init: str | None = None,
 ) -> Path:
     """Train the model of a recipe file; returns its weights file, ``out/NAME.safetensors``, with the card beside it.
 
@@ -55,6 +58,8 @@ def train(
         where progress is shown; default standard error.
     precision : {"auto", "float32", "bfloat16"}
         see :func:`~icgn.training.fit`.
+    init : str, optional
+        name or path of a model to start from, instead of that of the recipe.
 
     Raises
     ------
@@ -67,6 +72,7 @@ def train(
     """
     recipe_file, out = Path(recipe_file), Path(out)
     recipe = Recipe.load(recipe_file)
+    recipe = recipe if init is None else replace(recipe, init=init)
     processes = Processes(device)
     regularizer = build(recipe, str(recipe_file)).to(processes.device)
     pictures = load_pictures(data, regularizer.channels or 3, recipe.patch, recipe.patch if recipe.physics else None)
@@ -121,9 +127,12 @@ def build(recipe: Recipe, source: str = "recipe") -> ConvexRegularizer:
 def _widened(
     model: ConvexRegularizer, changes: dict[str, Any], architecture: dict[str, Any], source: str
 ) -> ConvexRegularizer:
-    """Widen the model of an `init` to the one that a recipe asks for."""
-    if isinstance(model, RidgeICGN) and "type" not in changes:
+    """Widen the model of an `init` to the one that a recipe asks for, or make a ridge network conditional."""
+    conditional = changes.get("type") == "ConditionalICGN"
+    if isinstance(model, RidgeICGN) and (conditional or "type" not in changes):
         try:
+            if conditional:
+                return ConditionalICGN.upon(model, **{k: v for k, v in changes.items() if k != "type"})
             return model.widened(**changes)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ModelError(f"{source} cannot become the [model] of the recipe: {error}") from error

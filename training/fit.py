@@ -320,7 +320,7 @@ def _half(precision: str, device: torch.device) -> bool:
 
 def _optimizer(regularizer: ConvexRegularizer, recipe: Recipe) -> torch.optim.Optimizer:
     groups: list[dict[str, Any]] = []
-    left = dict(regularizer.named_parameters())
+    left = {n: p for n, p in regularizer.named_parameters() if p.requires_grad}
     for prefix, rate in recipe.learning_rate.items():
         names = [n for n in left if n.startswith(prefix)]
         if not names:

@@ -12,6 +12,7 @@ from icgn.regularizers.pretrained import write_files
 from icgn.training.adversarial import Adversarial
 from icgn.training.bilevel import Bilevel
 from icgn.training.denoising import GradientSteps, ScoreMatching
+from icgn.training.likelihood import MaskLikelihood
 from icgn.training.loss import Loss
 from icgn.training.ranges import (
     COUNT,
@@ -35,6 +36,7 @@ LOSSES: dict[str, type[Loss]] = {
     "adversarial": Adversarial,
     "gradient-steps": GradientSteps,
     "score-matching": ScoreMatching,
+    "mask-likelihood": MaskLikelihood,
 }
 """The losses by their ``type`` in a recipe."""
 
@@ -187,7 +189,7 @@ def _in_intensities(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rates(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(is_number(rate) and rate > 0 for rate in value.values())
+    return isinstance(value, dict) and bool(value) and all(is_number(rate) and rate >= 0 for rate in value.values())
 
 
 def _range(value: Any) -> bool:
@@ -216,6 +218,6 @@ _RANGES: dict[str, Range] = {
         lambda v: _levels(v) and len(v) > 0 and all(v),
         "one or more positive noise levels, here in intensities",
     ),
-    "learning_rate": (_rates, "positive rates by prefix of the parameters' names"),
+    "learning_rate": (_rates, "rates >= 0 by prefix of the parameters' names"),
     "seed": (lambda v: is_whole(v) and v >= 0, "a whole number >= 0"),
 }

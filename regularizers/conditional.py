@@ -1,0 +1,161 @@
+"""The conditional network: convex in the picture for every fixed condition, the condition computed from the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from icgn.regularizers.base import ConvexRegularizer, check_sigma
+from icgn.regularizers.filters import Border
+from icgn.regularizers.masks import MaskNetwork
+from icgn.regularizers.ridge import RidgeICGN
+from icgn.regularizers.ridge_functional import RidgeFunctional
+
+
+class ConditionalICGN(ConvexRegularizer):
+    r"""A ridge network whose saturations follow the picture: partially convex, as PICNN is to ICNN.
+
+    .. math::
+
+        \nabla R_c(x; \sigma) = W^T \operatorname{clip}(k\, W x,\, -\lambda c,\, +\lambda c), \qquad
+        c = m(x_0, r; \sigma) > 0,
+
+    with slopes :math:`k(\sigma)` and saturations :math:`\lambda(\sigma)` per filter, as in :class:`RidgeICGN`, and a
+    condition c, one positive number per filter and pixel, computed by a :class:`MaskNetwork` from the solution
+    :math:`x_0` of an unconditional ridge network (`first`) and its residual r. For every fixed c it is convex, with a
+    Lipschitz constant that does not depend on c: a small c keeps what the filter sees, a large one removes it.
+
+    :func:`icgn.solve` solves with `first`, computes c, and solves again; ``Solution.condition`` has c. Without a
+    condition :meth:`at`, ``fn``, ``grad``, ``prox`` are those of `first`; :meth:`given` fixes a condition. The answer
+    is the unique minimizer of the last problem, and certified as such; that problem depends on y through c. Masks from
+    an earlier solution are the idea of iteratively refined attentive regularizers (Pourya, Neumayer, Unser 2024,
+    arXiv:2407.06608).
+
+    Parameters
+    ----------
+    filters, size, channels, units, activation, border, sigma_range, knots, min_knee :
+        of the conditional :class:`RidgeICGN`; the border is ``reflect`` or ``zero``.
+    first : dict, optional
+        constructor arguments of the unconditional network where they differ.
+    width, blocks, stride, reach :
+        of the :class:`~icgn.regularizers.masks.MaskNetwork`.
+    looseness : sequence of float
+        one entry per condition that is computed, each from the solution with the one before: how loosely the problem
+        before it is solved, as the RMS of its gradient over sigma.
+
+    Raises
+    ------
+    ValueError
+        if a parameter is out of range.
+    """
+
+    def __init__(
+        self,
+        filters: int = 32,
+        size: int = 9,
+        channels: int = 1,
+        units: int = 1,
+        activation: str = "hardtanh",
+        border: Border = "reflect",
+        sigma_range: tuple[float, float] = (1 / 255, 50 / 255),
+        knots: int = 9,
+        min_knee: float = 0.02,
+        first: dict[str, Any] | None = None,
+        width: int = 64,
+        blocks: int = 4,
+        stride: int = 4,
+        reach: float = 4.0,
+        looseness: Sequence[float] = (0.1,),
+    ) -> None:
+        super().__init__()
+        if border == "valid":
+            raise ValueError("border: got 'valid', expected reflect or zero: a mask has the size of the picture")
+        if not looseness or not all(0 < part < 10 for part in looseness):
+            raise ValueError(f"looseness: got {looseness}, expected one or more numbers above 0, each below 10")
+        self.ridge = RidgeICGN(filters, size, channels, units, activation, border, sigma_range, knots, min_knee)
+        arguments = {k: v for k, v in self.ridge.architecture.items() if k != "channels"} | (first or {})
+        self.first = RidgeICGN(channels=channels, **arguments).requires_grad_(False)
+        levels = (float(sigma_range[0]), float(sigma_range[1]))
+        self.network = MaskNetwork(filters, channels, width, blocks, stride, reach, levels)
+        self.looseness = tuple(float(part) for part in looseness)
+        self.architecture: dict[str, Any] = {
+            **self.ridge.architecture, "first": dict(first or {}), "width": width, "blocks": blocks, "stride": stride,
+            "reach": reach, "looseness": list(self.looseness),
+        }  # fmt: skip
+        self.channels, self.sigma_range = channels, self.ridge.sigma_range
+        self.min_size = max(self.ridge.min_size, self.first.min_size)
+
+    @classmethod
+    def upon(cls, first: RidgeICGN, **changes: Any) -> ConditionalICGN:
+        """A conditional network whose unconditional part is a trained ridge network, at first with masks of 1.
+
+        Parameters
+        ----------
+        first : RidgeICGN
+            stays as it is.
+        changes :
+            constructor arguments that differ from those of `first`. With its filters the conditional ridge begins as a
+            copy of it.
+        """
+        mine = {**first.architecture, **changes}
+        differing = {k: v for k, v in first.architecture.items() if mine[k] != v}
+        new = cls(**{**mine, "first": differing})
+        new.first.load_state_dict(first.state_dict())
+        if not differing:
+            new.ridge.load_state_dict(first.state_dict())
+        return new
+
+    def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> RidgeFunctional:
+        r"""The functional :math:`R_c(\cdot; \sigma)`, without a condition that of the unconditional network.
+
+        Parameters
+        ----------
+        sigma : float or Tensor
+            noise level, one or one per image.
+        condition : Tensor, optional
+            c > 0, (B, K, H, W) for the images to come, or (1, K, H, W) for all of them.
+
+        Raises
+        ------
+        ValueError
+            for a condition that is not of K filters, or not positive and finite.
+        """
+        if condition is None:
+            return self.first.at(sigma)
+        filters = self.ridge.architecture["filters"]
+        if condition.ndim != 4 or condition.shape[1] != filters:
+            raise ValueError(f"condition: got shape {tuple(condition.shape)}, expected (B, {filters}, H, W)")
+        if not bool((torch.isfinite(condition) & (condition > 0)).all()):
+            raise ValueError("condition: got numbers that are not positive and finite, expected masks > 0")
+        functional = self.ridge.at(sigma)
+        return replace(functional, mask=functional.operator.fold(condition.to(functional.knee), outside=1.0))
+
+    def condition(self, x: Tensor, sigma: float | Tensor, residual: Tensor) -> Tensor:
+        """The condition (B, K, H, W) that a solution leads to.
+
+        Parameters
+        ----------
+        x : Tensor
+            solution (B, C, H, W).
+        sigma : float or Tensor
+            noise level, one or one per image.
+        residual : Tensor
+            what the data say beyond x, shape of x: y - x for denoising; see :mod:`icgn.solvers.conditioning`.
+        """
+        self.check_image(x)
+        if residual.shape != x.shape:
+            raise ValueError(f"residual: got shape {tuple(residual.shape)}, expected that of x, {tuple(x.shape)}")
+        like = self.network.direct
+        operator = self.ridge.bank.operator(stride=self.network.stride)
+        mask: Tensor = self.network(x.to(like), residual.to(like), check_sigma(sigma, like), operator)
+        return mask.to(x.dtype)
+
+    def requires_grad_(self, requires_grad: bool = True) -> ConditionalICGN:
+        """As that of a module, but the unconditional part stays as it was trained."""
+        super().requires_grad_(requires_grad)
+        self.first.requires_grad_(False)
+        return self

@@ -1,0 +1,118 @@
+"""The network that computes the condition of a conditional regularizer: a positive mask per filter and place."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from icgn.regularizers.filters import FilterOperator
+from icgn.solvers.functional import per_image
+
+# Responses are compared with this part of the noise level before their logarithm is taken.
+_FLOOR = 0.1
+# The residual has about the size of the noise; as a part of sigma it is brought to that of the pictures.
+_RESIDUAL = 0.3
+
+
+class MaskNetwork(nn.Module):
+    r"""A residual convolutional network on the s x s polyphase planes of a picture, with a positive mask as output.
+
+    It sees a solution :math:`x_0`, the residual over sigma, log sigma, and the logarithms
+    :math:`v_k = \log(|w_k \star x_0| / \sigma + 0.1)` of the responses to the filters that the mask is for:
+
+    .. math::
+
+        m_k = \exp\big(r \tanh(z_k / r)\big), \qquad z = \alpha \odot v + T\, \mathrm{body}(H(x_0, r, \sigma) + V v),
+
+    so that :math:`e^{-r} < m < e^r` whatever the weights are. `T` and `alpha` begin at 0: m = 1.
+
+    Parameters
+    ----------
+    filters : int
+        number K of masks.
+    channels : int
+        image channels.
+    width : int
+        channels of the hidden layers.
+    blocks : int
+        residual blocks of two 3 x 3 layers.
+    stride : int
+        s; the network works at 1/s of the resolution.
+    reach : float
+        r, positive.
+    sigma_range : tuple of float
+        noise levels outside of which log sigma is that of the nearer end.
+
+    Raises
+    ------
+    ValueError
+        if a number is out of range.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        channels: int,
+        width: int,
+        blocks: int,
+        stride: int,
+        reach: float,
+        sigma_range: tuple[float, float],
+    ) -> None:
+        super().__init__()
+        for name, value in (("width", width), ("stride", stride)):
+            if value < 1:
+                raise ValueError(f"{name}: got {value}, expected at least 1")
+        if blocks < 0:
+            raise ValueError(f"blocks: got {blocks}, expected at least 0")
+        if not 0 < reach <= 10:
+            raise ValueError(f"reach: got {reach}, expected a number above 0, up to 10")
+        self.stride, self.reach, self.sigma_range = stride, float(reach), sigma_range
+        phases = stride**2
+        self.head = nn.Conv2d(2 * channels * phases + 1, width, 3, padding=1)
+        self.lift = nn.Conv2d(filters * phases, width, 1)
+        self.body = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1))
+            for _ in range(blocks)
+        )
+        self.tail = nn.Conv2d(width, filters * phases, 1)
+        self.direct = nn.Parameter(torch.zeros(filters))
+        for p in self.tail.parameters():
+            nn.init.zeros_(p)
+
+    def forward(self, x: Tensor, residual: Tensor, sigma: Tensor, operator: FilterOperator) -> Tensor:
+        """The mask (B, K, H, W) of images.
+
+        Parameters
+        ----------
+        x, residual : Tensor
+            images (B, C, H, W), and what the data say beyond them.
+        sigma : Tensor
+            noise levels (1,) or (B,).
+        operator : FilterOperator
+            the filters, of the stride of this network, with a border that keeps the size of the picture.
+        """
+        rows, cols = x.shape[-2:]
+        planes = self._planes(x, residual, sigma)
+        responses = operator.apply(x).unflatten(1, planes.shape[-2:]).permute(0, 3, 1, 2)
+        level = per_image(sigma.clamp_min(self.sigma_range[0]), responses)
+        logs = torch.log(responses.abs() / level + _FLOOR)
+        z = self.head(planes) + self.lift(logs)
+        for block in self.body:
+            z = z + block(z)
+        z = self.tail(F.relu(z)) + self.direct.repeat_interleave(self.stride**2)[:, None, None] * logs
+        mask = torch.exp(self.reach * torch.tanh(z / self.reach))
+        return F.pixel_shuffle(mask, self.stride)[..., :rows, :cols]
+
+    def _planes(self, x: Tensor, residual: Tensor, sigma: Tensor) -> Tensor:
+        """Picture, residual and level at the resolution of the network, (B, 2 C s^2 + 1, h, w)."""
+        low, high = self.sigma_range
+        relative = _RESIDUAL * residual / per_image(sigma.clamp_min(low), x)
+        s = self.stride
+        z = torch.cat([x - 0.5, relative], 1)
+        z = F.pixel_unshuffle(F.pad(z, (0, -z.shape[-1] % s, 0, -z.shape[-2] % s), mode="replicate"), s)
+        # 15 gray levels, the middle of the usual range, count as 0.
+        level = per_image(torch.log(sigma.clamp(low, high) * 255 / 15), z).expand(len(z), 1, *z.shape[-2:])
+        # Channels last is faster on a CPU.
+        return torch.cat([z, level], 1).contiguous(memory_format=torch.channels_last)
