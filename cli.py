@@ -30,7 +30,8 @@ Reference = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", help="Shipped model or path; default ridge-gray or ridge-color. Gray ones take each channel."
+        "--model",
+        help="Shipped model or path; default conditional-gray or conditional-color. Gray ones take each channel.",
     ),
 ]
 Tol = Annotated[float, typer.Option("--tol", help="Certified RMS distance to the minimizer, in intensities (0 to 1).")]

@@ -9,8 +9,6 @@ import torch
 
 from icgn.regularizers import ConvexRegularizer
 
-_DEFAULT_MODELS = {1: "ridge-gray", 3: "ridge-color"}
-
 ModelFor = Callable[[int], ConvexRegularizer]
 """Gives the regularizer for pictures of so many channels, 1 or 3."""
 
@@ -21,7 +19,7 @@ def find_models(name: str | None, device: torch.device) -> ModelFor:
     Parameters
     ----------
     name : str, optional
-        shipped model or path, for any number of channels; default ``ridge-gray`` and ``ridge-color``.
+        shipped model or path, for any number of channels; default that of ``regularizers.pretrained.DEFAULT_MODELS``.
     device : torch.device
         where they compute.
 
@@ -38,7 +36,7 @@ def find_models(name: str | None, device: torch.device) -> ModelFor:
 
     if name is not None:
         load(name)
-    return lambda channels: load(name or _DEFAULT_MODELS[channels])
+    return lambda channels: load(name or regularizers.pretrained.DEFAULT_MODELS[channels])
 
 
 def find_device(name: str | None) -> torch.device:
@@ -64,4 +62,6 @@ def find_device(name: str | None) -> torch.device:
 def check_channels(regularizer: ConvexRegularizer, channels: int) -> None:
     """Raise ``ValueError`` if a picture of so many channels cannot be restored: gray, by a model for colour."""
     if regularizer.channels not in (None, 1, channels):
-        raise ValueError(f"gray picture, but the model takes {regularizer.channels} channels; use --model ridge-gray")
+        raise ValueError(
+            f"gray picture, but the model takes {regularizer.channels} channels; use --model conditional-gray"
+        )

@@ -9,6 +9,7 @@ every few iterations: the proved distance to the global minimizer against the tr
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import deepinv
@@ -27,9 +28,15 @@ y = add_noise(clean, sigma, seed=0)[None]
 
 # %%
 # The minimizer of 1/2 |x - y|^2 + R(x; sigma), to 1e-6, stands for the exact one.
-regularizer = icgn.load_pretrained("ridge-gray")
+regularizer = icgn.load_pretrained("conditional-gray")
 problem = icgn.Problem(y, deepinv.physics.Denoising(), regularizer, sigma)
-exact = icgn.solve(problem, tol=1e-6).x
+solution = icgn.solve(problem, tol=1e-6)
+exact = solution.x
+
+# %%
+# The network is convex given a condition, which `solve` computed from a first solution. Fixed, it poses one convex
+# problem.
+problem = replace(problem, condition=solution.condition)
 
 # %%
 # Stop early: the certificate is an upper bound of the true distance, whenever we stop.

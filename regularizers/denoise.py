@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from icgn.regularizers.base import ConvexRegularizer, check_image
-from icgn.regularizers.pretrained import load_pretrained
+from icgn.regularizers.pretrained import DEFAULT_MODELS, load_pretrained
 from icgn.solvers import Problem, Solution, Status, solve
 
 
@@ -30,7 +30,7 @@ def denoise(
     sigma : float or Tensor
         standard deviation of the noise, in the same unit, one or one per image; 0 returns y.
     regularizer : ConvexRegularizer, optional
-        default the shipped ``ridge-gray`` for one channel and ``ridge-color`` for three, on the device of y.
+        default the shipped ``conditional-gray`` for one channel, ``conditional-color`` for three, on the device of y.
     tol : float
         RMS distance to the exact minimizer that the certificate must prove, in intensities.
     max_iter : int
@@ -115,10 +115,9 @@ def denoise_picture(
 
 
 def _default(y: Tensor) -> ConvexRegularizer:
-    names = {1: "ridge-gray", 3: "ridge-color"}
-    if y.shape[1] not in names:
+    if y.shape[1] not in DEFAULT_MODELS:
         raise ValueError(f"y: got {y.shape[1]} channels, expected 1 or 3, or a regularizer for that number")
-    return load_pretrained(names[y.shape[1]], y.device)
+    return load_pretrained(DEFAULT_MODELS[y.shape[1]], y.device)
 
 
 def _check_range(problem: Problem) -> None:

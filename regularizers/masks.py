@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -11,6 +13,8 @@ from icgn.solvers.functional import per_image
 
 # Responses are compared with this part of the noise level before their logarithm is taken.
 _FLOOR = 0.1
+# Numbers of a mask above which it is computed in strips.
+LIMIT = 1 << 26
 # The residual has about the size of the noise; as a part of sigma it is brought to that of the pictures.
 _RESIDUAL = 0.3
 
@@ -82,7 +86,7 @@ class MaskNetwork(nn.Module):
             nn.init.zeros_(p)
 
     def forward(self, x: Tensor, residual: Tensor, sigma: Tensor, operator: FilterOperator) -> Tensor:
-        """The mask (B, K, H, W) of images.
+        """The mask (B, K, H, W) of images; large ones strip by strip, with the same result.
 
         Parameters
         ----------
@@ -93,6 +97,23 @@ class MaskNetwork(nn.Module):
         operator : FilterOperator
             the filters, of the stride of this network, with a border that keeps the size of the picture.
         """
+        rows, cols = x.shape[-2:]
+        per_row = len(x) * cols * self.direct.numel()
+        if torch.is_grad_enabled() or rows * per_row <= LIMIT:
+            return self._mask(x, residual, sigma, operator)
+        # What a row of the mask depends on: the filters, then one place more for each 3 x 3 layer.
+        halo = self.stride * (2 * len(self.body) + 1 + math.ceil(operator.margin / self.stride))
+        step = max(1, LIMIT // (self.stride * per_row)) * self.stride
+        mask = x.new_empty(len(x), self.direct.numel(), rows, cols)
+        for top in range(0, rows, step):
+            first, last = max(0, top - halo), min(rows, top + step + halo)
+            if last - first < operator.weight.shape[-1]:  # too low for the border of the filters
+                first = max(0, rows - halo - step)
+            strip = self._mask(x[..., first:last, :], residual[..., first:last, :], sigma, operator)
+            mask[..., top : top + step, :] = strip[..., top - first : top - first + step, :]
+        return mask
+
+    def _mask(self, x: Tensor, residual: Tensor, sigma: Tensor, operator: FilterOperator) -> Tensor:
         rows, cols = x.shape[-2:]
         planes = self._planes(x, residual, sigma)
         responses = operator.apply(x).unflatten(1, planes.shape[-2:]).permute(0, 3, 1, 2)

@@ -35,6 +35,10 @@ ARCHITECTURES: dict[str, type[ConvexRegularizer]] = {
 """The classes that a card may name."""
 
 
+DEFAULT_MODELS = {1: "conditional-gray", 3: "conditional-color"}
+"""The shipped models that are used where none is named, by number of channels."""
+
+
 class ModelError(ValueError):
     """A model cannot be loaded: unknown, damaged, altered, or of an architecture this version does not have."""
 

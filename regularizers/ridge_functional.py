@@ -39,7 +39,7 @@ class RidgeFunctional(ConvexFunctional):
     which for the hard tanh is a bare clip. `knee` and `ratio` have shape (B, J, K) or (1, J, K); `scale` is (B, K), or
     None where the operator's filters contain it. Responses are planes of
     :class:`~icgn.regularizers.filters.FilterOperator`. A `mask` m > 0, planes too, multiplies every knee at its place:
-    :math:`\kappa_j m`. Slopes, and with them the Lipschitz constant, do not depend on it.
+    :math:`\kappa_j m`. Slopes, and with them the Lipschitz constant, do not depend on it. It stays in its precision.
     """
 
     operator: FilterOperator
@@ -197,7 +197,6 @@ class RidgeFunctional(ConvexFunctional):
             knee=self.knee.to(dtype),
             ratio=self.ratio.to(dtype),
             scale=None if self.scale is None else self.scale.to(dtype),
-            mask=None if self.mask is None else self.mask.to(dtype),
         )
 
     def _scaled(self, planes: Tensor) -> Tensor:
@@ -211,7 +210,7 @@ class RidgeFunctional(ConvexFunctional):
         """Per unit: its knees, spread over the planes, and its slope where it is not 1."""
         spread, units = self.operator.spread, range(self.knee.shape[1])
         knees = [spread(self.knee[:, j]) for j in units]
-        knees = knees if self.mask is None else [knee * self.mask for knee in knees]
+        knees = knees if self.mask is None else [knee * self.mask.to(knee) for knee in knees]
         return [(knees[j], spread(self.ratio[:, j]) if j else None) for j in units]
 
     def _units(self, v: Tensor, f: Callable[[Tensor, Tensor], Tensor], rows: slice = slice(None)) -> Tensor:

@@ -66,9 +66,9 @@ class Problem:
     ValueError
         for a wrong shape, a negative or non-finite sigma, noise or weight, an empty box, a condition that does not fit
         the images or that the regularizer does not take, a data fidelity that is not differentiable, negative counts of
-        a Poisson likelihood, a physics that does not fit y, maps everything to zero, or whose adjoint is not the adjoint
-        (:func:`icgn.solvers.physics.check_physics`), or a measurement without any image of finite values. If some images of a batch are finite, the others are reported as invalid input in
-        the solution and do not disturb them.
+        a Poisson likelihood, a physics that does not fit y, maps everything to zero, or whose adjoint is none
+        (:func:`icgn.solvers.physics.check_physics`), or a measurement without any image of finite values. If some
+        images of a batch are finite, the others are reported as invalid input in the solution and do not disturb them.
     """
 
     y: Tensor

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(autouse=True)
 def models(monkeypatch):
     torch.manual_seed(0)
-    known = {"ridge-gray": Denoiser(1), "ridge-color": Denoiser(3)}
+    known = {"conditional-gray": Denoiser(1), "conditional-color": Denoiser(3)}
 
     def load(name, device="cpu"):
         if name not in known:
@@ -96,17 +96,19 @@ def test_denoises_and_keeps_the_format(tmp_path, run, gray, suffix):
 def test_the_file_is_the_certified_solution(tmp_path, run, models):
     source = noisy_file(tmp_path / "in.png", bits=16)
     assert run("denoise", source, "-o", tmp_path / "out.png", "--sigma", 25).exit_code == 0
-    solution = icgn.regularizers.denoise(read_picture(source).pixels[None], 25 / 255, regularizer=models["ridge-gray"])
+    solution = icgn.regularizers.denoise(
+        read_picture(source).pixels[None], 25 / 255, regularizer=models["conditional-gray"]
+    )
     written = read_picture(tmp_path / "out.png").pixels
     assert (written - solution.x[0].clamp(0, 1)).abs().max() < 0.51 / 65535 + 1e-6
 
 
 def test_a_gray_model_takes_each_channel(tmp_path, run, models):
     source = noisy_file(tmp_path / "in.png", gray=False, bits=16)
-    assert run("denoise", source, "-o", tmp_path / "o.png", "--sigma", 25, "--model", "ridge-gray").exit_code == 0
+    assert run("denoise", source, "-o", tmp_path / "o.png", "--sigma", 25, "--model", "conditional-gray").exit_code == 0
     channels = read_picture(source).pixels[:, None]
     expected = torch.cat(
-        [icgn.regularizers.denoise(c[None], 25 / 255, regularizer=models["ridge-gray"]).x[0] for c in channels]
+        [icgn.regularizers.denoise(c[None], 25 / 255, regularizer=models["conditional-gray"]).x[0] for c in channels]
     )
     # Both within the certified 1e-4 RMS of the same minimizer.
     assert (read_picture(tmp_path / "o.png").pixels - expected.clamp(0, 1)).square().mean().sqrt() < 2.1e-4
@@ -114,8 +116,12 @@ def test_a_gray_model_takes_each_channel(tmp_path, run, models):
 
 def test_a_colour_model_refuses_gray(tmp_path, run):
     source = noisy_file(tmp_path / "in.png")
-    result = run("denoise", source, "-o", tmp_path / "o.png", "--sigma", 25, "--model", "ridge-color")
-    assert result.exit_code == 1 and "in.png: gray picture" in result.stderr and "--model ridge-gray" in result.stderr
+    result = run("denoise", source, "-o", tmp_path / "o.png", "--sigma", 25, "--model", "conditional-color")
+    assert (
+        result.exit_code == 1
+        and "in.png: gray picture" in result.stderr
+        and "--model conditional-gray" in result.stderr
+    )
 
 
 def test_sigma_zero_returns_the_picture(tmp_path, run):

@@ -95,6 +95,14 @@ def test_the_network_is_equivariant_to_shifts_by_its_stride(reg):
     torch.testing.assert_close(moved[inside], c.roll((4, 8), (2, 3))[inside])
 
 
+@pytest.mark.parametrize("height", [48, 61])
+def test_strips_give_the_same_masks(reg, height, monkeypatch):
+    x, r = noisy(2, size=(height, 13)), 0.1 * noisy(2, size=(height, 13), seed=1)
+    whole = reg.condition(x, SIGMA, r)
+    monkeypatch.setattr(icgn.regularizers.masks, "LIMIT", 2 * 13 * 3 * 9)
+    torch.testing.assert_close(reg.condition(x, SIGMA, r), whole)
+
+
 def test_a_network_upon_a_ridge_begins_as_that_ridge():
     first = RidgeICGN(4, 3, knots=3).double()
     with torch.no_grad():

@@ -649,7 +649,7 @@ def test_bad_ridge_arguments_are_named(arguments, message):
 
 def test_condition_is_refused_where_none_is_taken():
     for reg in (ridge(), ridge() + ridge()):
-        with pytest.raises(ValueError, match="condition: RidgeICGN takes none"):
+        with pytest.raises(ValueError, match=f"condition: {type(reg).__name__} takes none"):
             reg.at(0.1, torch.zeros(1))
 
 

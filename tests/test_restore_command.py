@@ -370,7 +370,7 @@ ERRORS = [
     ("deblur --kernel gaussian:1 --gap 0", 2, "--gap: got 0"),
     ("deblur --kernel gaussian:1 --tol inf", 2, "--tol: got inf"),
     ("deblur --kernel gaussian:1 --strength -2", 2, "--strength: got '-2'"),
-    ("deblur --kernel gaussian:1 --model ridge-color", 1, "use --model ridge-gray"),
+    ("deblur --kernel gaussian:1 --model ridge-color", 1, "use --model conditional-gray"),
     ("deblur --kernel gaussian:1 --model none", 2, "none"),
     ("deblur", 2, "--kernel"),
     ("inpaint --mask none.png", 2, "--mask"),
