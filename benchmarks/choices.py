@@ -1,4 +1,4 @@
-"""Choices made by measurement: the border of the filters and the smallest knee of the activation.
+"""Choices made by measurement: border and smallest knee of a ridge network, looseness of a conditional one.
 
     python benchmarks/choices.py
 
@@ -16,7 +16,7 @@ import torch
 
 import icgn
 from icgn.datasets import add_noise, bundled, seed_of
-from icgn.regularizers import RidgeICGN
+from icgn.regularizers import ConditionalICGN, ConvexRegularizer, RidgeICGN
 
 _SIDE, _FRAME = 160, 4
 
@@ -26,7 +26,7 @@ def psnr(error: torch.Tensor) -> float:
     return -10 * math.log10(float(error.square().mean()))
 
 
-def measure(regularizer: RidgeICGN, sigma: float) -> tuple[float, float, float]:
+def measure(regularizer: ConvexRegularizer, sigma: float) -> tuple[float, float, float]:
     """Mean PSNR, mean PSNR of the frame, and mean iterations."""
     whole, frame, iterations = [], [], []
     for sample in bundled(gray=True):
@@ -43,8 +43,8 @@ def measure(regularizer: RidgeICGN, sigma: float) -> tuple[float, float, float]:
 
 def main() -> None:
     """Print a table for each choice."""
-    shipped = icgn.load_pretrained("ridge-gray")
-    assert isinstance(shipped, RidgeICGN)
+    shipped, conditional = (icgn.load_pretrained(name) for name in ("ridge-gray", "conditional-gray"))
+    assert isinstance(shipped, RidgeICGN) and isinstance(conditional, ConditionalICGN)
     for sigma in (15 / 255, 25 / 255):
         print(f"sigma {255 * sigma:g}              PSNR   frame   iterations")
         for border in ("reflect", "zero", "valid"):
@@ -55,6 +55,12 @@ def main() -> None:
             changed = copy.deepcopy(shipped)
             changed.min_knee = knee
             print("min_knee {:8.2f} {:9.3f} {:7.3f} {:9.1f}".format(knee, *measure(changed, sigma)))
+        # How loosely the first problem is solved, and whether the condition is computed once more.
+        for parts in ((1e-3,), (0.05,), (0.15,), (0.5,), (0.05, 0.05)):
+            refined = copy.deepcopy(conditional)
+            refined.looseness = parts
+            name = ", ".join(f"{part:g}" for part in parts)
+            print("looseness {:10s} {:6.3f} {:7.3f} {:9.1f}".format(name, *measure(refined, sigma)))
 
 
 if __name__ == "__main__":

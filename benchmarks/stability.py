@@ -21,7 +21,7 @@ networks, and a random search from the best of them.
 
 The card of a conditional network says how loosely its first solution is computed. The stopping of an iteration is not
 continuous in y, and no derivative sees it; "exact start" is the same network with its first solution computed to a
-gradient of 1e-6 sigma.
+gradient of 1e-6 sigma. What is reported as it is has also been tried with the perturbations found for the others.
 
 A network is solved in float64 until its certificate proves an RMS distance of at most 1e-6 times the RMS of e: a ratio
 is that of the minimizers up to twice that. Pictures are centre crops of the photographs bundled with scikit-image; no
@@ -410,7 +410,7 @@ def _legend(content: dict[str, Any]) -> str:
         " |x(y + e) - x(y)| / |e|. The number above a column is the RMS of e in gray levels; sigma is in gray levels"
         f" too. Random: {s['directions']} white Gaussian e per picture. Adversarial: the largest ratio after"
         f" {s['steps']} steps of gradient ascent from the best of them, a lower bound of the worst case. All are ratios"
-        f" of exact minimizers up to {error:.0e}, which is certified."
+        f" of the exact minimizers of the last problems up to {error:.0e}, which is certified."
     )
     if any(r["method"].endswith(_EXACT_NAME) for r in content["rows"]):
         text += (
@@ -481,7 +481,7 @@ def _curves(axes: Any, rows: Sequence[dict[str, Any]], methods: Sequence[str]) -
         style = {"color": f"C{k}", "marker": "ovs^Dx"[k % 6], "markersize": 6}
         axes.plot(sizes, [max(r["adversarial"] for r in own[s]) for s in sizes], label=f"{method}", **style)
         axes.plot(sizes, [max(max(r["random"]) for r in own[s]) for s in sizes], linestyle=":", **style)
-    axes.axhline(1.0, color="black", linewidth=1.2, label="1: theory for fixed condition")
+    axes.axhline(1.0, color="black", linewidth=1.2, label="theory: at most 1 where c is fixed or absent")
     # For the legend: what solid and dotted lines are.
     axes.plot([], [], color="gray", label="adversarial")
     axes.plot([], [], color="gray", linestyle=":", label="random")

@@ -220,6 +220,28 @@ def test_every_level_has_a_solution(reg, sigma):
         torch.testing.assert_close(sol.x, y, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_a_picture_of_one_gray_is_its_own_minimizer(reg, value):
+    y = torch.full((1, 1, 13, 10), value, dtype=torch.float64)
+    sol = solve(Problem(y, DENOISING, reg, SIGMA))
+    assert sol.converged
+    torch.testing.assert_close(sol.x, y, atol=1e-9, rtol=0)
+
+
+def test_a_saturated_picture_is_certified(reg):
+    y = noisy(2).mul(4).sub(1.5).clamp(0, 1)
+    sol = solve(Problem(y, DENOISING, reg, SIGMA, box=(0, 1)))
+    assert sol.converged and bool(((sol.x >= 0) & (sol.x <= 1)).all())
+
+
+def test_the_condition_of_another_picture_poses_a_convex_problem_all_the_same(reg):
+    y, other = noisy(1), noisy(1, seed=5)
+    condition = solve(Problem(other, DENOISING, reg, SIGMA)).condition
+    problem = Problem(y, DENOISING, reg, SIGMA, condition=condition)
+    sol, exact = solve(problem, tol=1e-3), solve(problem, tol=1e-10)
+    assert float((sol.x - exact.x).square().mean().sqrt()) <= float(sol.certificate.rms_distance) <= 1e-3
+
+
 def test_a_weight_of_zero_returns_the_measurement(reg):
     y = noisy()
     torch.testing.assert_close(solve(Problem(y, DENOISING, reg, SIGMA, weight=0.0)).x, y)

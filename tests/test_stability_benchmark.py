@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def test_the_ascent_improves_on_the_best_random_direction(stability, which):
     y, maps = maps_of(stability)
     m = measured(stability, maps[which], y)
     assert (m.adversarial >= torch.stack(m.random).amax(0)).all()
-    assert all((b >= a).all() for a, b in zip(m.trace, m.trace[1:], strict=False))
+    assert all((b >= a).all() for a, b in itertools.pairwise(m.trace))
     assert (m.trace[-1] > 1.1 * m.trace[0]).all() and len(m.trace) == 7
     # What is reported is what the worst direction does, of the size it should have.
     torch.testing.assert_close(stability.rms(m.e), torch.ones(2, dtype=torch.float64))
@@ -109,7 +110,7 @@ def test_a_random_search_never_goes_down(stability):
     (e,) = stability.directions(NAMES, SIDE, stability.Effort(1))
     worst = stability.Worst(e, *probe.change(e))
     trace = stability.search(probe, worst, 4, 0)
-    assert len(trace) == 5 and all((b >= a).all() for a, b in zip(trace, trace[1:], strict=False))
+    assert len(trace) == 5 and all((b >= a).all() for a, b in itertools.pairwise(trace))
     torch.testing.assert_close(stability.rms(probe.change(worst.e)[0]), trace[-1])
 
 
