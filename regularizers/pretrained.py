@@ -35,7 +35,7 @@ ARCHITECTURES: dict[str, type[ConvexRegularizer]] = {
 """The classes that a card may name."""
 
 
-DEFAULT_MODELS = {1: "conditional-gray", 3: "ridge-color"}
+DEFAULT_MODELS = {1: "conditional-gray", 3: "conditional-color"}
 """The shipped models that are used where none is named, by number of channels."""
 
 
