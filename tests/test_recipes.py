@@ -10,7 +10,7 @@ from training_cases import MODEL, recipe
 import icgn
 from icgn import training
 from icgn.regularizers import available_models, read_card
-from icgn.training import Adversarial, Bilevel, GradientSteps, Recipe, ScoreMatching
+from icgn.training import Adversarial, Bilevel, GradientSteps, MaskLikelihood, Recipe, ScoreMatching
 
 RECIPES = sorted((Path(icgn.__file__).parent / "recipes").glob("*.toml"))
 
@@ -39,6 +39,7 @@ def test_shipped_models_name_a_recipe_that_is_there():
         Adversarial(penalty=3, corruption="adjoint"),
         GradientSteps(4),
         ScoreMatching(),
+        MaskLikelihood(contrast=0.01, max_iter=3),
     ],
     ids=repr,
 )
@@ -92,7 +93,9 @@ def test_noise_levels_are_in_gray_levels_in_the_file(tmp_path):
         ("warmup = 2", "warmup: got 2, expected a number from 0 to 1"),
         ("final = -0.1", "final: got -0.1"),
         ("seed = -1", "seed: got -1"),
-        ("[learning_rate]\nbank = inf", "learning_rate: got .*, expected positive rates"),
+        ("[learning_rate]\nbank = -1.0", "learning_rate: got .*, expected rates >= 0"),
+        ("[loss]\ntype = 'mask-likelihood'\ncontrast = 0", "contrast: got 0"),
+        ("[learning_rate]\nbank = inf", "learning_rate: got .*, expected rates >= 0"),
         ("model = 3", "model: got 3"),
         ("model = {}", "model: got none"),
         ("name = '../x'", r"name: got '\.\./x'"),

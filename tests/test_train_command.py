@@ -7,13 +7,13 @@ import signal
 import pytest
 import tomli_w
 import torch
-from training_cases import MODEL, break_loss, equal_weights, nan_loss, recipe, train, write_photographs
+from training_cases import MODEL, QUIET, break_loss, data, equal_weights, nan_loss, recipe, train, write_photographs
 from typer.testing import CliRunner
 
 import icgn
 from icgn import cli, datasets, training
 from icgn.regularizers import ModelError, read_card, save_model
-from icgn.training import CHECKPOINT, Adversarial, Bilevel, Recipe, TrainingError, draw, read_checkpoint
+from icgn.training import CHECKPOINT, Adversarial, Bilevel, MaskLikelihood, Recipe, TrainingError, draw, read_checkpoint
 
 LOOP = importlib.import_module("icgn.training.fit")
 
@@ -88,6 +88,25 @@ def test_init_is_widened_to_the_model_of_the_recipe(tmp_path):
     assert wide.bank.raw.shape == (4, 1, 5, 5) and wide.min_knee == 0.01 and wide.bank.raw.requires_grad
     assert torch.allclose(wide.bank.weight[:3, :, 1:-1, 1:-1], start.bank.weight, atol=1e-6)
     assert torch.equal(wide.log_lambda[:, :3], start.log_lambda)
+
+
+def test_a_conditional_network_is_trained_upon_a_ridge_network(tmp_path, run):
+    """First by the likelihood of its masks, then end to end from there, by --init."""
+    ridge = training.build(recipe(seed=9))
+    save_model(ridge, tmp_path / "ridge.safetensors", {})
+    model = {"type": "ConditionalICGN", "width": 4, "blocks": 0}
+    rates = {"network": 1e-2, "ridge": 0.0}
+    start = recipe(
+        init=str(tmp_path / "ridge.safetensors"), model=model, loss=MaskLikelihood(max_iter=3), learning_rate=rates
+    )
+    training.fit(made := training.build(start), start, data(), tmp_path / "start", console=QUIET)
+    assert torch.equal(made.ridge.bank.raw, ridge.bank.raw) and bool((made.network.direct != 0).any())
+    training.export(tmp_path / "start" / "checkpoint.pt", tmp_path / "start" / "tiny.safetensors")
+    options = ("--init", str(tmp_path / "start"))
+    assert run(*options, model=model, learning_rate={"network": 1e-9, "ridge": 1e-9}).exit_code == 0
+    trained = icgn.load_pretrained(tmp_path / "run")
+    assert torch.allclose(trained.network.direct, made.network.direct, atol=1e-6)
+    assert read_card(tmp_path / "run")["recipe"]["init"] == str(tmp_path / "start")
 
 
 @pytest.mark.parametrize(
