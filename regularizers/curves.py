@@ -3,6 +3,7 @@ r"""Curves in the noise level: positive quantities, piecewise log-linear in :mat
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,3 +69,18 @@ def interpolate(at: Tensor, levels: Tensor, values: Tensor) -> Tensor:
     low, high = levels[place - 1], levels[place]
     part = ((at - low) / (high - low)).clamp(0, 1)
     return values[place - 1] + part * (values[place] - values[place - 1])
+
+
+@torch.no_grad()
+def rescale(network: Any, sigma: Tensor, weight: Tensor, scale: Tensor) -> None:
+    r"""Turn R into :math:`w(\sigma) R(s(\sigma) x; \sigma)`, by the curves `log_lambda` and `log_tau` of its network.
+
+    The parameters are those of :meth:`icgn.regularizers.RidgeICGN.rescaled`; the network is changed in place.
+    """
+    knots = log_knots(network.sigma_range, network.log_tau.shape[-1]).double()
+    w, s = (at_knots(sigma, v, network.sigma_range, len(knots)).exp() for v in (weight, scale))
+    network.log_lambda.add_((w * s).log().to(network.log_lambda))
+    floor = network.min_knee * knots.exp().to(w)
+    knee = (network.log_tau.double().cpu().exp() + floor) / s - floor
+    # Far below the floor a knee is the floor; its logarithm stays finite so that training can go on.
+    network.log_tau.copy_(torch.maximum(knee, 1e-3 * knots.exp()).log())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from icgn.regularizers.activations import HardTanh
 from icgn.regularizers.base import ConvexRegularizer
-from icgn.regularizers.curves import at_knots, curve, log_knots
+from icgn.regularizers.curves import curve, rescale
 from icgn.regularizers.filters import FilterBank, FilterOperator, squared_norm_bound
 from icgn.regularizers.ridge_functional import RidgeFunctional
 from icgn.solvers.functional import ConvexFunctional, Responses, dot
@@ -239,16 +239,8 @@ class BankRegularizer(ConvexRegularizer):
 
         See :meth:`icgn.regularizers.RidgeICGN.rescaled`.
         """
-        assert self.sigma_range is not None
-        knots = log_knots(self.sigma_range, self.log_tau.shape[-1]).double()
-        w, s = (at_knots(sigma, v, self.sigma_range, len(knots)).exp() for v in (weight, scale))
         new = copy.deepcopy(self)
-        with torch.no_grad():
-            new.log_lambda.add_((w * s).log().to(new.log_lambda))
-            floor = self.min_knee * knots.exp().to(w)
-            tau = (new.log_tau.double().cpu().exp() + floor) / s - floor
-            # Far below the floor a scale is the floor; its logarithm stays finite so that training can go on.
-            new.log_tau.copy_(torch.maximum(tau, 1e-3 * knots.exp()).log())
+        rescale(new, sigma, weight, scale)
         return new
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:

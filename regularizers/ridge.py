@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from icgn.regularizers.activations import make_activation
 from icgn.regularizers.base import ConvexRegularizer, check_sigma
-from icgn.regularizers.curves import at_knots, curve, log_knots
+from icgn.regularizers.curves import curve, log_knots, rescale
 from icgn.regularizers.filters import Border, FilterBank
 from icgn.regularizers.ridge_functional import RidgeFunctional
 
@@ -120,16 +120,8 @@ class RidgeICGN(ConvexRegularizer):
         weight, scale : Tensor
             :math:`w > 0` and :math:`s > 0`, shape (L,). A scale cannot lower a knee below `min_knee`.
         """
-        assert self.sigma_range is not None
-        knots = log_knots(self.sigma_range, self.log_tau.shape[-1]).double()
-        w, s = (at_knots(sigma, v, self.sigma_range, len(knots)).exp() for v in (weight, scale))
         new = copy.deepcopy(self)
-        with torch.no_grad():
-            new.log_lambda.add_((w * s).log().to(new.log_lambda))
-            floor = self.min_knee * knots.exp().to(w)
-            knee = (new.log_tau.double().cpu().exp() + floor) / s - floor
-            # Far below the floor a knee is the floor; its logarithm stays finite so that training can go on.
-            new.log_tau.copy_(torch.maximum(knee, 1e-3 * knots.exp()).log())
+        rescale(new, sigma, weight, scale)
         return new
 
     def widened(self, **changes: Any) -> RidgeICGN:
