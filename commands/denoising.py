@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from icgn.commands.batch import Request, read_pair, restore_all, restored
-from icgn.commands.levels import check_level, denoising_level
+from icgn.commands.levels import check_level, denoising_level, parse_strength, say_strength
 from icgn.commands.models import ModelFor, check_channels, find_device, find_models
 from icgn.commands.outcome import Outcome, Restored, figure, row
 from icgn.commands.screen import console, naming, refuse, say
@@ -21,8 +21,10 @@ DEMO_SIGMA = 25.0
 """Noise level of the demo in gray levels."""
 
 
-def denoise_files(request: Request, sigma: float | None) -> None:
+def denoise_files(request: Request, sigma: float | None, strength: str = "1") -> None:
     """Remove noise from picture files; `sigma` in gray levels, measured or estimated where it is None.
+
+    `strength` is that of :func:`icgn.commands.levels.parse_strength`.
 
     Raises
     ------
@@ -32,12 +34,12 @@ def denoise_files(request: Request, sigma: float | None) -> None:
 
     def prepare(models: ModelFor, _: object) -> _Denoise:
         check_level("--sigma", sigma, zero=True)
-        return _Denoise(models, sigma, request.tol)
+        return _Denoise(models, sigma, request.tol, parse_strength(strength))
 
     restore_all(request, prepare, "denoising", "noisy")
 
 
-def denoised(noisy: Picture, sigma: float, models: ModelFor, tol: float) -> Restored:
+def denoised(noisy: Picture, sigma: float, models: ModelFor, tol: float, weight: float | str = 1.0) -> Restored:
     """Denoise the pixels of a picture; alpha, profile, Exif and depth stay as they are.
 
     Parameters
@@ -50,6 +52,8 @@ def denoised(noisy: Picture, sigma: float, models: ModelFor, tol: float) -> Rest
         gives the regularizer for a number of channels.
     tol : float
         RMS distance to the minimizer, in intensities.
+    weight : float or str
+        strength of the regularizer, or the rule that finds it.
 
     Raises
     ------
@@ -58,7 +62,8 @@ def denoised(noisy: Picture, sigma: float, models: ModelFor, tol: float) -> Rest
     """
     regularizer = models(len(noisy.pixels))
     check_channels(regularizer, len(noisy.pixels))
-    result = denoise_picture(noisy.pixels, sigma, regularizer, tol=tol)
+    result = denoise_picture(noisy.pixels, sigma, regularizer, tol=tol, weight=weight)
+    say_strength(weight, result.solution.weight)
     stats = result.solution.stats
     return restored(noisy, result, sigma, int(stats.iterations.max()), stats.seconds)
 
@@ -98,15 +103,15 @@ def demonstrate(output: Path) -> None:
 class _Denoise:
     """The work of ``icgn denoise`` on one file."""
 
-    def __init__(self, models: ModelFor, sigma: float | None, tol: float) -> None:
-        self.models, self.sigma, self.tol = models, sigma, tol
+    def __init__(self, models: ModelFor, sigma: float | None, tol: float, weight: float | str) -> None:
+        self.models, self.sigma, self.tol, self.weight = models, sigma, tol, weight
 
     def __call__(self, job: Job) -> Outcome:
         noisy, clean = read_pair(job)
         reach = self.models(len(noisy.pixels)).sigma_range
         known = None if clean is None else clean.pixels
         level = denoising_level(job.source, noisy.pixels, known, self.sigma, reach)
-        return Outcome(job.source.name, denoised(noisy, level, self.models, self.tol), noisy, clean)
+        return Outcome(job.source.name, denoised(noisy, level, self.models, self.tol, self.weight), noisy, clean)
 
 
 def _demonstrate(sample: Sample, models: ModelFor, folder: Path) -> Outcome:

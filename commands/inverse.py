@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from icgn.commands.batch import Request, restored
-from icgn.commands.levels import check_level, check_tolerance, parse_strength
+from icgn.commands.levels import check_level, check_tolerance, parse_strength, say_strength
 from icgn.commands.outcome import Restored
-from icgn.commands.screen import say
 from icgn.datasets import Picture
 from icgn.regularizers import ConvexRegularizer
 from icgn.regularizers.denoise import PictureSolution
@@ -116,9 +115,7 @@ def invert(
     )
     solution = solve(problem.to(torch.float32), tol=tuning.tol, gap_tol=tuning.gap, x0=measurement.start)
     iterations = int(solution.stats.iterations.max())
-    if isinstance(tuning.weight, str):
-        found = ", ".join(f"{w:.3g}" for w in solution.weight.tolist())
-        say("note", f"strength {found}, found by {tuning.weight}" + " (one per channel)" * (len(solution.weight) > 1))
+    say_strength(tuning.weight, solution.weight)
     return PictureSolution.of(solution), iterations, time.perf_counter() - begin
 
 

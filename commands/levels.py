@@ -49,6 +49,13 @@ def parse_strength(text: str) -> float | str:
     return weight
 
 
+def say_strength(asked: float | str, found: Tensor) -> None:
+    """Say which strengths (B,) a rule has found, if it was a rule that was asked for."""
+    if isinstance(asked, str):
+        strengths = ", ".join(f"{w:.3g}" for w in found.tolist())
+        say("note", f"strength {strengths}, found by {asked}" + " (one per channel)" * (len(found) > 1))
+
+
 def denoising_level(source: Path, noisy: Tensor, clean: Tensor | None, given: float | None, reach: Reach) -> float:
     """Noise level of a picture to denoise: as given (gray levels), measured against the clean one, or estimated.
 

@@ -20,8 +20,9 @@ def denoise(
     regularizer: ConvexRegularizer | None = None,
     tol: float = 1e-4,
     max_iter: int = 1000,
+    weight: float | Tensor | str = 1.0,
 ) -> Solution:
-    r"""Remove white Gaussian noise: minimize :math:`\tfrac12 |x - y|^2 + R(x; \sigma)`, certified.
+    r"""Remove white Gaussian noise: minimize :math:`\tfrac12 |x - y|^2 + w R(x; \sigma)`, certified.
 
     Parameters
     ----------
@@ -35,6 +36,9 @@ def denoise(
         RMS distance to the exact minimizer that the certificate must prove, in intensities.
     max_iter : int
         iterations allowed per image.
+    weight : float, Tensor or str
+        strength w of the regularizer, 1 being the trained one; ``"sure"`` and ``"discrepancy"`` find it for each image
+        without the clean one (:mod:`icgn.solvers.strength`). The certificate is of the problem with that weight.
 
     Returns
     -------
@@ -47,10 +51,11 @@ def denoise(
         if y is not a floating-point tensor.
     ValueError
         for a wrong shape or channel count, images smaller than a filter, intensities far outside [0, 1] (as of images
-        in 0..255), a batch without any finite image, or a negative or non-finite sigma.
+        in 0..255), a batch without any finite image, or a negative or non-finite sigma or weight.
     """
     check_image(y)
-    problem = Problem(y, deepinv.physics.Denoising(), _default(y) if regularizer is None else regularizer, sigma)
+    model = _default(y) if regularizer is None else regularizer
+    problem = Problem(y, deepinv.physics.Denoising(), model, sigma, weight=weight)
     _check_range(problem)
     return solve(problem, tol=tol, max_iter=max_iter)
 
@@ -105,13 +110,18 @@ def picture_batch(picture: Tensor, regularizer: ConvexRegularizer) -> Tensor:
 
 
 def denoise_picture(
-    noisy: Tensor, sigma: float, regularizer: ConvexRegularizer, tol: float = 1e-4, max_iter: int = 1000
+    noisy: Tensor,
+    sigma: float,
+    regularizer: ConvexRegularizer,
+    tol: float = 1e-4,
+    max_iter: int = 1000,
+    weight: float | str = 1.0,
 ) -> PictureSolution:
     """Denoise one picture (C, H, W); a gray regularizer takes its channels one by one.
 
     Parameters and errors as :func:`denoise`, which solves.
     """
-    return PictureSolution.of(denoise(picture_batch(noisy, regularizer), sigma, regularizer, tol, max_iter))
+    return PictureSolution.of(denoise(picture_batch(noisy, regularizer), sigma, regularizer, tol, max_iter, weight))
 
 
 def _default(y: Tensor) -> ConvexRegularizer:

@@ -22,9 +22,11 @@ from icgn.solvers.implicit import solve_hessian
 if TYPE_CHECKING:
     from icgn.solvers.problem import Problem
 
-# Weights that are tried, and the accuracy of a search in log w: a percent or two of w.
+# Weights that are tried, and evaluations of a search at most.
 _LOW, _HIGH = 1e-3, 1e3
 _STEPS = 18
+# Of a search for the smallest value, in log w: its first step, and the step at which it ends.
+_STRIDE, _WIDTH = 0.5, 0.05
 # Of the problems solved on the way: RMS distance, relative gap, iterations.
 _TOL, _GAP, _ITERATIONS = 5e-4, 1e-2, 200
 
@@ -161,7 +163,8 @@ class _Path:
         signs = torch.randint(0, 2, problem.y.shape, generator=generator).to(problem.y) * 2 - 1
         pulled = physics.A_adjoint(signs * self.seen)
         scale = problem.objective.weights[0]
-        tol = torch.full((len(pulled),), 1e-2).to(pulled)
+        # The error of b^T H^-1 b is the square of that of the solution.
+        tol = torch.full((len(pulled),), 0.1).to(pulled)
         free = None if problem.box is None else problem.box.free(posed.x)  # type: ignore[union-attr]
         system = solve_hessian(problem.objective, posed.x, per_image(scale, pulled) * pulled, free, tol, 100)
         return dot(pulled, system.v).double()
@@ -188,18 +191,58 @@ def _increasing(f: Trial, like: Tensor) -> Tensor:
 
 
 def _smallest(f: Trial, like: Tensor) -> Tensor:
-    """Minimizer of a unimodal function of log w per image, by golden sections."""
-    golden = (math.sqrt(5) - 1) / 2
-    low, high = torch.full_like(like, math.log(_LOW)), torch.full_like(like, math.log(_HIGH))
-    a, b = high - golden * (high - low), low + golden * (high - low)
-    at_a, at_b = f(a), f(b)
-    for _ in range(_STEPS - 2):
-        left = at_a < at_b
-        low, high = torch.where(left, low, a), torch.where(left, b, high)
-        a_next, b_next = high - golden * (high - low), low + golden * (high - low)
-        value = f(torch.where(left, a_next, b_next))
-        at_a, at_b = torch.where(left, value, at_b), torch.where(left, at_a, value)
-        a, b = a_next, b_next
-        if bool((high - low < 0.05).all()):
+    """Minimizer of a unimodal function of log w per image: steps downhill from w = 1, then parabolas."""
+    at, values = _valley(f, like)
+    for _ in range(_STEPS):
+        vertex = _vertex(at, values)
+        low, middle, high = at
+        step = vertex - middle
+        if bool(((step.abs() < _WIDTH) | (high - low < 2 * _WIDTH)).all()):
             break
-    return (low + high) / 2
+        # A new point well apart from the three that are there.
+        tried = middle + torch.where(step < 0, -1.0, 1.0) * step.abs().clamp_min(_WIDTH)
+        tried = torch.minimum(torch.maximum(tried, low + _WIDTH / 2), high - _WIDTH / 2)
+        value = f(tried)
+        left, better = tried < middle, value < values[1]
+        first, second = torch.where(left, tried, middle), torch.where(left, middle, tried)
+        at_first, at_second = torch.where(left, value, values[1]), torch.where(left, values[1], value)
+        # Of the four points, the better of the inner two with its neighbours.
+        lower = left == better
+        at = _pick(lower, (low, first, second), (first, second, high))
+        values = _pick(lower, (values[0], at_first, at_second), (at_first, at_second, values[2]))
+    return _vertex(at, values)
+
+
+Triple = tuple[Tensor, Tensor, Tensor]
+
+
+def _valley(f: Trial, like: Tensor) -> tuple[Triple, Triple]:
+    """Three increasing log w per image, the middle one the lowest or outside the range of weights, and the values."""
+    at: Triple = (torch.full_like(like, -_STRIDE), torch.zeros_like(like), torch.full_like(like, _STRIDE))
+    values: Triple = (f(at[0]), f(at[1]), f(at[2]))
+    end = math.log(_HIGH)
+    while True:
+        down = (values[0] < values[1]) & (at[1] > -end)
+        up = (values[2] < values[1]) & (at[1] < end) & ~down
+        if not bool((down | up).any()):
+            return at, values
+        low, high = at[0] - _STRIDE, at[2] + _STRIDE
+        value = f(torch.where(down, low, torch.where(up, high, at[1])))
+        at = _pick(down, (low, at[0], at[1]), _pick(up, (at[1], at[2], high), at))
+        values = _pick(down, (value, values[0], values[1]), _pick(up, (values[1], values[2], value), values))
+
+
+def _vertex(at: Triple, values: Triple) -> Tensor:
+    """Where the parabola through three points is lowest, within them; the lowest of them where there is none."""
+    left, right = at[1] - at[0], at[2] - at[1]
+    rise_left, rise_right = (values[1] - values[0]) / left, (values[2] - values[1]) / right
+    bend = (rise_right - rise_left) / (left + right)
+    vertex = (at[0] + at[1]) / 2 - rise_left / (2 * bend)
+    lowest = torch.stack(at).gather(0, torch.stack(values).argmin(0, keepdim=True))[0]
+    inside = (bend > 0) & (vertex > at[0]) & (vertex < at[2])
+    return torch.where(inside, vertex, lowest)
+
+
+def _pick(condition: Tensor, yes: Triple, no: Triple) -> Triple:
+    first, second, third = (torch.where(condition, a, b) for a, b in zip(yes, no, strict=True))
+    return first, second, third

@@ -103,6 +103,18 @@ def test_the_file_is_the_certified_solution(tmp_path, run, models):
     assert (written - solution.x[0].clamp(0, 1)).abs().max() < 0.51 / 65535 + 1e-6
 
 
+def test_the_strength_is_given_or_found(tmp_path, run):
+    source = noisy_file(tmp_path / "in.png")
+    written = {}
+    for strength in ("1", "1.5", "sure"):
+        target = tmp_path / f"{strength}.png"
+        arguments = ("--sigma", 25, "--model", "ridge-gray-small", "--strength", strength)
+        result = run("denoise", source, "-o", target, *arguments)
+        assert result.exit_code == 0 and ("found by sure" in result.stderr) == (strength == "sure")
+        written[strength] = psnr(target, photograph())
+    assert written["1.5"] != written["1"] and written["sure"] > max(written["1"], written["1.5"]) - 0.05
+
+
 def test_a_gray_model_takes_each_channel(tmp_path, run, models):
     source = noisy_file(tmp_path / "in.png", gray=False, bits=16)
     assert run("denoise", source, "-o", tmp_path / "o.png", "--sigma", 25, "--model", "conditional-gray").exit_code == 0
@@ -182,7 +194,9 @@ def test_senseless_sigma_is_a_usage_error(tmp_path, run, sigma):
     assert result.exit_code == 2 and "--sigma" in result.stderr and not (tmp_path / "o.png").exists()
 
 
-@pytest.mark.parametrize("option", [["--tol", "0"], ["--tol", "nan"], ["--model", "none"], ["--device", "abacus"]])
+@pytest.mark.parametrize(
+    "option", [["--tol", "0"], ["--tol", "nan"], ["--strength", "-1"], ["--model", "none"], ["--device", "abacus"]]
+)
 def test_senseless_options_are_usage_errors(tmp_path, run, option):
     result = run("denoise", noisy_file(tmp_path / "in.png"), "-o", tmp_path / "o.png", *option)
     assert result.exit_code == 2 and option[1] in result.stderr and not (tmp_path / "o.png").exists()

@@ -143,6 +143,10 @@ def test_models_of_one_name_are_told_apart(tmp_path, folder, model):
     assert run("--model", model, "--model", other, *arguments).exit_code == 0
     table = means(read_results(tmp_path / "out" / "results.json")[0])
     assert [m.pictures for m in table] == [3, 3] and table[0].psnr != table[1].psnr
+    assert run("--model", model, "--model", other, *arguments, "--strength", "sure").exit_code == 0
+    named = {m.model: m.psnr for m in means(read_results(tmp_path / "out" / "results.json")[0])}
+    assert set(named) == {name for path in (model, other) for name in (str(path), f"{path}, sure")}
+    assert len(set(named.values())) == 4
     assert "got 'tv' twice" in run("--model", "tv", "--model", "tv", *arguments).stderr
     assert "sigma: got 25 twice" in run("--model", "tv", *arguments, "--sigma", 25).stderr
 

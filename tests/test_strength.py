@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quadratic import Quadratic
 
-from icgn.regularizers import RidgeICGN
+from icgn.regularizers import RidgeICGN, denoise
 from icgn.solvers import Problem, best_weight, solve
-from icgn.solvers.strength import discrepancy, sure
+from icgn.solvers.strength import _smallest, discrepancy, sure
 
 NOISE = 0.1
 
@@ -51,6 +51,34 @@ def test_best_weight_in_closed_form():
     # The best multiple of y is <y, clean> / |y|^2.
     c = float((y * clean).sum() / y.square().sum())
     assert best_weight(denoising(y), clean) == pytest.approx((1 / c - 1) / 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("least", [-5.0, -0.3, 0.0, 0.2, 1.6, 6.5])
+def test_the_smallest_value_of_a_smooth_function_is_found(least):
+    calls = []
+
+    def f(s):
+        calls.append(s)
+        d = s - least
+        return d.square() + 0.1 * d**4
+
+    found = _smallest(f, torch.zeros(1, dtype=torch.float64))
+    assert float(found) == pytest.approx(least, abs=0.03) and len(calls) < 8 + 2 * abs(least)
+
+
+def test_beyond_the_range_of_weights_its_end_is_taken():
+    assert 6.9 < float(_smallest(lambda s: -s, torch.zeros(1))) < 8
+
+
+def test_denoise_takes_a_weight():
+    _, y = noisy()
+    by_rule = denoise(y, NOISE, Quadratic(0.5), weight="sure")
+    torch.testing.assert_close(by_rule.weight, sure(denoising(y, weight="sure")))
+    torch.testing.assert_close(denoise(y, NOISE, Quadratic(0.5), weight=2.0).x, y / 2, atol=2e-4, rtol=0)
+    ridge = RidgeICGN(4, 3).requires_grad_(False)
+    assert torch.equal(denoise(y, 0.0, ridge, weight="sure").x, y)  # R(.; 0) = 0, whatever its weight
+    with pytest.raises(ValueError, match="weight"):
+        denoise(y, NOISE, Quadratic(0.5), weight="best")
 
 
 def test_masked_pixels_do_not_count():

@@ -17,7 +17,7 @@ from icgn.regularizers.pretrained import available_models
 from icgn.training.evaluate import Entry, evaluate
 from icgn.training.processes import Processes
 from icgn.training.report import Mean, means, read_results, settings, write_results
-from icgn.training.restorers import BASELINES, Model, Restorer, make_restorer
+from icgn.training.restorers import Model, Restorer, make_restorer
 
 # Rows between two writings of the files: a run that is stopped loses no more.
 _WRITE_EVERY = 20
@@ -49,6 +49,9 @@ class Request:
         default a GPU where there is one.
     threads : int, optional
         CPU threads.
+    weight : float or str
+        strength of the regularizers, or the rule that finds it for each picture; see :func:`icgn.denoise`. Another
+        than 1 is part of the names in the table.
     """
 
     models: Sequence[str]
@@ -61,6 +64,7 @@ class Request:
     tol: float = 1e-4
     device: str | torch.device | None = None
     threads: int | None = None
+    weight: float | str = 1.0
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -150,12 +154,14 @@ def evaluation(request: Request, out: str | Path | None = None, console: Console
 
 def _restorers(request: Request, group: Processes) -> list[Restorer]:
     """The methods, with different names: models of one name are called as they were asked for."""
-    found = [make_restorer(name, group.device, request.tol) for name in request.models]
+    found = [make_restorer(name, group.device, request.tol, request.weight) for name in request.models]
     called = [r.name for r in found]
     for restorer, given in zip(found, request.models, strict=True):
-        if called.count(restorer.name) > 1 and given not in (*available_models(), *BASELINES):
-            restorer.name = given
-        if isinstance(restorer, Model) and restorer.regularizer.channels == 3 and not request.color:
+        if not isinstance(restorer, Model):
+            continue
+        if called.count(restorer.name) > 1 and given not in available_models():
+            restorer.call(given)
+        if restorer.regularizer.channels == 3 and not request.color:
             raise ValueError(f"model: {restorer.name} takes colour pictures, expected a gray one, or --color")
     names = [r.name for r in found]
     twice = [n for n in names if names.count(n) > 1]

@@ -71,6 +71,8 @@ class Model(Restorer):
         where it computes.
     tol : float
         certified RMS distance, in intensities.
+    weight : float or str
+        strength of the regularizer, or the rule that finds it; another than 1 is part of the name.
 
     Raises
     ------
@@ -78,15 +80,20 @@ class Model(Restorer):
         if it cannot be loaded.
     """
 
-    def __init__(self, name: str, device: torch.device, tol: float) -> None:
+    def __init__(self, name: str, device: torch.device, tol: float, weight: float | str = 1.0) -> None:
         self.regularizer: ConvexRegularizer = load_pretrained(name, device)
         self.card = read_card(name)
-        self.name = str(self.card.get("name", Path(name).name))
         self.parameters = sum(p.numel() for p in self.regularizer.parameters())
-        self.tol = tol
+        self.tol, self.weight = tol, weight
+        self.call(str(self.card.get("name", Path(name).name)))
+
+    def call(self, name: str) -> None:
+        """Take a name, to which a strength other than 1 is added."""
+        strength = self.weight if isinstance(self.weight, str) else f"{self.weight:g}"
+        self.name = name if self.weight == 1.0 else f"{name}, {strength}"
 
     def restore(self, noisy: Tensor, sigma: float) -> Restoration:
-        result = denoise_picture(noisy, sigma, self.regularizer, tol=self.tol)
+        result = denoise_picture(noisy, sigma, self.regularizer, tol=self.tol, weight=self.weight)
         return Restoration(
             image=result.image,
             seconds=math.nan,
@@ -97,7 +104,8 @@ class Model(Restorer):
 
     def description(self) -> dict[str, Any]:
         kept = ("architecture", "sha256", "recipe_file", "seed", "steps", "data")
-        return {"kind": "model", "tol": self.tol, **{k: self.card[k] for k in kept if k in self.card}}
+        strength = {} if self.weight == 1.0 else {"weight": self.weight}
+        return {"kind": "model", "tol": self.tol, **strength, **{k: self.card[k] for k in kept if k in self.card}}
 
 
 class TotalVariation(Restorer):
@@ -159,8 +167,8 @@ class BM3D(Restorer):
         return {"kind": "deepinv.models.BM3D", "bm3d": version("bm3d")}
 
 
-def make_restorer(name: str, device: torch.device, tol: float) -> Restorer:
-    """The method called `name`: ``tv``, ``bm3d``, a shipped model, or the path of one.
+def make_restorer(name: str, device: torch.device, tol: float, weight: float | str = 1.0) -> Restorer:
+    """The method called `name`: ``tv``, ``bm3d``, a shipped model, or the path of one, with a strength.
 
     Raises
     ------
@@ -171,7 +179,7 @@ def make_restorer(name: str, device: torch.device, tol: float) -> Restorer:
     """
     if name == "tv":
         return TotalVariation()
-    return BM3D() if name == "bm3d" else Model(name, device, tol)
+    return BM3D() if name == "bm3d" else Model(name, device, tol, weight)
 
 
 def fingerprint(restorer: Restorer) -> str:
