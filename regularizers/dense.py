@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from icgn.regularizers.activations import Activation, make_activation
 from icgn.regularizers.group import GroupHead, MaxEnvelope, Penalty, check_groups
+from icgn.regularizers.responses import tensor
 from icgn.regularizers.softmax import LogSumExp, check_members
 from icgn.regularizers.sweep import ConvexActivation, DeepHead, MatrixMap, check_nondecreasing, raw_weights
-from icgn.regularizers.vectors import GradientNetwork, MatrixFunctional
+from icgn.regularizers.vectors import GradientNetwork, MatrixFunctional, QuadraticFunctional
 
 
 class DenseGrouped(GradientNetwork):
@@ -42,6 +43,15 @@ class DenseGrouped(GradientNetwork):
         knee = ((self.log_lambda + self.log_scale()) / 2).exp()
         head = GroupHead(self.penalty(self.bias[..., None]), knee[None, :, None, None], self.members)
         return MatrixFunctional(head, self.W * rows[:, None])
+
+    def jacobian(self, x: Tensor) -> Tensor:
+        # The head broadcasts: its Hessian is evaluated once for each point instead of once for each direction.
+        self._check(x)
+        curved = self.curved().to(x.dtype)
+        quadratic = QuadraticFunctional(self.Q, self.shift, self.mu).to(x.dtype)
+        basis = torch.eye(self.dim).to(x)
+        bent = curved.head.hvp(tensor(curved.linear(x))[:, None], tensor(curved.linear(basis))[None])
+        return curved.linear_adjoint(bent, x.shape) + quadratic.hvp(basis, basis)
 
 
 class DenseRidgeICGN(DenseGrouped):

@@ -92,21 +92,23 @@ class GradientNetwork(nn.Module):
     def inverse(self, y: Tensor, tol: float = 1e-5, max_iter: int = 2000) -> Tensor:
         r"""The points x (B, n) with N(x) = y, each within an RMS distance `tol` that is certified.
 
-        They minimize :math:`f(x) - \langle y, x\rangle`.
+        They minimize :math:`f(x) - \langle y, x\rangle`, strongly convex by :math:`\mu` or by Q.
 
         Raises
         ------
         ValueError
-            if :attr:`mu` is zero: N then need not have an inverse.
+            if :meth:`strong_convexity` is zero: N then need not have an inverse.
         RuntimeError
             if `tol` is not reached.
         """
-        if not self.mu > 0:
-            raise ValueError(f"strong_convexity: got {self.mu:g}, expected a positive number for an inverse to exist")
+        # The modulus is split off as the quadratic part of a proximal map; the rest is convex without it.
+        modulus = float(self.strong_convexity())
+        if not modulus > 0:
+            raise ValueError(f"strong_convexity: got {modulus:g}, expected a positive number for an inverse to exist")
         self._check(y)
-        terms = [self.curved(), QuadraticFunctional(self.Q, self.shift, 0.0)]
+        terms = [self.curved(), QuadraticFunctional(self.Q, self.shift, self.mu - modulus)]
         rest = SumFunctional(terms, [torch.ones((), dtype=torch.float64)] * 2).to(y.dtype)
-        return prox(rest, y / self.mu, 1 / self.mu, tol=tol, max_iter=max_iter)
+        return prox(rest, y / modulus, 1 / modulus, tol=tol, max_iter=max_iter)
 
     @torch.no_grad()
     def lipschitz(self) -> Tensor:
@@ -128,7 +130,11 @@ class GradientNetwork(nn.Module):
             raise TypeError(f"x: got {given}, expected a floating-point tensor (B, {self.dim})")
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x: got shape {tuple(x.shape)}, expected (B, {self.dim})")
-        if not bool(torch.isfinite(x).all()):
+        try:
+            finite = bool(torch.isfinite(x).all())
+        except RuntimeError:  # inside torch.func.vmap numbers cannot be looked at
+            return
+        if not finite:
             rows = (~torch.isfinite(x)).any(1).nonzero().flatten().tolist()
             raise ValueError(f"x: got nan or infinite numbers in rows {rows[:5]}, expected finite ones")
 

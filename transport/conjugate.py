@@ -1,0 +1,66 @@
+"""Convex conjugates of gradient networks: the points where the maximum is attained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from icgn.regularizers.vectors import GradientNetwork
+from icgn.solvers.functional import BlackBoxFunctional, SumFunctional
+from icgn.solvers.newton import NewtonCG
+
+
+@torch.no_grad()
+def conjugate_points(network: GradientNetwork, y: Tensor, x: Tensor, steps: int, max_inner: int = 8) -> Tensor:
+    r"""Newton steps from x towards the maximum of :math:`f^*(y) = \max_x \langle x, y\rangle - f(x)`.
+
+    The maximum is at :math:`N(x) = y`. A fixed amount of work, for training; see :meth:`GradientNetwork.inverse` for a
+    certified solution.
+
+    Parameters
+    ----------
+    network : GradientNetwork
+        the gradient N of f.
+    y, x : Tensor
+        where the conjugate is wanted, and where to start, (B, d).
+    steps : int
+        of :class:`~icgn.solvers.newton.NewtonCG`, with exact line search: <x, y> - f(x) never falls.
+    max_inner : int
+        conjugate-gradient steps in each.
+    """
+    objective = SumFunctional([network.functional(), _Tilt(y)], [torch.ones((), dtype=torch.float64)] * 2).to(x.dtype)
+    newton = NewtonCG(max_inner=min(max_inner, network.dim))
+    state = newton.init(objective, x, None)
+    for _ in range(steps):
+        state = newton.step(objective, state, None)
+    return state.x
+
+
+@dataclass(frozen=True, eq=False)
+class _Tilt(BlackBoxFunctional):
+    r""":math:`-\langle x, y\rangle`, with one y (B, d) for each x."""
+
+    y: Tensor
+
+    def fn(self, x: Tensor) -> Tensor:
+        return -torch.linalg.vecdot(x, self.y)
+
+    def grad(self, x: Tensor) -> Tensor:
+        return -self.y
+
+    def hvp(self, x: Tensor, v: Tensor) -> Tensor:
+        return torch.zeros_like(v)
+
+    def lipschitz(self) -> Tensor:
+        return torch.zeros((), dtype=torch.float64)
+
+    def strong_convexity(self) -> Tensor:
+        return torch.zeros((), dtype=torch.float64)
+
+    def select(self, index: Tensor) -> _Tilt:
+        return replace(self, y=self.y[index])
+
+    def to(self, dtype: torch.dtype) -> _Tilt:
+        return replace(self, y=self.y.to(dtype))
