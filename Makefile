@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types clean
+.PHONY: demo test lint types docs docs-full clean
 
 demo: $(VENV)/.installed
 	$(BIN)/icgn demo -o out
@@ -18,9 +18,19 @@ lint: $(VENV)/.installed-dev
 # mypy must see the parts of the package under the package's name: a tree of links.
 types: $(VENV)/.installed-dev
 	rm -rf build/types && mkdir -p build/types/icgn
-	for part in __init__.py cli.py py.typed commands regularizers solvers datasets training; do \
+	for part in __init__.py cli.py py.typed app commands datasets regularizers solvers training transport; do \
 	    ln -s ../../../$$part build/types/icgn/$$part; done
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p icgn
+
+# Warnings are errors. The gallery is remade from nothing, for it keeps the output of demos that have not changed, but
+# not of those whose libraries have.
+docs: $(VENV)/.installed-docs
+	rm -rf docs/gallery docs/api/generated build/docs
+	mkdir -p build/docs/demos
+	$(BIN)/sphinx-build -W --keep-going -b html -d build/docs/doctrees docs build/docs/html
+
+docs-full: export ICGN_DOCS_FULL = 1
+docs-full: docs
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -38,5 +48,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf build dist out *.egg-info
+	rm -rf build dist out *.egg-info docs/gallery docs/api/generated

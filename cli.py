@@ -58,7 +58,7 @@ Strength = Annotated[
         "--strength",
         metavar="W",
         help="Factor of the regularizer, or the rule that finds it from the noise level: discrepancy (the residual as"
-        " large as the noise) or sure (the least estimated error; about ten times slower).",
+        " large as the noise) or sure (the least estimated error; about five times slower).",
     ),
 ]
 
@@ -76,6 +76,7 @@ def denoise(
         typer.Option(metavar="CLEAN", help="Clean picture, or folder: adds PSNR and SSIM, and gives sigma."),
     ] = None,
     model: Model = None,
+    strength: Strength = "1",
     tol: Tol = 1e-4,
     device: Device = None,
     compare: Compare = None,
@@ -89,7 +90,7 @@ def denoise(
     from icgn.commands.batch import Request
     from icgn.commands.denoising import denoise_files
 
-    denoise_files(Request(inputs, output, reference, compare, model, tol, device), sigma)
+    denoise_files(Request(inputs, output, reference, compare, model, tol, device), sigma, strength)
 
 
 @app.command()
@@ -277,6 +278,7 @@ def evaluate(
     color: Annotated[bool, typer.Option("--color", help="Colour pictures; gray models take each channel.")] = False,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Take every N-th picture.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    strength: Strength = "1",
     tol: Tol = 1e-4,
     device: Device = None,
     threads: Threads = None,
@@ -287,14 +289,15 @@ def evaluate(
     again. Several processes share the pictures: torchrun --standalone --nproc-per-node N -m icgn.cli evaluate ...
     """
     from icgn import training
-    from icgn.commands.levels import check_tolerance
+    from icgn.commands.levels import check_tolerance, parse_strength
     from icgn.commands.models import find_device
     from icgn.commands.tables import print_means
 
     levels = sigma or [5.0, 15.0, 25.0, 50.0]
     try:
         check_tolerance("--tol", tol, "1e-4: intensities, white being 1")
-        request = training.Request(model, dataset, levels, data, color, every, seed, tol, find_device(device), threads)
+        place, weight = find_device(device), parse_strength(strength)
+        request = training.Request(model, dataset, levels, data, color, every, seed, tol, place, threads, weight)
         table = training.evaluation(request, output, console(stderr=True))
     except (ValueError, OSError, ImportError) as error:
         refuse(str(error))
@@ -306,6 +309,42 @@ def evaluate(
     print_means(table)
     if output is not None:
         console().print(f"Results are in {output}", soft_wrap=True, markup=False)
+
+
+@app.command(name="app")
+def page(
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to listen; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="0 takes any that is free.")] = 7860,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
+    threads: Threads = None,
+) -> None:
+    """Serve a page on which pictures are restored (needs: pip install 'icgn[app]').
+
+    Pictures are worked on by this machine, are held in memory while a visitor's page is open, and are not kept; nothing
+    is fetched from the network. The exit code is 2 if the page cannot be served as given.
+    """
+    from icgn.commands.app import run_app
+
+    run_app(host, port, browser, threads)
+
+
+@app.command()
+def hub(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Shipped model or path, as for --model.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder, made if missing.")],
+    repository: Annotated[
+        str, typer.Option("--repository", metavar="OWNER/NAME", help="Where it will be uploaded; for the README.")
+    ] = "OWNER/NAME",
+) -> None:
+    """Prepare a model for the Hugging Face Hub: weights, card and README in a folder; nothing is uploaded.
+
+    Afterwards: hf upload OWNER/NAME DIR, and wherever a model is named: hf:OWNER/NAME (needs: pip install 'icgn[hub]').
+    """
+    from icgn.commands.hub import prepare_model
+
+    prepare_model(model, output, repository)
 
 
 @app.command()

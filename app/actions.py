@@ -1,0 +1,170 @@
+"""What the controls of the page do; errors reach the visitor as short messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import torch
+
+from icgn.app import masks, text
+from icgn.app.pictures import photograph, photographs, read_upload
+from icgn.app.restore import Order, Result, restore_photograph, restore_upload
+from icgn.app.sessions import Sessions
+from icgn.app.tasks import TASKS, Damage
+from icgn.app.watch import StoppedError, TooLongError, Watch
+from icgn.commands.kernels import read_kernel
+from icgn.datasets import Picture
+
+OWN = "my own picture"
+"""The choice, beside the photographs, of the uploaded picture."""
+SECONDS = 120.0
+"""After so long a computation ends with what it has, and says how much is proved of that."""
+
+
+class Actions:
+    """The functions behind the controls, for all visitors; what is a visitor's own is in `sessions`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
+
+    def preview(self, name: str) -> str:
+        """The HTML of a bundled photograph."""
+        return text.preview(photograph(name), name, clean=True)
+
+    def upload(self, path: str, request: gr.Request) -> list[Any]:
+        """Hold an uploaded picture and show it."""
+        with _told():
+            picture = read_upload(path)
+            self.sessions.keep(_session(request), picture, Path(path).name)
+            return [OWN, text.preview(picture, Path(path).name, clean=False), _canvas(picture)]
+
+    def upload_kernel(self, path: str, request: gr.Request) -> str:
+        """Hold an uploaded blur kernel and choose it."""
+        with _told():
+            if Path(path).suffix.lower() != ".npy":
+                read_upload(path)  # refuses pictures that are too large
+            self.sessions.keep_kernel(_session(request), read_kernel(path))
+            return "own"
+
+    def choose(self, name: str, task: str, request: gr.Request) -> list[Any]:
+        """Show the chosen picture, and put it where it is drawn on if that is seen."""
+        with _told():
+            picture, title = self._picture(name, request)
+            shown = _canvas(picture) if task == "inpaint" else gr.skip()
+            return [text.preview(picture, title, clean=name != OWN), shown]
+
+    def choose_task(self, name: str, task: str, request: gr.Request) -> list[Any]:
+        """The default noise of a task, the picture to draw on, and which options are seen."""
+        with _told():
+            shown = _canvas(self._picture(name, request)[0]) if task == "inpaint" else gr.skip()
+            groups = [gr.update(visible=key == task) for key in ("deblur", "inpaint", "enlarge")]
+            return [TASKS[task].noise, shown, *groups]
+
+    def ask(self, request: gr.Request) -> None:
+        """Note, before the queue, that a visitor has pressed the button."""
+        self.sessions.ask(_session(request))
+
+    def restore(
+        self,
+        name: str,
+        task: str,
+        model: str,
+        noise: float,
+        estimate: bool,
+        strength: float,
+        precision: float,
+        kernel: str,
+        width: float,
+        length: float,
+        angle: float,
+        factor: int,
+        editor: dict[str, Any] | None,
+        rectangle: str,
+        percent: float,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> list[Any]:
+        """Restore the chosen picture and say what is proved; the arguments are the controls of the page."""
+        session = _session(request)
+        stop = self.sessions.begin(session)
+        watch = Watch(stop, lambda done, words: progress(done, desc=words), SECONDS)
+        if stop.is_set():
+            return [text.STOPPED, *[gr.skip()] * 4]
+        with _told():
+            picture, title = self._picture(name, request)
+            damage = Damage(factor=factor)
+            if task == "deblur":
+                damage = Damage(kernel=self._kernel(session, kernel, width, length, angle))
+            elif task == "inpaint":
+                damage = Damage(missing=_missing(picture, editor, rectangle, percent))
+            order = Order(task, model, None if estimate and name == OWN else noise, strength, precision, damage)
+            try:
+                result = (
+                    restore_upload(order, picture, title, watch)
+                    if name == OWN
+                    else restore_photograph(order, title, watch)
+                )
+            except StoppedError:
+                return [text.STOPPED, *[gr.skip()] * 4]
+            return _shown(result)
+
+    def stop(self, request: gr.Request) -> str:
+        """Stop the computation of a visitor."""
+        self.sessions.stop(_session(request))
+        return text.STOPPED
+
+    def leave(self, request: gr.Request) -> None:
+        """Forget a visitor whose page was closed, and stop what still runs for it."""
+        self.sessions.leave(_session(request))
+
+    def _picture(self, name: str, request: gr.Request) -> tuple[Picture, str]:
+        if name == OWN:
+            return self.sessions.uploaded(_session(request))
+        if name not in photographs():
+            raise ValueError(f"photograph: got {name!r}, expected one of {', '.join(photographs())}")
+        return photograph(name), name
+
+    def _kernel(self, session: str, kind: str, width: float, length: float, angle: float) -> torch.Tensor | None:
+        if kind == "own":
+            kernel = self.sessions.kernel(session)
+            if kernel is None:
+                raise ValueError("There is no kernel of yours here: upload one first (idle pages lose theirs).")
+            return kernel
+        return read_kernel(f"gaussian:{width}" if kind == "gaussian" else f"motion:{length},{angle}")
+
+
+def _shown(result: Result) -> list[str]:
+    parts = (text.report, text.slider, text.download, text.difference_picture, text.plot)
+    return [part(result) for part in parts]
+
+
+def _missing(picture: Picture, editor: dict[str, Any] | None, rectangle: str, percent: float) -> torch.Tensor:
+    size = picture.pixels.shape[1], picture.pixels.shape[2]
+    layers = [] if editor is None else editor["layers"]
+    return masks.drawn(layers, *size) | masks.rectangle(rectangle, *size) | masks.scattered(percent, *size)
+
+
+def _canvas(picture: Picture) -> dict[str, Any]:
+    """A picture to draw on, (H, W, 3)."""
+    levels = (picture.pixels.clamp(0, 1) * 255).round().to(torch.uint8).expand(3, -1, -1)
+    return {"background": levels.permute(1, 2, 0).contiguous().numpy(), "layers": [], "composite": None}
+
+
+def _session(request: gr.Request) -> str:
+    return str(request.session_hash)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell the visitor what was wrong, in the words of the package and without a traceback."""
+    try:
+        yield
+    except TooLongError:
+        message = f"Nothing could be proved within {SECONDS:g} s: try a smaller picture or the fast model."
+        raise gr.Error(message, print_exception=False) from None
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        raise gr.Error(str(error) or type(error).__name__, print_exception=False) from None
