@@ -4,8 +4,9 @@
 
 ROOT holds BSDS500 and BSD68.txt. Rows that stand in docs/results already and fit the present weights and settings are
 kept, so that an interrupted run goes on where it stopped; ``--offline`` only writes the pages from what is there. From
-nothing it takes some hours on two cores; processes of torchrun share the work. The section on other inverse problems
-is that of ``benchmarks/inverse.py``.
+nothing it takes some hours on two cores; processes of torchrun share the work. The other sections are the tables of
+``benchmarks/inverse.py``, ``frontier.py``, ``gradients.py`` and ``transport.py``, and of two demos. Rows *MODEL, sure*
+are of ``icgn evaluate --strength sure``.
 """
 
 from __future__ import annotations
@@ -41,6 +42,15 @@ of every picture, seeds, versions and hashes of the weights are in `docs/results
 """
 
 
+_TABLES = {
+    "frontier": ("Unconditional networks as image regularizers", "python benchmarks/frontier.py --data ROOT"),
+    "gradients": ("Learning gradients: ICGN or ICNN", "python benchmarks/gradients.py"),
+    "transport": ("Optimal transport maps", "python benchmarks/transport.py"),
+    "flows": ("Density estimation", "python demos/convex_potential_flow.py"),
+}
+"""Tables of other scripts, by folder of docs/results: title, and the command that measures them."""
+
+
 def models(color: bool) -> list[str]:
     """The shipped models for gray or for colour pictures, and the baselines that are installed."""
     channels = 3 if color else 1
@@ -58,8 +68,8 @@ def section(color: bool) -> str:
     rows, facts = read_results(folder / "results.json")
     order = {m: i for i, m in enumerate(models(color))}
     # A level that is not finished yet is left out.
-    whole = [m for m in means(rows) if m.model in order and m.pictures == len(facts["pictures"])]
-    table = sorted(whole, key=lambda m: (m.sigma, order[m.model]))
+    whole = [m for m in means(rows) if _shipped(m) in order and m.pictures == len(facts["pictures"])]
+    table = sorted(whole, key=lambda m: (m.sigma, order[_shipped(m)], m.model))
     lines = [f"## {'Colour' if color else 'Gray'}", "", markdown(table), "", _recipes(table), ""]
     versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
     lines += [
@@ -69,6 +79,25 @@ def section(color: bool) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _shipped(row: Mean) -> str:
+    """The model of a row, without its strength."""
+    return row.model.split(", ")[0]
+
+
+def quoted(name: str) -> str:
+    """The section with the first table of ``table.md`` in a folder of docs/results, or nothing."""
+    path = RESULTS / name / "table.md"
+    if not path.exists():
+        return ""
+    title, command = _TABLES[name]
+    table = re.search(r"(?:^\|.*\n)+", path.read_text(), flags=re.MULTILINE)
+    pictures = [f"![{p.stem}]({p.relative_to(ROOT)})" for p in sorted(path.parent.glob("frontier.png"))]
+    text = (
+        f"Measured by `{command}`; what the columns mean, and more, is in [{name}/table.md]({path.relative_to(ROOT)})."
+    )
+    return "\n".join([f"## {title}", "", text, "", table[0] if table else "", *pictures, ""])
 
 
 def _recipes(table: list[Mean]) -> str:
@@ -101,7 +130,8 @@ def main(
             evaluation(request, RESULTS / ("color" if color else "gray"))
         if Processes().rank:
             return  # the main process writes the pages
-    parts = [_HEAD, *filter(None, (section(False), section(True), inverse_section(RESULTS / "inverse")))]
+    sections = [section(False), section(True), inverse_section(RESULTS / "inverse"), *map(quoted, _TABLES)]
+    parts = [_HEAD, *filter(None, sections)]
     write_files({ROOT / "RESULTS.md": "\n".join(parts).encode()})
     rows, facts = read_results(RESULTS / "gray" / "results.json")
     whole = [m for m in means(rows) if m.pictures == len(facts["pictures"])]

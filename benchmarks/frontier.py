@@ -1,0 +1,180 @@
+"""Unconditional gradient networks as image regularizers: quality against the time of one gradient.
+
+    python benchmarks/frontier.py --data ROOT --out docs/results/frontier
+
+Every network is trained from a cold start by the bilevel loss, on the same patches of BSDS500, for the same seconds of
+one CPU core (the steps of its schedule are found by timing some), and validated at sigma 25 on crops of the pictures of
+val that are not in BSD68. The shipped unconditional models, trained much longer, are measured on the same crops. Ends
+with a table and a figure; `--seconds 20` is a quick look. ROOT holds BSDS500 and the list of the 68 test pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from timing import seconds
+
+import icgn
+from icgn.datasets import bundled
+from icgn.regularizers import ConvexRegularizer, DeepICGN, GroupICGN, RidgeICGN, SoftmaxICGN, SumRegularizer
+from icgn.training import Bilevel, Pictures, Recipe, fit, load_pictures, validate
+
+SIGMA = 25 / 255
+SIZE = (321, 481)
+SHIPPED = ("ridge-gray", "ridge-gray-small", "adversarial-gray")
+
+
+def _with_ridge(other: ConvexRegularizer) -> SumRegularizer:
+    """The conic sum of half a ridge network and another one."""
+    return SumRegularizer([RidgeICGN(filters=16), other], [1.0, 1.0])
+
+
+NETWORKS: dict[str, Callable[[], ConvexRegularizer]] = {
+    "ridge, 32 filters": lambda: RidgeICGN(filters=32),
+    "ridge, 64 filters": lambda: RidgeICGN(filters=64),
+    "deep, 2 layers of 16": lambda: DeepICGN(layers=2, filters=16),
+    "deep, 2 layers of 16, inner 3 x 3": lambda: DeepICGN(layers=2, filters=16, inner_size=3),
+    "softmax, 8 groups of 4": lambda: SoftmaxICGN(groups=8, members=4),
+    "l1 balls, 8 groups of 4": lambda: GroupICGN(groups=8, members=4),
+    "l1 balls, 16 groups of 2": lambda: GroupICGN(groups=16, members=2),
+    "ridge of 16 + softmax, 4 of 4": lambda: _with_ridge(SoftmaxICGN(groups=4, members=4)),
+    "ridge of 16 + l1 balls, 8 of 2": lambda: _with_ridge(GroupICGN(groups=8, members=2)),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network: mean PSNR in dB on the crops, and milliseconds of one gradient of a picture of SIZE."""
+
+    name: str
+    parameters: int
+    steps: int
+    train_seconds: float
+    psnr: float
+    milliseconds: float
+
+
+def recipe_for(regularizer: ConvexRegularizer, steps: int) -> Recipe:
+    """The recipe, with the same rates for parameters of the same kind in every network."""
+    names = [name for name, _ in regularizer.named_parameters()]
+    rates = {name: 6e-3 if "bank" in name else 5e-2 if "log_" in name else 1e-2 for name in names}
+    return Recipe(
+        name="frontier",
+        model={"type": "RidgeICGN"},
+        loss=Bilevel(max_iter=40),
+        steps=steps,
+        batch=4,
+        patch=48,
+        sigma=(1 / 255, 50 / 255),
+        learning_rate=rates,
+        average=0.98,
+        validate_every=steps,
+        validation_sigma=(SIGMA,),
+    )
+
+
+def train(regularizer: ConvexRegularizer, data: Pictures, budget: float) -> tuple[int, float]:
+    """Train for about `budget` seconds of CPU time; returns steps and seconds."""
+    silent, blind = Console(quiet=True), replace(data, validation=[])
+    trial = steps = 6
+    state = {k: v.clone() for k, v in regularizer.state_dict().items()}
+
+    def run(steps: int) -> float:
+        begin = time.process_time()
+        with tempfile.TemporaryDirectory() as folder:
+            fit(regularizer, recipe_for(regularizer, steps), blind, folder, console=silent)
+        return time.process_time() - begin
+
+    run(1)
+    # Steps grow slower as the network grows sharper: a quarter of the schedule tells how much.
+    for part in (trial, 0):
+        number = part or max(trial, steps // 4)
+        steps = max(trial, int(budget * number / run(number)))
+        regularizer.load_state_dict(state)
+    return steps, run(steps)
+
+
+def measured(name: str, regularizer: ConvexRegularizer, data: Pictures, steps: int, spent: float) -> Row:
+    """Validate a network and time its gradient."""
+    result = validate(regularizer, recipe_for(regularizer, 1), data.validation, _denoising())
+    picture = bundled(gray=True).find("camera").image[None, :, : SIZE[0], : SIZE[1]]
+    with torch.no_grad():
+        functional = regularizer.at(SIGMA)
+        took = seconds(lambda: functional.grad(picture))
+    parameters = sum(p.numel() for p in regularizer.parameters())
+    return Row(name, parameters, steps, spent, result.row["psnr_25"], 1000 * took)
+
+
+def _denoising() -> object:
+    """The operator of denoising."""
+    from deepinv.physics import Denoising
+
+    return Denoising()
+
+
+def report(rows: list[Row], out: Path) -> None:
+    """Write ``table.md``, ``results.json`` and ``frontier.png``."""
+    out.mkdir(parents=True, exist_ok=True)
+    facts = {"torch": torch.__version__, "icgn": icgn.__version__, "sigma": 25, "rows": [asdict(r) for r in rows]}
+    (out / "results.json").write_text(json.dumps(facts, indent=2) + "\n")
+    lines = [
+        "| network | parameters | steps | seconds of training | PSNR, dB | one gradient, ms |",
+        "|---|---|---|---|---|---|",
+    ]
+    for r in sorted(rows, key=lambda r: -r.psnr):
+        trained = f"{r.steps} | {r.train_seconds:.0f}" if r.steps else "as shipped | -"
+        lines.append(f"| {r.name} | {r.parameters:,} | {trained} | {r.psnr:.2f} | {r.milliseconds:.0f} |")
+    (out / "table.md").write_text("\n".join(lines) + "\n")
+    _draw(rows, out / "frontier.png")
+
+
+def _draw(rows: list[Row], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    for row in rows:
+        axes.scatter(row.milliseconds, row.psnr, marker="o" if row.steps else "*", s=40 if row.steps else 90)
+        axes.annotate(row.name, (row.milliseconds, row.psnr), textcoords="offset points", xytext=(5, 4), fontsize=8)
+    axes.set(xscale="log", xlabel=f"one gradient of {SIZE[0]} x {SIZE[1]}, ms", ylabel="PSNR at sigma 25, dB")
+    axes.set_title("Unconditional convex networks: dots trained for equal seconds, stars as shipped")
+    axes.margins(x=0.25)
+    figure.savefig(path, dpi=110)
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Root of BSDS500.")],
+    out: Annotated[Path, typer.Option(help="Folder of table, figure and results.")] = Path("frontier"),
+    budget: Annotated[float, typer.Option("--seconds", help="CPU seconds of training for each network.")] = 240.0,
+    only: Annotated[str, typer.Option(help="Train only networks whose name contains this.")] = "",
+) -> None:
+    """Train, measure, and write the report."""
+    torch.set_num_threads(1)
+    pictures = load_pictures(data, 1)
+    rows = []
+    for name in SHIPPED:
+        model = icgn.load_pretrained(name)
+        rows.append(measured(name, model, pictures, 0, 0.0))
+        print(rows[-1], flush=True)
+    for name, make in NETWORKS.items():
+        if only not in name:
+            continue
+        network = make()
+        steps, spent = train(network, pictures, budget)
+        rows.append(measured(name, network.requires_grad_(False), pictures, steps, spent))
+        print(rows[-1], flush=True)
+        report(rows, out)
+    report(rows, out)
+
+
+if __name__ == "__main__":
+    typer.run(main)
