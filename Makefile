@@ -22,12 +22,13 @@ types: $(VENV)/.installed-dev
 	    ln -s ../../../$$part build/types/icgn/$$part; done
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p icgn
 
-# Warnings are errors. The gallery is remade from nothing, for it keeps the output of demos that have not changed, but
-# not of those whose libraries have.
+# Warnings are errors. Everything is built beside a copy of the pages: pages are generated, and name places.
 docs: $(VENV)/.installed-docs
-	rm -rf docs/gallery docs/api/generated build/docs
-	mkdir -p build/docs/demos
-	$(BIN)/sphinx-build -W --keep-going -b html -d build/docs/doctrees docs build/docs/html
+	rm -rf build/site && mkdir -p build/site/figures
+	cp -r docs build/site/docs
+	for part in demos benchmarks recipes RESULTS.md CONTRIBUTING.md CITATION.cff; do \
+	    ln -s ../../$$part build/site/$$part; done
+	$(BIN)/sphinx-build -W --keep-going -b html -d build/site/doctrees build/site/docs build/site/html
 
 docs-full: export ICGN_DOCS_FULL = 1
 docs-full: docs
@@ -53,4 +54,4 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf build dist out *.egg-info docs/gallery docs/api/generated
+	rm -rf build dist out *.egg-info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from icgn.commands.levels import check_tolerance
 from icgn.commands.models import ModelFor, find_device, find_models
 from icgn.commands.outcome import Outcome, Restored, figure, row
-from icgn.commands.screen import naming, progress, refuse, say
+from icgn.commands.screen import naming, progress, reason, refuse, say
 from icgn.commands.tables import print_table
 from icgn.datasets import Job, Picture, plan, prepare_folders, read_picture, write_picture
 from icgn.regularizers.denoise import PictureSolution
@@ -81,7 +82,7 @@ def restore_all(
             rows.append(row(_finish(work(job), job, request.compare)))
         # A torch device out of memory is a RuntimeError; the other pictures may be smaller.
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            say("error", naming(job.source, str(error) or type(error).__name__))
+            say("error", naming(job.source, reason(error)))
     if rows:
         print_table(rows, request.reference is not None, label)
     if len(rows) < len(todo):
@@ -115,7 +116,8 @@ def read_reference(job: Job, like: Tensor) -> Picture | None:
 def check_not_overwritten(jobs: Sequence[Job], compare: Path | None, read: Path) -> None:
     """Raise ``ValueError`` if a file that is read would be written to."""
     for written in [job.target for job in jobs] + ([compare] if compare else []):
-        if written.resolve() == read.resolve() or (written.exists() and read.exists() and written.samefile(read)):
+        same = os.path.realpath(written) == os.path.realpath(read)
+        if same or (written.exists() and read.exists() and written.samefile(read)):
             raise ValueError(f"{written}: would overwrite a file that is read, expected another file or folder")
 
 

@@ -72,7 +72,7 @@ def load_factory(text: str) -> Factory:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the file raises
+    except (Exception, SystemExit) as error:  # whatever the file raises
         raise ValueError(f"--physics {text}: cannot be imported: {_reason(error)}") from error
     factory = getattr(module, name, None)
     if not callable(factory):
@@ -132,7 +132,7 @@ class _Restore:
             y = y.transpose(0, 1).contiguous() if regularizer.channels == 1 else y
         try:
             physics = self.factory(img_size=tuple(y.shape[1:]), device=self.device)
-        except Exception as error:  # whatever the function raises
+        except (Exception, SystemExit) as error:  # whatever the function raises
             raise ValueError(f"--physics {self.name}: failed on {tuple(y.shape[1:])}: {_reason(error)}") from error
         if not isinstance(physics, deepinv.physics.LinearPhysics):
             got = type(physics).__name__
@@ -231,5 +231,5 @@ def _resized(source: Path, picture: Picture, size: Sequence[int]) -> Picture:
     return replace(picture, pixels=torch.zeros(tuple(size)), alpha=None)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]

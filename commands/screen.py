@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -13,9 +15,16 @@ from rich.text import Text
 
 T = TypeVar("T")
 
+# How torch, numpy and the C++ library put it, the first for the CPU and for devices.
+_OUT_OF_MEMORY = ("allocate memory", "out of memory", "not enough memory", "unable to allocate", "bad_alloc")
+
 
 def console(stderr: bool = False) -> Console:
     """A console on stdout or stderr, at least 120 columns wide where it is no terminal."""
+    # A name that the terminal cannot show must not end a run; Python is strict on standard output alone.
+    stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors="backslashreplace")
     # Made anew each time: the streams may have been replaced meanwhile.
     made = Console(stderr=stderr, highlight=False)
     if not made.is_terminal:
@@ -33,6 +42,17 @@ def refuse(message: str) -> NoReturn:
     """Print an error and end with exit code 2: the command cannot be carried out as given."""
     say("error", message)
     raise typer.Exit(2)
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, with a way out where memory was not enough."""
+    text = str(error) or type(error).__name__
+    if not isinstance(error, MemoryError) and not any(sign in text.lower() for sign in _OUT_OF_MEMORY):
+        return text
+    return (
+        f"out of memory ({text.splitlines()[0]}); cut the picture into overlapping tiles and restore them one by one,"
+        " with the same --sigma, or take a smaller model: --model ridge-gray-small"
+    )
 
 
 def naming(path: Path, message: str) -> str:

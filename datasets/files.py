@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from icgn.datasets.collections import list_pictures
-from icgn.datasets.picture import SUFFIXES
+from icgn.datasets.picture import SUFFIXES, remove_drafts
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,14 @@ def plan(inputs: Sequence[Path], output: Path, reference: Path | None = None, fi
 
 
 def prepare_folders(files: Iterable[Path]) -> None:
-    """Make the folders that files will be written to, and try each.
+    """Make the folders that files will be written to, try each, and remove what a killed run left half written there.
 
     Raises
     ------
     OSError
         naming the folder that cannot be made or written.
     """
+    files = list(files)
     for place in sorted({f.parent for f in files}):
         try:
             place.mkdir(parents=True, exist_ok=True)
@@ -83,6 +85,7 @@ def prepare_folders(files: Iterable[Path]) -> None:
                 pass
         except OSError as error:
             raise OSError(f"{place}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+    remove_drafts(files)
 
 
 def _is_folder(output: Path, several: bool) -> bool:
@@ -135,4 +138,5 @@ def _check_nothing_lost(read: Sequence[Path], written: Sequence[Path]) -> None:
 
 
 def _place(path: Path) -> Path:
-    return path.resolve()
+    # Path.resolve raises RuntimeError for a link that leads to itself; as a picture it is one that cannot be read.
+    return Path(os.path.realpath(path))

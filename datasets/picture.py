@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,9 @@ PIXEL_LIMIT = 89_478_485
 
 SUFFIXES = tuple(FORMATS)
 """File name suffixes that can be written, in lower case."""
+
+# The name of a file being written.
+_DRAFT = re.compile(r"\.(.*)\.[0-9a-f]{12}\.part", re.DOTALL)
 
 _Turn = Callable[[Levels], Levels]
 # What makes a picture of Exif orientation 2 to 8 upright; axes are row, column, sample.
@@ -128,6 +133,26 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
         raise PictureError(f"{path}: cannot be written: {_reason(error)}") from error
 
 
+def remove_drafts(paths: Iterable[Path]) -> None:
+    """Remove what a process that was killed left of its :func:`write_picture` to `paths`.
+
+    Nothing else may be writing to them at the same time: it would fail.
+
+    Raises
+    ------
+    OSError
+        if a folder cannot be read.
+    """
+    targets = [Path(os.path.realpath(p)) for p in paths]
+    begun = {(t.parent, _draft_stem(t)) for t in targets}
+    for folder in {t.parent for t in targets}:
+        for file in folder.iterdir():
+            found = _DRAFT.fullmatch(file.name)
+            if found and (folder, found[1]) in begun:
+                with suppress(OSError):  # of another user, or gone meanwhile
+                    file.unlink()
+
+
 def _picture(raster: Raster) -> Picture:
     turn = _UPRIGHT.get(raster.orientation)
     levels = raster.levels if turn is None else turn(raster.levels)
@@ -148,10 +173,15 @@ def _as_raster(picture: Picture, bits: int) -> Raster:
     return Raster(levels, top, icc=icc, exif=picture.exif)
 
 
+def _draft_stem(target: Path) -> str:
+    # 255 bytes is what most file systems allow, and a character may take four.
+    return target.name[:50]
+
+
 def _replace(path: Path, content: bytes) -> None:
     """Put `content` at `path` in one step; a symbolic link stays one, an existing file keeps its permissions."""
     target = Path(os.path.realpath(path))
-    draft = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.part")
+    draft = target.with_name(f".{_draft_stem(target)}.{secrets.token_hex(6)}.part")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(descriptor, "wb") as stream:

@@ -187,7 +187,7 @@ class FilterBank(nn.Module):
         return op.adjoint(op.fold(z), shape)
 
     def squared_norm(self) -> Tensor:
-        """Rigorous upper bound of |W|^2 for pictures of every size, float64 scalar: see :func:`squared_norm_bound`."""
+        r"""Rigorous upper bound of :math:`|W|^2` for every picture size, float64 scalar: :func:`squared_norm_bound`."""
         return squared_norm_bound(self.weight, self.border)
 
 

@@ -55,7 +55,8 @@ def load_pretrained(name: str | Path, device: str | torch.device = "cpu") -> Con
     ----------
     name : str or path
         a shipped model (:func:`available_models`), or the path of a ``.safetensors`` file with its card, a ``.json``
-        file of the same stem, beside it; or a folder that holds exactly one such pair.
+        file of the same stem, beside it; or a folder that holds exactly one such pair. ``hf:owner/name`` is fetched
+        from the Hugging Face Hub (:mod:`icgn.regularizers.hub`).
     device : str or torch.device
         where its parameters go.
 
@@ -65,14 +66,18 @@ def load_pretrained(name: str | Path, device: str | torch.device = "cpu") -> Con
         if there is no such model, or if its weights or card are missing, truncated, altered (sha256), or do not fit
         each other; the message names the file.
     """
-    weights = _locate(name)
+    weights = locate(name)
     card = read_card(weights)
     content = _read(weights)
     if hashlib.sha256(content).hexdigest() != card["sha256"]:
         raise ModelError(f"{weights}: the sha256 differs from that in its card: the file is truncated or altered")
-    model = build_model(card["architecture"], str(weights))
     try:
-        model.load_state_dict(load_tensors(content))
+        tensors = load_tensors(content)
+        _check_size(card["architecture"], sum(t.numel() for t in tensors.values()))
+        model = build_model(card["architecture"], str(weights))
+        model.load_state_dict(tensors)
+    except ModelError:
+        raise
     except (SafetensorError, RuntimeError, ValueError) as error:
         raise ModelError(f"{weights}: the weights do not fit the architecture of the card: {error}") from error
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
@@ -89,10 +94,10 @@ def read_card(name: str | Path) -> dict[str, Any]:
     ModelError
         if there is no such model or its card is not readable.
     """
-    path = _locate(name).with_suffix(".json")
+    path = locate(name).with_suffix(".json")
     try:
         card = json.loads(_read(path).decode())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of encoding, syntax, numbers too long, and nesting too deep
         raise ModelError(f"{path}: not a JSON card: {error}") from error
     missing = [k for k in _REQUIRED if not isinstance(card, dict) or k not in card]
     if missing:
@@ -141,11 +146,23 @@ def build_model(architecture: dict[str, Any], source: str = "model") -> ConvexRe
         raise ModelError(f"{source}: unknown architecture {kind!r}, expected one of {known}; a newer icgn may have it")
     try:
         return ARCHITECTURES[kind](**arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
+    # A constructor raises errors of every type when it is given values of every type.
+    except Exception as error:
         raise ModelError(f"{source}: the arguments do not fit {kind}: {error}") from error
 
 
-def _locate(name: str | Path) -> Path:
+def locate(name: str | Path) -> Path:
+    """Find the weights file of a model by its name, path or folder; one of the hub is fetched.
+
+    Raises
+    ------
+    ModelError
+        if there is none.
+    """
+    if isinstance(name, str) and name.startswith("hf:"):
+        from icgn.regularizers.hub import fetch
+
+        name = fetch(name)
     shipped = _WEIGHTS / f"{name}.safetensors"
     if isinstance(name, str) and os.sep not in name and shipped.is_file():
         return shipped
@@ -162,6 +179,18 @@ def _locate(name: str | Path) -> Path:
             )
         return path
     raise ModelError(f"model: got {str(name)!r}, expected one of {', '.join(available_models())}, or an existing path")
+
+
+def _check_size(architecture: Any, count: int) -> None:
+    """Raise ``ValueError`` for an architecture larger than its file, before memory is taken for it."""
+    try:
+        with torch.device("meta"):
+            built = build_model(architecture)
+    except ModelError:  # some cannot be built without values; those that cannot be built at all are told later
+        return
+    asked = sum(t.numel() for t in built.state_dict().values())
+    if asked != count:
+        raise ValueError(f"got {count} numbers, expected {asked}")
 
 
 def _read(path: Path) -> bytes:

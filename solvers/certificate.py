@@ -54,7 +54,7 @@ class Certificate:
 
     @property
     def relative_gap(self) -> Tensor:
-        """The objective gap over |F(x)|, 0 where both vanish."""
+        r"""The objective gap over :math:`|F(x)|`, 0 where both vanish."""
         return torch.where(self.objective_gap == 0, 0.0, self.objective_gap / self.objective.abs())
 
     def beside(self, finer: Certificate, difference: Tensor) -> Certificate:
@@ -122,7 +122,9 @@ def optimality(x: Tensor, grad: Tensor, floor: Tensor, box: Box | None) -> tuple
     far = torch.where(grad > 0, x - low, x - high)
     toward = torch.where(m > 0, grad / m, torch.where(grad != 0, far, 0.0))
     move = torch.minimum(torch.maximum(toward, x - high), x - low)
-    gap = (torch.where(move != 0, grad * move, 0.0) - m / 2 * move.square()).flatten(1).sum(1)
+    # Toward an open end of the box without curvature the gap is inf, not 0 times inf.
+    bend = torch.where(m > 0, m / 2 * move.square(), 0.0)
+    gap = (torch.where(move != 0, grad * move, 0.0) - bend).flatten(1).sum(1)
     residual = box.project(x - grad) - x
     return gap.clamp_min(0), dot(residual, residual).sqrt() / rms
 

@@ -1,7 +1,8 @@
-"""The code in README and CONTRIBUTING runs, and so does every demo."""
+"""The code in README, CONTRIBUTING and the pages of the documentation runs, and so does every demo, shortened."""
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = [
     pytest.param(text, id=f"{path}-{i}")
-    for path in ("README.md", "CONTRIBUTING.md")
+    for path in ("README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")))
     for i, text in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(), flags=re.DOTALL))
 ]
 
@@ -34,7 +35,8 @@ def test_code_in_documents_runs(code, tmp_path):
 
 @pytest.mark.parametrize("demo", sorted(p.name for p in (ROOT / "demos").glob("*.py")))
 def test_demos_run(demo, tmp_path):
-    assert run([sys.executable, str(ROOT / "demos" / demo), str(tmp_path)], tmp_path)
+    assert run([sys.executable, str(ROOT / "demos" / demo), str(tmp_path), "--quick"], tmp_path)
+    assert list(tmp_path.glob("*.png"))
 
 
 def test_commands_in_readme_exist():
@@ -44,7 +46,20 @@ def test_commands_in_readme_exist():
     assert named and all(re.search(rf"\b{name}\b", helped) for name in named)
 
 
-def test_make_targets_in_readme_exist():
+@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md", "docs/start.md", "docs/extend.md"])
+def test_make_targets_in_documents_exist(path):
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^    make (\w+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE):
-        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+    named = re.findall(r"^(?:    )?make ([a-z-]+)", (ROOT / path).read_text(), flags=re.MULTILINE)
+    assert named and all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in named)
+
+
+def test_the_gallery_orders_every_demo():
+    source = ast.parse((ROOT / "docs" / "_ext" / "gallery.py").read_text())
+    values = {n.targets[0].id: n.value for n in source.body if isinstance(n, ast.Assign)}
+    assert set(ast.literal_eval(values["DEMOS"])) == {p.stem for p in (ROOT / "demos").glob("*.py")}
+
+
+def test_every_recipe_demo_and_benchmark_named_in_the_documentation_exists():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    named = {path for p in pages for path in re.findall(r"\b(?:recipes|demos|benchmarks)/\w[\w-]*\.\w+", p.read_text())}
+    assert named and not [path for path in named if not (ROOT / path).is_file()]

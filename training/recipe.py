@@ -123,7 +123,7 @@ class Recipe:
         """
         try:
             table = tomllib.loads(Path(path).read_bytes().decode())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise RecipeError(f"{path}: not a TOML file: {error}") from error
         return cls.from_dict(table, str(path))
 

@@ -147,7 +147,7 @@ def read_results(path: str | Path) -> tuple[list[Entry], dict[str, Any]]:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         rows: list[dict[str, Any]] = [{k: _value(v) for k, v in row.items()} for row in content["rows"]]
         return [Entry(**row) for row in rows], dict(content["settings"])
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not the results of icgn evaluate: {error}") from error
 
 
