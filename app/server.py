@@ -16,15 +16,15 @@ from icgn.app.style import ON_LOAD, STYLE
 
 PORT = 7860
 """Default port."""
-AGE = 60.0
-"""Uploaded files are read at once and deleted after so many seconds."""
+AGE, EVERY = 300.0, 10.0
+"""Uploaded files are read at once and deleted after so many seconds; they are looked for as often as that."""
 
 
 @contextmanager
 def serving(host: str = "127.0.0.1", port: int = PORT) -> Iterator[str]:
     """Serve the page while the context lasts; gives its address.
 
-    Uploads go to a folder of their own, which is deleted at the end; each file in it is after a minute.
+    Uploads go to a folder of their own, which is deleted at the end; each file in it is after some minutes.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def _sweeping(folder: Path) -> Iterator[None]:
     ended = threading.Event()
 
     def sweep() -> None:
-        while not ended.wait(AGE / 6):
+        while not ended.wait(EVERY):
             for file in [p for p in folder.rglob("*") if p.is_file()]:
                 with suppress(OSError):
                     if time.time() - file.stat().st_ctime > AGE:
