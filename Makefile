@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types docs docs-full clean
+.PHONY: demo test lint types docs docs-full audit fuzz oldest clean
 
 demo: $(VENV)/.installed
 	$(BIN)/icgn demo -o out
@@ -26,12 +26,29 @@ types: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-docs
 	rm -rf build/site && mkdir -p build/site/figures
 	cp -r docs build/site/docs
-	for part in demos benchmarks recipes RESULTS.md CONTRIBUTING.md CITATION.cff; do \
-	    ln -s ../../$$part build/site/$$part; done
+	cp -r demos recipes RESULTS.md CONTRIBUTING.md CITATION.cff build/site/
+	ln -s ../../benchmarks build/site/benchmarks
 	$(BIN)/sphinx-build -W --keep-going -b html -d build/site/doctrees build/site/docs build/site/html
 
 docs-full: export ICGN_DOCS_FULL = 1
 docs-full: docs
+
+# Static analysis of the package for unsafe code, and the installed packages against the known vulnerabilities.
+audit: $(VENV)/.installed-dev
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive \
+	    __init__.py cli.py app commands datasets regularizers solvers training transport
+	$(BIN)/pip-audit --skip-editable --progress-spinner off
+
+# 200 bad inputs of each kind, 20 kills of each kind, and 1,000 certificates against the truth.
+fuzz: $(VENV)/.installed-test
+	FUZZ_EXAMPLES=200 FAULT_KILLS=20 $(BIN)/pytest tests/test_fuzz.py tests/test_faults.py --timeout 1200
+	$(BIN)/python benchmarks/certificates.py --problems 1000
+
+# The suite with the oldest torch and deepinv that are supported; PYTHON must be one that this torch has, 3.10 to 3.12.
+oldest:
+	rm -rf build/oldest && $(PYTHON) -m venv build/oldest
+	build/oldest/bin/python -m pip install --quiet --editable ".[test]" "torch==2.4.*" "deepinv==0.5.*"
+	build/oldest/bin/pytest
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -48,6 +48,14 @@ def add_noise(image: Tensor, sigma: float, seed: int) -> Tensor:
         for an image that is not floating point.
     ValueError
         for a negative or non-finite sigma.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from icgn.datasets import add_noise
+    >>> y = add_noise(torch.zeros(1, 100, 100), 0.1, seed=0)
+    >>> f"{y.std():.2f}"
+    '0.10'
     """
     if not image.is_floating_point():
         raise TypeError(f"image: got {image.dtype}, expected a floating-point tensor with intensities in [0, 1]")

@@ -60,6 +60,8 @@ ax.grid(alpha=0.3)
 ax.legend()
 figure.savefig(options.folder / "denoise_certificate.png", dpi=120)
 
+# sphinx_gallery_thumbnail_number = 2
+
 # %%
 # The pictures; the difference is what was removed, enlarged.
 x = exact[0].clamp(0, 1)

@@ -75,7 +75,10 @@ colours = ["tab:red" if verdict == "refused" else "tab:blue" for verdict in verd
 figure, axes = plt.subplots(1, 2, figsize=(10, 2.8), layout="constrained", sharey=True)
 labels = [f"{name}: {verdict}" for name, verdict in zip(names, verdicts, strict=True)]
 for ax, values, title in zip(
-    axes, (asymmetries, curvatures), ("asymmetry of $DN$, relative", "least curvature of $N$"), strict=True
+    axes,
+    (asymmetries, curvatures),
+    ("asymmetry of $DN$, relative", "least curvature of $N$ over the greatest"),
+    strict=True,
 ):
     ax.barh(labels, values, color=colours)
     ax.bar_label(ax.containers[0], fmt="%.1e", padding=3)

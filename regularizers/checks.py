@@ -110,6 +110,13 @@ def check_regularizer(
     ------
     ContractError
         if a property is violated; its message lists each such property with the number measured.
+
+    Examples
+    --------
+    >>> import icgn
+    >>> report = icgn.check_regularizer(icgn.TotalVariation(), (1, 1, 6, 6))
+    >>> dict(report.violations)
+    {}
     """
     case = _Case(reg, shape, sigma, seed, step, tol)
     report = ContractReport({name: _measure(check, case) for name, check in CONTRACT.items()})

@@ -64,11 +64,12 @@ class Certificate:
         :math:`|x - x^*| \le |x - x'| + |x' - x^*|`.
         """
         lower = finer.objective - finer.objective_gap
-        gap = torch.minimum(self.objective_gap, (self.objective - lower).clamp_min(0))
+        # fmin: a NaN of either proves nothing and takes nothing away.
+        gap = torch.fmin(self.objective_gap, (self.objective - lower).clamp_min(0))
         n = difference[0].numel()
         apart = (dot(difference, difference) / n).sqrt()
-        distance = torch.minimum(self.rms_distance, distance_bound(gap, self.strong_convexity, n))
-        return replace(self, objective_gap=gap, rms_distance=torch.minimum(distance, apart + finer.rms_distance))
+        distance = torch.fmin(self.rms_distance, distance_bound(gap, self.strong_convexity, n))
+        return replace(self, objective_gap=gap, rms_distance=torch.fmin(distance, apart + finer.rms_distance))
 
     def split(self) -> list[Certificate]:
         """One certificate of shape (1,) per image."""
@@ -96,7 +97,9 @@ def certify(objective: ConvexFunctional, x: Tensor, box: Box | None = None) -> C
     u = objective.linear(x)
     grad = objective.grad_from(u, x.shape).double()
     mu = objective.strong_convexity().to(x.device).expand(len(x)).double()
-    gap, residual = optimality(x.double(), grad, objective.hessian_floor(x).double(), box)
+    # Of iterates that have become infinite or NaN nothing is proved.
+    bounds = optimality(x.double(), grad, objective.hessian_floor(x).double(), box)
+    gap, residual = (torch.where(torch.isnan(b), torch.inf, b) for b in bounds)
     return Certificate(
         rms_distance=distance_bound(gap, mu, x[0].numel()),
         objective_gap=gap,

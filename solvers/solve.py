@@ -84,6 +84,15 @@ def solve(
     ------
     ValueError
         for a nonpositive tolerance, an unknown method, or one whose assumptions the problem breaks.
+
+    Examples
+    --------
+    >>> import deepinv, icgn, torch
+    >>> y = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    >>> problem = icgn.Problem(y, deepinv.physics.Denoising(), icgn.TotalVariation(), sigma=0.1)
+    >>> solution = icgn.solve(problem, tol=1e-3)
+    >>> solution.status[0].name, bool(solution.certificate.rms_distance[0] <= 1e-3)
+    ('CONVERGED', True)
     """
     _check_arguments(problem, tol, gap_tol, max_iter, x0)
     problem = resolved(problem)
@@ -191,6 +200,8 @@ class _Run:
         at = torch.tensor([i], device=self.x.device)
         fine, proof = run.x[at], run.proofs[i]
         assert proof is not None
+        if not bool(torch.isfinite(fine).all()):  # the iterate that rounding stopped is better than none
+            return
         self.x[at] = self.problem.feasible(fine.to(self.x))
         rounded = self.x[at].double()
         own = certify(run.exact.select(at), rounded, run.box)

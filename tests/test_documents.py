@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import doctest
+import importlib
 import os
 import re
 import subprocess
@@ -31,6 +33,22 @@ def test_code_in_documents_runs(code, tmp_path):
     script = tmp_path / "block.py"
     script.write_text(code)
     run([sys.executable, str(script)], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "module", ["icgn.datasets.noise", "icgn.regularizers.checks", "icgn.regularizers.ridge", "icgn.solvers.solve"]
+)
+def test_examples_in_docstrings(module):
+    results = doctest.testmod(importlib.import_module(module))
+    assert results.attempted and not results.failed
+
+
+def test_every_module_with_examples_is_tested():
+    (marks,) = test_examples_in_docstrings.pytestmark
+    folders = ("app", "commands", "datasets", "regularizers", "solvers", "training", "transport")
+    files = (p for folder in folders for p in (ROOT / folder).glob("*.py"))
+    found = {f"icgn.{p.parent.name}.{p.stem}" for p in files if "    >>> " in p.read_text()}
+    assert found == set(marks.args[1])
 
 
 @pytest.mark.parametrize("demo", sorted(p.name for p in (ROOT / "demos").glob("*.py")))

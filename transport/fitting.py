@@ -50,7 +50,7 @@ def fit_map(
     start_samples: int = 16384,
     generator: torch.Generator | None = None,
 ) -> History:
-    r"""Fit N to be the optimal transport map for |x - y|^2 from a source to a target measure, in place.
+    r"""Fit N to be the optimal transport map for :math:`|x - y|^2` from a source to a target measure, in place.
 
     Adam with a learning rate that falls to zero along a cosine, about the means and in the units of the samples: the
     fit of shifted and scaled measures is the shifted and scaled fit (but for mu, which has a unit).

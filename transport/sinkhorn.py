@@ -16,7 +16,7 @@ from icgn.transport.losses import Objective, TransportLoss
 class Sinkhorn(TransportLoss):
     r"""Sinkhorn divergence of the pushed measure :math:`N_\# \mu` to :math:`\nu`, estimated without bias.
 
-    With the entropic transport cost :math:`W_\varepsilon` for |x - y|^2 / 2 between batches,
+    With the entropic transport cost :math:`W_\varepsilon` for :math:`|x - y|^2 / 2` between batches,
 
     .. math::
 
