@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -213,13 +214,11 @@ def _load(path: Path) -> Tensor:
 
 def _in_double(y: Tensor, physics: Any) -> tuple[Tensor, Any]:
     """Measurement and physics in float64 where the physics can, as the certificate does; the same otherwise."""
-    try:
+    with suppress(Exception):  # deepinv's operators raise errors of every type
         double = copy.deepcopy(physics).double()
         x = double.A_adjoint(y.double())
         if x.dtype is torch.float64 and double.A(x).dtype is torch.float64:
             return y.double(), double
-    except Exception:  # deepinv's operators raise errors of every type
-        pass
     return y, physics
 
 

@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from icgn.training import Mean
 
 
+_REQUIRED = ("torch", "deepinv", "numpy", "scikit-image", "pillow", "tifffile", "imagecodecs", "safetensors")
+# Packages that some commands need, and the extra that brings each.
+_OPTIONAL = {
+    "accelerate": "train",
+    "tensorboard": "train",
+    "gradio": "app",
+    "geomloss": "transport",
+    "huggingface_hub": "hub",
+    "bm3d": "bm3d",
+}
+
+
 def print_table(rows: Sequence[Sequence[str]], measured: bool, label: str = "noisy") -> None:
     """Print the rows of :func:`icgn.commands.outcome.row` with their legend.
 
@@ -59,22 +71,32 @@ def print_means(means: Sequence[Mean]) -> None:
 
 
 def print_info() -> None:
-    """Print versions, devices and shipped models."""
+    """Print versions, which optional packages are there, devices, and the shipped models with class and default."""
     import platform
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
     import torch
 
     import icgn
-    from icgn.regularizers import available_models
+    from icgn.regularizers.pretrained import DEFAULT_MODELS, available_models, read_card
 
     table = Table.grid(padding=(0, 2))
     table.add_row("icgn", icgn.__version__)
-    table.add_row("python", platform.python_version())
-    for package in ("torch", "deepinv", "numpy", "scikit-image", "pillow", "tifffile", "imagecodecs"):
+    table.add_row("python", f"{platform.python_version()}, {platform.system()} {platform.machine()}")
+    for package in _REQUIRED:
         table.add_row(package, version(package))
+    for package, extra in _OPTIONAL.items():
+        try:
+            table.add_row(package, version(package))
+        except PackageNotFoundError:
+            table.add_row(package, f"not installed: pip install 'icgn[{extra}]'")
     table.add_row("cpu", f"{torch.get_num_threads()} threads")
     for i in range(torch.cuda.device_count()):
-        table.add_row(f"cuda:{i}", torch.cuda.get_device_name(i))
-    table.add_row("models", ", ".join(available_models()) or "none")
-    console().print(table)
+        memory = torch.cuda.get_device_properties(i).total_memory / 2**30
+        table.add_row(f"cuda:{i}", f"{torch.cuda.get_device_name(i)}, {memory:.0f} GiB")
+    if torch.backends.mps.is_available():
+        table.add_row("mps", "available")
+    for name in available_models():
+        default = ", the default" if name in DEFAULT_MODELS.values() else ""
+        table.add_row(name, f"model, {read_card(name)['architecture']['type']}{default}")
+    console().print(table, soft_wrap=True)

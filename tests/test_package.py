@@ -1,8 +1,10 @@
 import ast
 import importlib
+import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -140,11 +142,14 @@ def test_no_file_mentions_a_place_of_the_machine_it_was_written_on():
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel, built without the network from a copy: a build leaves files behind, and old ones would go in."""
+    """The wheel, built from the source distribution, without the network.
+
+    Both are of a copy: a build leaves files behind, and old ones would go in.
+    """
     folder = tmp_path_factory.mktemp("wheel")
     ignored = shutil.ignore_patterns(".*", "build", "dist", "out", "runs", "*.egg-info", "__pycache__")
     shutil.copytree(ROOT, folder / "source", ignore=ignored)
-    command = [sys.executable, "-I", "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist", "source"]
+    command = [sys.executable, "-I", "-m", "build", "--no-isolation", "--outdir", "dist", "source"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     (built,) = (folder / "dist").glob("*.whl")
@@ -169,3 +174,34 @@ def test_the_wheel_works(wheel, tmp_path):
     (metadata,) = tmp_path.glob("icgn-*.dist-info")
     assert "icgn = icgn.cli:main" in (metadata / "entry_points.txt").read_text()
     assert "Redistribution" in (metadata / "licenses" / "LICENSE").read_text()
+
+
+def test_the_source_distribution_holds_what_the_wheel_does_not(wheel):
+    (archive,) = wheel.parent.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    assert {"README.md", "LICENSE", "pyproject.toml", "tests/conftest.py", "tests/helpers/quadratic.py"} <= names
+    assert {f"demos/{p.name}" for p in (ROOT / "demos").glob("*.py")} <= names
+
+
+RESTORE = """
+import socket
+def refuse(*_): raise OSError("the network was asked for")
+socket.socket.connect = socket.getaddrinfo = refuse
+import torch, icgn
+y = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+print(icgn.__file__, icgn.denoise(y, 25 / 255).status[0].name)
+"""
+
+
+def test_the_wheel_restores_with_its_weights_and_without_the_network(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    file, status = python(RESTORE, tmp_path).split()
+    assert Path(file) == tmp_path / "icgn" / "__init__.py" and status == "CONVERGED"
+
+
+def test_the_shell_completes_commands():
+    environment = {**os.environ, "_ICGN_COMPLETE": "complete_bash", "COMP_WORDS": "icgn de", "COMP_CWORD": "1"}
+    code = "import sys; sys.argv = ['icgn']; from icgn.cli import main; main()"
+    done = subprocess.run([sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True)
+    assert set(done.stdout.split()) == {"denoise", "deblur", "demo"}, done.stderr
