@@ -325,7 +325,7 @@ def page(
     Pictures are worked on by this machine, are held in memory while a visitor's page is open, and are not kept; nothing
     is fetched from the network. The exit code is 2 if the page cannot be served as given.
     """
-    from icgn.commands.app import run_app
+    from icgn.app.command import run_app
 
     run_app(host, port, browser, threads)
 

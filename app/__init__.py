@@ -1,1 +1,5 @@
-"""The page of ``icgn app``: :func:`build_page` makes it, :func:`serving` serves it; both need the extra ``app``."""
+"""The page of ``icgn app``: needs the extra ``app``."""
+
+from icgn.app.server import serving
+
+__all__ = ["serving"]

@@ -197,7 +197,9 @@ def _smallest(f: Trial, like: Tensor) -> Tensor:
         vertex = _vertex(at, values)
         low, middle, high = at
         step = vertex - middle
-        if bool(((step.abs() < _WIDTH) | (high - low < 2 * _WIDTH)).all()):
+        # Over the whole first step the function is not yet a parabola.
+        near = (step.abs() < _WIDTH) & (high - low < 1.5 * _STRIDE)
+        if bool((near | (high - low < 2 * _WIDTH)).all()):
             break
         # A new point well apart from the three that are there.
         tried = middle + torch.where(step < 0, -1.0, 1.0) * step.abs().clamp_min(_WIDTH)

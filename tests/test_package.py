@@ -27,7 +27,9 @@ ALLOWED = {
     "datasets": set(),
     "training": {"solvers", "regularizers", "datasets"},
     "commands": {"solvers", "regularizers", "datasets", "training"},
-    "cli": {"commands", "training"},
+    "transport": {"solvers", "regularizers"},
+    "app": {"solvers", "regularizers", "datasets", "training", "commands"},
+    "cli": {"commands", "training", "app"},
 }
 SCRIPTS = ("demos", "benchmarks", "tests")
 TEXT = {".py", ".toml", ".md", ".cff", ".yaml", ".yml", ".json", ".in", ".txt", ".cfg", ".rst"}
