@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 import webbrowser
-from types import FrameType
 
 from icgn.commands.screen import console, refuse
 
@@ -35,7 +34,7 @@ def run_app(host: str, port: int, browser: bool, threads: int | None) -> None:
         torch.set_num_threads(threads)
     ended = threading.Event()
     # Terminated like by Ctrl-C: the uploads must not outlive the page.
-    before = signal.signal(signal.SIGTERM, lambda number, frame: _end(ended, frame))
+    before = signal.signal(signal.SIGTERM, lambda number, frame: ended.set())
     try:
         with serving(host, port) as url:
             console().print(f"The page is at {url} (Ctrl-C ends it)", soft_wrap=True, markup=False)
@@ -48,7 +47,3 @@ def run_app(host: str, port: int, browser: bool, threads: int | None) -> None:
         refuse(str(error))
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _end(ended: threading.Event, frame: FrameType | None) -> None:
-    ended.set()

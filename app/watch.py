@@ -18,9 +18,8 @@ from icgn.solvers.functional import ConvexFunctional
 from icgn.solvers.method import Method, State
 from icgn.solvers.methods import choose
 from icgn.solvers.problem import Problem
+from icgn.solvers.solve import STRONG
 
-# As in icgn.solvers.solve: with a smaller modulus the objective gap is looked at, not the distance.
-_STRONG = 1e-2
 # Of the bar, the part of a first solution from which the condition of a conditional network is computed.
 _FIRST_PART = 0.3
 
@@ -138,7 +137,7 @@ class Watched(Method[State]):
         """The bound of the slowest image, and its tolerance."""
         mu = objective.strong_convexity().to(state.x.device).expand(len(state.x))
         gap, _ = optimality(state.x, state.grad, objective.hessian_floor(state.x), box)
-        if bool((mu >= _STRONG).all()):
+        if bool((mu >= STRONG).all()):
             return float(distance_bound(gap.double(), mu, state.x[0].numel()).max()), self.tol
         objective_value = objective.potential(state.u).abs().clamp_min(torch.finfo(gap.dtype).tiny)
         return float((gap / objective_value).max()), self.gap_tol

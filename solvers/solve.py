@@ -26,7 +26,7 @@ Callback = Callable[[int, Tensor, Tensor], "bool | None"]
 # Iterations between two convergence tests: each reads a few numbers back from the device.
 _TEST_EVERY = 2
 # Below this modulus a bound of the distance is out of reach in practice: |x - x*| <= |g| / mu.
-_STRONG = 1e-2
+STRONG = 1e-2
 # Without a tenth less gradient in so many iterations, rounding is suspected and tested for.
 _STALL = 30
 
@@ -223,10 +223,10 @@ class _Run:
         mu = active.strong_convexity().to(state.x.device).expand(len(state.x))
         gap, residual = optimality(state.x, state.grad, active.hessian_floor(state.x), self.box)
         distance = distance_bound(gap.double(), mu, state.x[0].numel()) / self.tol
-        if not self.bounded or bool((mu >= _STRONG).all()):
-            return torch.where(mu >= _STRONG, distance, residual.double() / self.tol)
+        if not self.bounded or bool((mu >= STRONG).all()):
+            return torch.where(mu >= STRONG, distance, residual.double() / self.tol)
         relative = gap.double() / self._allowed_gap(active.potential(state.u).double(), state.x[0].numel())
-        return torch.where(mu >= _STRONG, distance, torch.where(gap == 0, 0.0, relative))
+        return torch.where(mu >= STRONG, distance, torch.where(gap == 0, 0.0, relative))
 
     def _allowed_gap(self, objective: Tensor, pixels: int) -> Tensor:
         """The gap that counts as converged: relative, but not below what a distance of `tol` would explain."""
@@ -274,7 +274,7 @@ class _Run:
     def _verdict(self, proof: Certificate) -> tuple[Status | None, float]:
         """What the exact certificate of one image says, and its excess over the tolerance."""
         distance = float(proof.rms_distance) / self.tol
-        if float(proof.strong_convexity) >= _STRONG or distance <= 1:
+        if float(proof.strong_convexity) >= STRONG or distance <= 1:
             return (Status.CONVERGED if distance <= 1 else None), distance
         gap = float(proof.objective_gap / self._allowed_gap(proof.objective, self.x[0].numel()))
         if self.bounded or gap <= 1:
