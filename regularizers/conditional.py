@@ -109,6 +109,31 @@ class ConditionalICGN(ConvexRegularizer):
             new.ridge.load_state_dict(first.state_dict())
         return new
 
+    def widened(self, **changes: Any) -> ConditionalICGN:
+        """The same network with a larger mask network or other conditions on the way, for training to use.
+
+        Parameters
+        ----------
+        changes :
+            `width` and `blocks`, neither smaller than now, which alone leave the function as it is; `looseness`.
+
+        Raises
+        ------
+        ValueError
+            for another argument, or a number smaller than now.
+        """
+        for name, value in changes.items():
+            if name not in ("width", "blocks", "looseness"):
+                raise ValueError(f"{name}: cannot be changed, expected width, blocks or looseness")
+            if name != "looseness" and value < self.architecture[name]:
+                now = self.architecture[name]
+                raise ValueError(f"{name}: got {value}, expected at least the {now} of the network to widen")
+        new = type(self)(**{**self.architecture, **changes}).to(self.network.direct)
+        new.first.load_state_dict(self.first.state_dict())
+        new.ridge.load_state_dict(self.ridge.state_dict())
+        new.network.take(self.network)
+        return new.train(self.training)
+
     def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> RidgeFunctional:
         r"""The functional :math:`R_c(\cdot; \sigma)`, without a condition that of the unconditional network.
 

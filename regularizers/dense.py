@@ -16,7 +16,7 @@ from icgn.regularizers.group import GroupHead, MaxEnvelope, Penalty, check_group
 from icgn.regularizers.responses import tensor
 from icgn.regularizers.softmax import LogSumExp, check_members
 from icgn.regularizers.sweep import ConvexActivation, DeepHead, MatrixMap, check_nondecreasing, raw_weights
-from icgn.regularizers.vectors import GradientNetwork, MatrixFunctional, QuadraticFunctional
+from icgn.regularizers.vectors import GradientNetwork, MatrixFunctional, QuadraticFunctional, check_vectors
 
 
 class DenseGrouped(GradientNetwork):
@@ -46,7 +46,7 @@ class DenseGrouped(GradientNetwork):
 
     def jacobian(self, x: Tensor) -> Tensor:
         # The head broadcasts: its Hessian is evaluated once for each point instead of once for each direction.
-        self._check(x)
+        check_vectors(x, self.dim)
         curved = self.curved().to(x.dtype)
         quadratic = QuadraticFunctional(self.Q, self.shift, self.mu).to(x.dtype)
         basis = torch.eye(self.dim).to(x)

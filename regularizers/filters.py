@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 Border = Literal["valid", "zero", "reflect"]
 
-# Elements of a strip of responses in the adjoint: memory that is used again at once is not fetched anew.
-_STRIP = 1 << 20
+# Elements of a strip of responses in the adjoint, by kind of device: on a CPU memory that is used again at once is not
+# fetched anew; a GPU wants few kernels.
+_STRIP, _GPU_STRIP = 1 << 20, 1 << 26
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,17 @@ class FilterOperator:
             x = F.pad(x, (0, right, 0, bottom))
         # Channels last is twice as fast on a CPU, and makes the planes contiguous.
         x = F.pixel_unshuffle(x, s).contiguous(memory_format=torch.channels_last)
-        r = F.conv2d(x, self.kernel).permute(0, 2, 3, 1).contiguous()
+        with full_float32(x):
+            r = F.conv2d(x, self.kernel)
+        r = r.permute(0, 2, 3, 1).contiguous()
         self._clear_outside(r, rows, cols)
         return r.flatten(1, 2)
 
     def adjoint(self, z: Tensor, shape: torch.Size) -> Tensor:
         """Images W^T z of shape (B, C, H, W) from planes z."""
-        return self._assemble(F.conv_transpose2d(self._as_channels(z, shape), self.kernel), shape)
+        with full_float32(z):
+            phases = F.conv_transpose2d(self._as_channels(z, shape), self.kernel)
+        return self._assemble(phases, shape)
 
     def adjoint_of(self, f: Callable[..., Tensor], planes: tuple[Tensor, ...], shape: torch.Size) -> Tensor:
         """Images W^T z, z = f(rows, strips of the planes) for a pointwise f: z is never held as a whole."""
@@ -70,11 +76,13 @@ class FilterOperator:
         taps = self.kernel.shape[-1]
         batch, _, filters = planes[0].shape
         out = planes[0].new_zeros(batch, self.kernel.shape[1], rows + taps - 1, cols + taps - 1)
-        step = max(taps, _STRIP // (batch * cols * filters))
+        strip_size = _STRIP if out.device.type == "cpu" else _GPU_STRIP
+        step = max(taps, strip_size // (batch * cols * filters))
         for top in range(0, rows, step):
             at = slice(top * cols, (top + step) * cols)
             z = f(at, *(p[:, at] for p in planes)).unflatten(1, (-1, cols))
-            strip = F.conv_transpose2d(z.permute(0, 3, 1, 2), self.kernel)
+            with full_float32(z):
+                strip = F.conv_transpose2d(z.permute(0, 3, 1, 2), self.kernel)
             out[:, :, top : top + strip.shape[2]] += strip
         return self._assemble(out, shape)
 
@@ -213,14 +221,35 @@ def squared_norm_bound(weight: Tensor, border: Border, grid: int = 128) -> Tenso
     return 4 * bound if border == "reflect" else bound
 
 
-def best_stride(weight: Tensor) -> int:
-    """Polyphase stride for filters (K, C, d, d): 4 for one channel and 2 for more on a CPU, 1 on other devices.
+@contextmanager
+def full_float32(like: Tensor) -> Iterator[None]:
+    """A context in which a GPU convolves with all the digits of float32.
 
-    Measured by ``benchmarks/gradient.py``; results do not depend on the choice beyond rounding.
+    PyTorch's default there, TF32, rounds factors to 10 bits. W^T is then no longer the transpose of W to the digits
+    that solvers rely on: denoising took three times the iterations (H100, 256 x 256, ridge-gray, 1e-4).
     """
-    if weight.device.type != "cpu":
-        return 1
-    return 4 if weight.shape[1] == 1 else 2
+    if not like.is_cuda:
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    # The switch of convolutions alone, where this torch has one: the older one cannot be read once the new is in use.
+    switch, name, off = (
+        (cudnn.conv, "fp32_precision", "ieee") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32", False)
+    )
+    before = getattr(switch, name)
+    setattr(switch, name, off)
+    try:
+        yield
+    finally:
+        setattr(switch, name, before)
+
+
+def best_stride(weight: Tensor) -> int:
+    """Polyphase stride for filters (K, C, d, d): 4 for one channel on a CPU, 2 for more and on other devices.
+
+    Measured by ``benchmarks/gradient.py``, on a GPU (H100) too; results do not depend on it beyond rounding.
+    """
+    return 4 if weight.shape[1] == 1 and weight.device.type == "cpu" else 2
 
 
 def _polyphase_kernel(weight: Tensor, s: int) -> Tensor:

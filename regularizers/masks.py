@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -85,6 +86,33 @@ class MaskNetwork(nn.Module):
         for p in self.tail.parameters():
             nn.init.zeros_(p)
 
+    @torch.no_grad()
+    def take(self, narrow: MaskNetwork) -> None:
+        """Become the same function as a network of fewer blocks or hidden channels, with the rest free to be trained.
+
+        What is new reads the old channels and writes to new ones: nothing old depends on it yet.
+        """
+        old = narrow.head.out_channels
+        for wide, own in zip(self._writing(), narrow._writing(), strict=False):
+            wide.weight[:old].zero_()
+            wide.weight[:old, : own.weight.shape[1]] = own.weight
+            _bias(wide)[:old] = _bias(own)
+        for _, last in self._blocks()[len(narrow.body) :]:
+            last.weight.zero_()
+            _bias(last).zero_()
+        self.tail.weight.zero_()
+        self.tail.weight[:, :old] = narrow.tail.weight
+        _bias(self.tail).copy_(_bias(narrow.tail))
+        self.direct.copy_(narrow.direct)
+
+    def _writing(self) -> list[nn.Conv2d]:
+        """The layers whose outputs are hidden channels."""
+        return [self.head, self.lift, *(layer for block in self._blocks() for layer in block)]
+
+    def _blocks(self) -> list[tuple[nn.Conv2d, nn.Conv2d]]:
+        """The two convolutions of each block."""
+        return [cast("tuple[nn.Conv2d, nn.Conv2d]", tuple(block.children())[::2]) for block in self.body]
+
     def forward(self, x: Tensor, residual: Tensor, sigma: Tensor, operator: FilterOperator) -> Tensor:
         """The mask (B, K, H, W) of images; large ones strip by strip, with the same result.
 
@@ -137,3 +165,8 @@ class MaskNetwork(nn.Module):
         level = per_image(torch.log(sigma.clamp(low, high) * 255 / 15), z).expand(len(z), 1, *z.shape[-2:])
         # Channels last is faster on a CPU.
         return torch.cat([z, level], 1).contiguous(memory_format=torch.channels_last)
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias

@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from icgn.regularizers.activations import Activation
+from icgn.regularizers.filters import full_float32
 from icgn.regularizers.responses import Head, SquaredNorm
 from icgn.solvers.functional import dot
 
@@ -132,10 +133,12 @@ class ConvolutionMap(InnerMap):
     """
 
     def apply(self, z: Tensor) -> Tensor:
-        return F.conv2d(z, self.weight, padding=self.weight.shape[-1] // 2)
+        with full_float32(z):
+            return F.conv2d(z, self.weight, padding=self.weight.shape[-1] // 2)
 
     def adjoint(self, d: Tensor) -> Tensor:
-        return F.conv_transpose2d(d, self.weight, padding=self.weight.shape[-1] // 2)
+        with full_float32(d):
+            return F.conv_transpose2d(d, self.weight, padding=self.weight.shape[-1] // 2)
 
     def gains(self) -> Tensor:
         return self.weight.detach().double().sum((-2, -1))

@@ -17,6 +17,34 @@ from icgn.solvers.functional import BlackBoxFunctional, ConvexFunctional, Respon
 from icgn.solvers.prox import prox
 
 
+def check_vectors(x: Tensor, dim: int | None = None, name: str = "x", least: int = 0) -> Tensor:
+    """Return x, or raise unless it is a tensor (B, n) of at least `least` finite vectors, with n = `dim` where given.
+
+    Raises
+    ------
+    TypeError
+        unless it is a floating-point tensor.
+    ValueError
+        for another shape, too few vectors, or some with NaN or infinite numbers; all messages begin with `name`.
+    """
+    shape = f"(B, {'n' if dim is None else dim})"
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        given = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"{name}: got {given}, expected a floating-point tensor {shape}")
+    if x.ndim != 2 or x.shape[1] < 1 or (dim is not None and x.shape[1] != dim):
+        raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected {shape}")
+    if len(x) < least:
+        raise ValueError(f"{name}: got {len(x)} vectors, expected at least {least}")
+    try:
+        finite = bool(torch.isfinite(x).all())
+    except RuntimeError:  # inside torch.func.vmap numbers cannot be looked at
+        return x
+    if not finite:
+        rows = (~torch.isfinite(x)).any(1).nonzero().flatten().tolist()
+        raise ValueError(f"{name}: got nan or infinite numbers in rows {rows[:5]}, expected finite ones")
+    return x
+
+
 class GradientNetwork(nn.Module):
     r"""Base of the dense networks: the gradient N of a convex function f of vectors x (B, n).
 
@@ -105,7 +133,7 @@ class GradientNetwork(nn.Module):
         modulus = float(self.strong_convexity())
         if not modulus > 0:
             raise ValueError(f"strong_convexity: got {modulus:g}, expected a positive number for an inverse to exist")
-        self._check(y)
+        check_vectors(y, self.dim)
         terms = [self.curved(), QuadraticFunctional(self.Q, self.shift, self.mu - modulus)]
         rest = SumFunctional(terms, [torch.ones((), dtype=torch.float64)] * 2).to(y.dtype)
         return prox(rest, y / modulus, 1 / modulus, tol=tol, max_iter=max_iter)
@@ -121,22 +149,8 @@ class GradientNetwork(nn.Module):
         return self.functional().strong_convexity().reshape(())
 
     def _bound(self, x: Tensor) -> ConvexFunctional:
-        self._check(x)
+        check_vectors(x, self.dim)
         return self.functional().to(x.dtype)
-
-    def _check(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            given = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"x: got {given}, expected a floating-point tensor (B, {self.dim})")
-        if x.ndim != 2 or x.shape[1] != self.dim:
-            raise ValueError(f"x: got shape {tuple(x.shape)}, expected (B, {self.dim})")
-        try:
-            finite = bool(torch.isfinite(x).all())
-        except RuntimeError:  # inside torch.func.vmap numbers cannot be looked at
-            return
-        if not finite:
-            rows = (~torch.isfinite(x)).any(1).nonzero().flatten().tolist()
-            raise ValueError(f"x: got nan or infinite numbers in rows {rows[:5]}, expected finite ones")
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         check_finite_state(self, state_dict, prefix)

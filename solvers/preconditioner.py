@@ -22,7 +22,12 @@ def apply_inverse(spectrum: Tensor | None, g: Tensor) -> Tensor:
     """The preconditioned images P g, g itself where no spectrum is known."""
     if spectrum is None:
         return g
+    if g.shape[1] == 1:
+        return _filtered(g, spectrum)
     basis = colour_basis(g)
-    rotated = torch.einsum("dc,bchw->bdhw", basis, g)
-    filtered = torch.fft.irfft2(torch.fft.rfft2(rotated) / spectrum, s=g.shape[-2:])
+    filtered = _filtered(torch.einsum("dc,bchw->bdhw", basis, g), spectrum)
     return torch.einsum("dc,bdhw->bchw", basis, filtered)
+
+
+def _filtered(g: Tensor, spectrum: Tensor) -> Tensor:
+    return torch.fft.irfft2(torch.fft.rfft2(g) / spectrum, s=g.shape[-2:])

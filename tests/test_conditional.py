@@ -116,6 +116,22 @@ def test_a_network_upon_a_ridge_begins_as_that_ridge():
     torch.testing.assert_close(wider.double().grad(y, SIGMA), first.grad(y, SIGMA))
 
 
+def test_a_wider_mask_network_is_the_same_function_and_can_be_trained(reg):
+    wide = reg.widened(width=7, blocks=2).requires_grad_(True)
+    assert len(wide.network.body) == 2 and wide.architecture["width"] == 7
+    x, r = noisy(2), 0.1 * noisy(2, seed=1)
+    mask = wide.condition(x, SIGMA, r)
+    torch.testing.assert_close(mask, reg.condition(x, SIGMA, r))
+    mask.square().sum().backward()
+    assert bool((wide.network.tail.weight.grad[:, -3:] != 0).any())
+
+
+@pytest.mark.parametrize(("change", "message"), [({"width": 3}, "width: got 3"), ({"stride": 2}, "stride: cannot")])
+def test_a_mask_network_neither_shrinks_nor_changes_its_grid(reg, change, message):
+    with pytest.raises(ValueError, match=message):
+        reg.widened(**change)
+
+
 def test_weights_go_through_a_file(reg, tmp_path):
     reg = reg.float()
     save_model(reg, tmp_path / "mine.safetensors", {})

@@ -1,12 +1,14 @@
 """Filter banks against plain convolutions, dense matrices and power iterations."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icgn.regularizers.filters import FilterBank, best_stride, squared_norm_bound
+from icgn.regularizers.filters import FilterBank, best_stride, full_float32, squared_norm_bound
 
 BORDERS = ("valid", "zero", "reflect")
 
@@ -63,6 +65,37 @@ def test_polyphase_is_identical_to_direct_for_the_real_sizes(channels, border):
     with torch.no_grad():
         torch.testing.assert_close(bank(x), plain(bank, x), rtol=0, atol=1e-12)
     assert best_stride(bank.weight) == (4 if channels == 1 else 2)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_float32_keeps_its_digits(device, stride):
+    """On a GPU too, whose default for convolutions keeps three: the adjoint would not be one to a solver."""
+    bank = make_bank(8, 9).to(device)
+    x = random_like((1, 1, 40, 40)).to(device)
+    with torch.no_grad():
+        exact, op = bank.operator(stride=stride), bank.float().operator(stride=stride)
+        planes = exact.apply(x)
+        torch.testing.assert_close(op.apply(x.float()).double(), planes, rtol=0, atol=2e-5)
+        back = exact.adjoint(planes, x.shape)
+        for single in (
+            op.adjoint(planes.float(), x.shape),
+            op.adjoint_of(lambda rows, z: z, (planes.float(),), x.shape),
+        ):
+            torch.testing.assert_close(single.double(), back, rtol=0, atol=2e-5 * float(back.abs().max()))
+
+
+def test_precision_of_convolutions_is_switched_for_a_while_only():
+    def switch():
+        cudnn = torch.backends.cudnn
+        return cudnn.conv.fp32_precision if hasattr(cudnn, "conv") else cudnn.allow_tf32
+
+    before = switch()
+    with pytest.raises(KeyError), full_float32(SimpleNamespace(is_cuda=True)):
+        assert switch() in ("ieee", False)
+        raise KeyError
+    assert switch() == before
+    with full_float32(torch.zeros(1)):
+        assert switch() == before
 
 
 def test_planes_are_zero_outside_the_picture():

@@ -8,9 +8,10 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from icgn.regularizers.dense import DenseDeepICGN, DenseGroupICGN, DenseRidgeICGN, DenseSoftmaxICGN
 from icgn.regularizers.vectors import GradientNetwork
-from icgn.transport.composition import Composition, DiagonalAffine, covariance, fit_affine
+from icgn.transport.composition import Composition, DiagonalAffine, fit_affine
 from icgn.transport.convex_flow import ConvexPotentialFlow, FlowRecipe, fit_flow, mean_log_prob
 from icgn.transport.logdet import ExactLogDet, StochasticLogDet
+from icgn.transport.samples import covariance
 from icgn.transport.wasserstein import (
     JKORecipe,
     OrnsteinUhlenbeck,

@@ -296,12 +296,12 @@ NAN = torch.where(torch.arange(50)[:, None] == 7, math.nan, GOOD)
 @pytest.mark.parametrize(
     ("source", "target", "message"),
     [
-        (torch.randn(50, 3), GOOD, r"source: got shape \(50, 3\), expected \(n, 2\)"),
+        (torch.randn(50, 3), GOOD, r"source: got shape \(50, 3\), expected \(B, 2\)"),
         (GOOD, torch.randn(50, 3), r"target: got shape"),
-        (NAN, GOOD, r"source: got nan or infinite numbers in 1 rows, first \[7\]"),
+        (NAN, GOOD, r"source: got nan or infinite numbers in rows \[7\]"),
         (GOOD, lambda n: torch.full((n, 2), math.inf), "target: got nan"),
-        (GOOD[:1], GOOD, "source: got 1 samples, expected at least 2"),
-        (GOOD[:2], GOOD, "source: got 2 samples, expected at least 3"),
+        (GOOD[:1], GOOD, "source: got 1 vectors, expected at least 2"),
+        (GOOD[:2], GOOD, "source: got 2 vectors, expected at least 3"),
         (GOOD * torch.tensor([1.0, 0.0]), GOOD, "singular covariance"),
         (GOOD, torch.ones(50, 2), "target: got samples of variance 0"),
     ],

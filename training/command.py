@@ -128,10 +128,10 @@ def _widened(
     model: ConvexRegularizer, changes: dict[str, Any], architecture: dict[str, Any], source: str
 ) -> ConvexRegularizer:
     """Widen the model of an `init` to the one that a recipe asks for, or make a ridge network conditional."""
-    conditional = changes.get("type") == "ConditionalICGN"
-    if isinstance(model, RidgeICGN) and (conditional or "type" not in changes):
+    becomes = changes.get("type") == "ConditionalICGN" and isinstance(model, RidgeICGN)
+    if becomes or (isinstance(model, (RidgeICGN, ConditionalICGN)) and "type" not in changes):
         try:
-            if conditional:
+            if isinstance(model, RidgeICGN) and becomes:
                 return ConditionalICGN.upon(model, **{k: v for k, v in changes.items() if k != "type"})
             return model.widened(**changes)
         except (TypeError, ValueError, RuntimeError) as error:

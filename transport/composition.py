@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from icgn.regularizers.vectors import GradientNetwork
+from icgn.regularizers.vectors import GradientNetwork, check_vectors
 from icgn.transport.logdet import ExactLogDet, LogDet
 
 
@@ -94,7 +94,7 @@ class Composition(nn.Module):
         TypeError, ValueError
             if x is not a floating-point tensor (B, n) of finite numbers.
         """
-        check_points(x, self.dim)
+        check_vectors(x, self.dim)
         logdet = ExactLogDet() if logdet is None else logdet
         total = x.new_zeros(len(x))
         for layer in self.factors:
@@ -120,7 +120,7 @@ class Composition(nn.Module):
         RuntimeError
             if `tol` is not reached.
         """
-        check_points(y, self.dim, "y")
+        check_vectors(y, self.dim, "y")
         if not 0 < tol < math.inf:
             raise ValueError(f"tol: got {tol}, expected a positive number")
         moduli = [_modulus(layer) for layer in self.factors]
@@ -138,40 +138,6 @@ def _modulus(layer: GradientNetwork | DiagonalAffine) -> float:
     if isinstance(layer, GradientNetwork):
         return float(layer.strong_convexity())
     return float(layer.log_scale.min().exp())
-
-
-def check_points(x: Tensor, dim: int, name: str = "x") -> None:
-    """Raise unless x is a floating-point tensor (B, dim) of finite numbers."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        given = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"{name}: got {given}, expected a floating-point tensor (B, {dim})")
-    if x.ndim != 2 or x.shape[1] != dim:
-        raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected (B, {dim})")
-    finite = torch.isfinite(x).all(1)
-    if not bool(finite.all()):
-        rows = (~finite).nonzero().flatten().tolist()
-        raise ValueError(f"{name}: got nan or infinite numbers in rows {rows[:5]}, expected finite ones")
-
-
-def covariance(x: Tensor, name: str = "x") -> Tensor:
-    """The covariance matrix (n, n) of points x (B, n), in float64.
-
-    Raises
-    ------
-    ValueError
-        if it is singular: coordinates that are constant or depend on each other have no density.
-    """
-    c = torch.atleast_2d(torch.cov(x.detach().double().T))
-    if len(x) <= x.shape[1]:
-        raise ValueError(f"{name}: got {len(x)} points, expected more than their dimension {x.shape[1]}")
-    # Judged free of units: a standard deviation a millionth of another one's is not singular.
-    scale = c.diagonal().sqrt()
-    flat = (scale == 0).nonzero().flatten().tolist()
-    least = float(torch.linalg.eigvalsh(c / scale.outer(scale))[0]) if not flat else 0.0
-    if flat or least < 1e-9:
-        what = f"coordinates {flat[:5]} are constant" if flat else f"least eigenvalue of the correlations {least:.1e}"
-        raise ValueError(f"{name}: got a singular covariance ({what}), expected points that fill the space")
-    return c
 
 
 @torch.no_grad()

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from icgn.regularizers.vectors import GradientNetwork
-from icgn.transport.composition import Composition, DiagonalAffine, check_points, covariance, fit_affine
+from icgn.regularizers.vectors import GradientNetwork, check_vectors
+from icgn.transport.composition import Composition, DiagonalAffine, fit_affine
 from icgn.transport.logdet import ExactLogDet, LogDet
+from icgn.transport.samples import covariance
 
 
 class ConvexPotentialFlow(Composition):
@@ -66,7 +67,7 @@ class ConvexPotentialFlow(Composition):
         TypeError, ValueError
             if x is not a floating-point tensor (B, n) of finite numbers, or its covariance is singular.
         """
-        check_points(x, self.dim)
+        check_vectors(x, self.dim)
         covariance(x)
         for layer in self.factors:
             if isinstance(layer, DiagonalAffine):
@@ -157,8 +158,8 @@ def fit_flow(
     TypeError, ValueError
         if points are not floating-point tensors (B, n) of finite numbers.
     """
-    check_points(x, flow.dim)
-    check_points(validation, flow.dim, "validation")
+    check_vectors(x, flow.dim)
+    check_vectors(validation, flow.dim, "validation")
     optimizer = torch.optim.Adam(flow.parameters(), lr=recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: half_cosine(k / recipe.steps))
     rows = [FlowRow(0, mean_log_prob(flow, x), mean_log_prob(flow, validation))]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from icgn.transport.samples import check_samples
+from icgn.regularizers.vectors import check_vectors
 
 Map = Callable[[Tensor], Tensor]
 
@@ -65,8 +65,8 @@ def cosine(map: Map, optimal: Map, x: Tensor) -> float:
 
 def _compare(map: Map, optimal: Map, x: Tensor) -> tuple[Tensor, Tensor]:
     """T - T* and T* on the samples, in float64."""
-    check_samples("x", x, least=2)
-    images = [check_samples(name, f(x), x.shape[1]).double() for name, f in (("map(x)", map), ("optimal(x)", optimal))]
+    check_vectors(x, least=2)
+    images = [check_vectors(f(x), x.shape[1], name).double() for name, f in (("map(x)", map), ("optimal(x)", optimal))]
     if any(len(image) != len(x) for image in images):
         raise ValueError(f"map, optimal: got {[len(i) for i in images]} images, expected {len(x)}, one for each x")
     return images[0] - images[1], images[1]

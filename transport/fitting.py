@@ -11,11 +11,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from icgn.regularizers.vectors import GradientNetwork
+from icgn.regularizers.vectors import GradientNetwork, check_vectors
 from icgn.transport.coordinates import DenseNetwork, centred, check_dense, parameter_groups
 from icgn.transport.losses import Objective, TransportLoss
 from icgn.transport.moments import match_moments, match_scale
-from icgn.transport.samples import Sampler, check_samples, make_sampler
+from icgn.transport.samples import Sampler, make_sampler
 
 Start = Literal["moments", "scale", "network"]
 _MATCHES = {"moments": match_moments, "scale": match_scale}
@@ -120,7 +120,7 @@ class _Moments:
 
     @classmethod
     def of(cls, name: str, samples: Tensor) -> _Moments:
-        check_samples(name, samples, least=2)
+        check_vectors(samples, name=name, least=2)
         scale = float(samples.double().var(0).mean().sqrt())
         if not scale > 0:
             raise ValueError(f"{name}: got samples of variance 0, expected a positive one")
@@ -151,7 +151,7 @@ def _step(objective: Objective, optimizer: torch.optim.Optimizer, x: Tensor, y: 
 
 
 def _like(network: GradientNetwork, name: str, samples: Tensor) -> Tensor:
-    return check_samples(name, samples, network.dim).detach().to(network.shift)
+    return check_vectors(samples, network.dim, name).detach().to(network.shift)
 
 
 def _check(steps: int, batch: int, learning_rate: float, start: str) -> None:

@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from icgn.regularizers.vectors import check_vectors
 from icgn.transport.coordinates import DenseNetwork, activations, strengthen
 from icgn.transport.pairs import gaussian_map
-from icgn.transport.samples import check_samples
+from icgn.transport.samples import covariance
 
 # Share of the slope of the map that the curved part h(W x) has at the start.
 _CURVED = 0.1
@@ -43,10 +44,8 @@ def match_moments(network: DenseNetwork, x: Tensor, y: Tensor) -> None:
         if these are no samples of that dimension, too few, or the covariance of x is singular.
     """
     x, y = _samples(network, x, y)
-    try:
-        optimal = gaussian_map(x.mean(0), _covariance(x), y.mean(0), _covariance(y))
-    except ValueError as error:
-        raise ValueError(f"source, target: {error}") from error
+    target = torch.atleast_2d(torch.cov(y.T))  # which may be singular
+    optimal = gaussian_map(x.mean(0), covariance(x, "source"), y.mean(0), target)
     _set_slope(network, optimal.matrix, x, y)
 
 
@@ -78,7 +77,7 @@ def match_scale(network: DenseNetwork, x: Tensor, y: Tensor) -> None:
 
 def _samples(network: DenseNetwork, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     for name, samples in (("source", x), ("target", y)):
-        check_samples(name, samples, network.dim, network.dim + 1)
+        check_vectors(samples, network.dim, name, network.dim + 1)
     return x.double(), y.double()
 
 
@@ -90,10 +89,6 @@ def _set_slope(network: DenseNetwork, slope: Tensor, x: Tensor, y: Tensor) -> No
     _set_quadratic(network, slope - _slope(network, some) - network.mu * torch.eye(network.dim).to(x))
     network.shift.zero_()
     network.shift.copy_(y.mean(0) - network(x).mean(0))
-
-
-def _covariance(x: Tensor) -> Tensor:
-    return torch.cov(x.T).reshape(x.shape[1], x.shape[1])
 
 
 def _standardize(network: DenseNetwork, x: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Checks of samples, and what draws batches of them."""
+"""What draws batches of samples, and their covariance."""
 
 from __future__ import annotations
 
@@ -7,33 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from icgn.regularizers.vectors import check_vectors
+
 Sampler = Callable[[int], Tensor]
 """Draws n fresh samples, (n, d)."""
-
-
-def check_samples(name: str, samples: Tensor, dim: int | None = None, least: int = 1) -> Tensor:
-    """Return `samples`, or raise unless they are at least `least` finite rows (n, d), with d = `dim` where given.
-
-    Raises
-    ------
-    TypeError
-        unless they are a floating-point tensor.
-    ValueError
-        for another shape, too few rows, or rows with NaN or infinite numbers; all messages begin with `name`.
-    """
-    if not isinstance(samples, Tensor) or not samples.is_floating_point():
-        given = samples.dtype if isinstance(samples, Tensor) else type(samples).__name__
-        raise TypeError(f"{name}: got {given}, expected a floating-point tensor (n, d)")
-    columns = "d" if dim is None else dim
-    if samples.ndim != 2 or samples.shape[1] < 1 or (dim is not None and samples.shape[1] != dim):
-        raise ValueError(f"{name}: got shape {tuple(samples.shape)}, expected (n, {columns})")
-    if len(samples) < least:
-        raise ValueError(f"{name}: got {len(samples)} samples, expected at least {least}")
-    finite = torch.isfinite(samples).all(1)
-    if not bool(finite.all()):
-        rows = (~finite).nonzero().flatten().tolist()
-        raise ValueError(f"{name}: got nan or infinite numbers in {len(rows)} rows, first {rows[:5]}, expected none")
-    return samples
 
 
 def make_sampler(name: str, source: Sampler | Tensor, generator: torch.Generator | None) -> Sampler:
@@ -51,11 +28,32 @@ def make_sampler(name: str, source: Sampler | Tensor, generator: torch.Generator
     Raises
     ------
     TypeError, ValueError
-        if it is neither callable nor samples; see :func:`check_samples`.
+        if it is neither callable nor samples, finite vectors (n, d).
     """
     if isinstance(source, Tensor):
-        rows = check_samples(name, source, least=2)
+        rows = check_vectors(source, name=name, least=2)
         return lambda n: rows[torch.randint(len(rows), (n,), generator=generator).to(rows.device)]
     if not callable(source):
         raise TypeError(f"{name}: got {type(source).__name__}, expected a tensor (n, d) or a function n -> (n, d)")
     return source
+
+
+def covariance(x: Tensor, name: str = "x") -> Tensor:
+    """The covariance matrix (n, n) of points x (B, n), in float64.
+
+    Raises
+    ------
+    ValueError
+        if it is singular: coordinates that are constant or depend on each other have no density.
+    """
+    c = torch.atleast_2d(torch.cov(x.detach().double().T))
+    if len(x) <= x.shape[1]:
+        raise ValueError(f"{name}: got {len(x)} points, expected more than their dimension {x.shape[1]}")
+    # Judged free of units: a standard deviation a millionth of another one's is not singular.
+    scale = c.diagonal().sqrt()
+    flat = (scale == 0).nonzero().flatten().tolist()
+    least = float(torch.linalg.eigvalsh(c / scale.outer(scale))[0]) if not flat else 0.0
+    if flat or least < 1e-9:
+        what = f"coordinates {flat[:5]} are constant" if flat else f"least eigenvalue of the correlations {least:.1e}"
+        raise ValueError(f"{name}: got a singular covariance ({what}), expected points that fill the space")
+    return c

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
-from icgn.regularizers.vectors import GradientNetwork
-from icgn.transport.composition import Composition, check_points
+from icgn.regularizers.vectors import GradientNetwork, check_vectors
+from icgn.transport.composition import Composition
 from icgn.transport.convex_flow import half_cosine
 from icgn.transport.logdet import ExactLogDet, LogDet
 
@@ -110,7 +110,7 @@ def jko_step(
     TypeError, ValueError
         if x is not a floating-point tensor (N, n) of finite numbers or V has another shape.
     """
-    check_points(x, network.dim)
+    check_vectors(x, network.dim)
     with torch.no_grad():
         values = potential(x[:2])
     if values.shape != x[:2, 0].shape:
@@ -198,8 +198,8 @@ def symmetric_kl(
     TypeError, ValueError
         if points are not floating-point tensors (B, n) of finite numbers.
     """
-    check_points(start, flow.dim, "start")
-    check_points(reference, flow.dim, "reference")
+    check_vectors(start, flow.dim, "start")
+    check_vectors(reference, flow.dim, "reference")
     pushed = flow.push(start)
     forward = flow.initial.log_prob(start) - pushed.logdet - target.log_prob(pushed.points)
     backward = target.log_prob(reference) - flow.log_prob(reference, tol)
