@@ -16,11 +16,14 @@ from icgn.app.restore import Order, Result, restore_photograph, restore_upload
 from icgn.app.sessions import Sessions
 from icgn.app.tasks import TASKS, Damage
 from icgn.app.watch import StoppedError, TooLongError, Watch
+from icgn.commands.inpainting import read_mask
 from icgn.commands.kernels import read_kernel
 from icgn.datasets import Picture
 
 OWN = "my own picture"
 """The choice, beside the photographs, of the uploaded picture."""
+_NOTHING = (text.IDLE, "", "", "", "")
+"""Shown in place of a result, also where the last one is no longer that of the picture in view."""
 SECONDS = 120.0
 """After so long a computation ends with what it has, and says how much is proved of that."""
 
@@ -40,7 +43,7 @@ class Actions:
         with _told():
             picture = read_upload(path)
             self.sessions.keep(_session(request), picture, Path(path).name)
-            return [OWN, text.preview(picture, Path(path).name, clean=False), _canvas(picture)]
+            return [OWN, text.preview(picture, Path(path).name, clean=False), _canvas(picture), *_NOTHING]
 
     def upload_kernel(self, path: str, request: gr.Request) -> str:
         """Hold an uploaded blur kernel and choose it."""
@@ -50,19 +53,30 @@ class Actions:
             self.sessions.keep_kernel(_session(request), read_kernel(path))
             return "own"
 
+    def upload_mask(self, path: str, name: str, request: gr.Request) -> str:
+        """Hold an uploaded mask of the chosen picture, and show the picture with what is missing."""
+        with _told():
+            read_upload(path)  # refuses pictures that are too large
+            (picture, title), known = self._picture(name, request), _known(path)
+            _check_size(known, picture)
+            self.sessions.keep_mask(_session(request), ~known)
+            shown = masks.painted(picture.pixels, ~known)
+            return text.preview(picture, f"{title}, masked", clean=name != OWN, shown=shown)
+
     def choose(self, name: str, task: str, request: gr.Request) -> list[Any]:
         """Show the chosen picture, and put it where it is drawn on if that is seen."""
         with _told():
             picture, title = self._picture(name, request)
+            self.sessions.keep_mask(_session(request), None)
             shown = _canvas(picture) if task == "inpaint" else gr.skip()
-            return [text.preview(picture, title, clean=name != OWN), shown]
+            return [text.preview(picture, title, clean=name != OWN), shown, *_NOTHING]
 
     def choose_task(self, name: str, task: str, request: gr.Request) -> list[Any]:
         """The default noise of a task, the picture to draw on, and which options are seen."""
         with _told():
             shown = _canvas(self._picture(name, request)[0]) if task == "inpaint" else gr.skip()
             groups = [gr.update(visible=key == task) for key in ("deblur", "inpaint", "enlarge")]
-            return [TASKS[task].noise, shown, *groups]
+            return [TASKS[task].noise, shown, *groups, *_NOTHING]
 
     def ask(self, request: gr.Request) -> None:
         """Note, before the queue, that a visitor has pressed the button."""
@@ -100,7 +114,11 @@ class Actions:
             if task == "deblur":
                 damage = Damage(kernel=self._kernel(session, kernel, width, length, angle))
             elif task == "inpaint":
-                damage = Damage(missing=_missing(picture, editor, rectangle, percent))
+                missing = _missing(picture, editor, rectangle, percent)
+                uploaded = self.sessions.mask(session)
+                if uploaded is not None:
+                    missing |= _check_size(uploaded, picture)
+                damage = Damage(missing=missing)
             order = Order(task, model, None if estimate and name == OWN else noise, strength, precision, damage)
             try:
                 result = (
@@ -146,6 +164,20 @@ def _missing(picture: Picture, editor: dict[str, Any] | None, rectangle: str, pe
     size = picture.pixels.shape[1], picture.pixels.shape[2]
     layers = [] if editor is None else editor["layers"]
     return masks.drawn(layers, *size) | masks.rectangle(rectangle, *size) | masks.scattered(percent, *size)
+
+
+def _check_size(mask: torch.Tensor, picture: Picture) -> torch.Tensor:
+    if mask.shape[1:] != picture.pixels.shape[1:]:
+        (height, width), (rows, cols) = picture.pixels.shape[1:], mask.shape[1:]
+        raise ValueError(f"mask: got {cols} x {rows} pixels, expected those of the picture, {width} x {height}")
+    return mask
+
+
+def _known(path: str) -> torch.Tensor:
+    try:
+        return read_mask(Path(path))
+    except ValueError as error:  # in the words of the command line
+        raise ValueError(str(error).replace(f"--mask {path}", "mask")) from error
 
 
 def _canvas(picture: Picture) -> dict[str, Any]:

@@ -9,6 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+INK = (0xD8, 0x1B, 0x60)
+"""The colour of strokes, red, green and blue."""
+
 
 def drawn(layers: list[Any], height: int, width: int) -> Tensor:
     """The pixels that strokes cover, bool (1, H, W), of the layers (h, w, 4) of an editor, opaque where drawn."""
@@ -19,6 +22,12 @@ def drawn(layers: list[Any], height: int, width: int) -> Tensor:
             alpha = alpha.resize((width, height), Image.Resampling.NEAREST)
         covered |= np.asarray(alpha) >= 128
     return torch.from_numpy(covered)[None]
+
+
+def painted(pixels: Tensor, missing: Tensor) -> Tensor:
+    """A picture (C, H, W) in colour with the missing pixels (1, H, W) in the colour of strokes, (3, H, W)."""
+    ink = torch.tensor(INK, dtype=pixels.dtype)[:, None, None] / 255
+    return torch.where(missing, ink, pixels.expand(3, -1, -1))
 
 
 def rectangle(text: str, height: int, width: int) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from icgn.app import models, text
+from icgn.app import masks, models, text
 from icgn.app.actions import OWN, Actions
 from icgn.app.pictures import BYTES, PIXELS, photographs
 from icgn.app.sessions import Sessions
@@ -35,7 +35,7 @@ def build_page(sessions: Sessions | None = None) -> gr.Blocks:
         with gr.Row():
             with gr.Column(min_width=300, scale=2):
                 picture = _picture_controls(actions)
-                orders, groups = _order_controls(actions)
+                orders, mask, groups = _order_controls(actions)
                 with gr.Row():
                     run = gr.Button("Restore", variant="primary", elem_id="restore", min_width=120)
                     stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=120)
@@ -43,7 +43,7 @@ def build_page(sessions: Sessions | None = None) -> gr.Blocks:
                 results = [gr.HTML(text.IDLE, elem_id="report", min_height=120)]
             with gr.Column(min_width=300, scale=3):
                 results += [gr.HTML(elem_id=name) for name in ("compare", "download", "difference", "convergence")]
-        _connect(page, actions, picture, orders, groups)
+        _connect(page, actions, [*picture, mask], orders, groups, results)
         asked = run.click(actions.ask, None, None, queue=False, show_progress="hidden", api_visibility="private")
         asked.then(
             actions.restore,
@@ -72,8 +72,8 @@ def _picture_controls(actions: Actions) -> list[Any]:
     return [photograph, upload, gr.HTML(actions.preview(names[0]), elem_id="preview")]
 
 
-def _order_controls(actions: Actions) -> tuple[list[Any], dict[str, gr.Group]]:
-    """The controls in the order in which :meth:`Actions.restore` takes them, and the groups of the tasks."""
+def _order_controls(actions: Actions) -> tuple[list[Any], gr.UploadButton, dict[str, gr.Group]]:
+    """The controls in the order in which :meth:`Actions.restore` takes them, that of masks, the groups of the tasks."""
     tasks = [(task.label, key) for key, task in TASKS.items()]
     task = gr.Radio(tasks, value="denoise", label="Task", elem_id="task")
     groups = {}
@@ -86,6 +86,7 @@ def _order_controls(actions: Actions) -> tuple[list[Any], dict[str, gr.Group]]:
             "Upload a kernel: the picture of a blurred point of light", file_types=[*SUFFIXES, ".npy"], size="sm"
         )
         kernel.upload(actions.upload_kernel, kernel, kind, api_name="kernel")
+    ink = "#{:02x}{:02x}{:02x}".format(*masks.INK)
     with gr.Group(visible=False, elem_id="inpaint-options") as groups["inpaint"]:
         editor = gr.ImageEditor(
             label="Draw over what is to be filled in",
@@ -95,8 +96,14 @@ def _order_controls(actions: Actions) -> tuple[list[Any], dict[str, gr.Group]]:
             transforms=(),
             layers=False,
             buttons=[],
-            brush=gr.Brush(default_size=16, colors=["#d81b60"], default_color="#d81b60", color_mode="fixed"),
+            brush=gr.Brush(default_size=16, colors=[ink], default_color=ink, color_mode="fixed"),
             height=360,
+        )
+        mask = gr.UploadButton(
+            "Or upload a mask of the picture's size, black where it is to be filled in",
+            file_types=list(SUFFIXES),
+            elem_id="mask-upload",
+            size="sm",
         )
         rectangle = gr.Textbox(
             label="Or a rectangle: left, top, width, height in percent",
@@ -115,17 +122,24 @@ def _order_controls(actions: Actions) -> tuple[list[Any], dict[str, gr.Group]]:
             _PRECISIONS, value=0.08, label="To be proved: distance to the exact minimizer", elem_id="precision"
         )
     blur = [kind, width, length, angle]
-    return [task, model, noise, estimate, strength, precision, *blur, factor, editor, rectangle, percent], groups
+    orders = [task, model, noise, estimate, strength, precision, *blur, factor, editor, rectangle, percent]
+    return orders, mask, groups
 
 
 def _connect(
-    page: gr.Blocks, actions: Actions, picture: list[Any], orders: list[Any], groups: dict[str, gr.Group]
+    page: gr.Blocks,
+    actions: Actions,
+    picture: list[Any],
+    orders: list[Any],
+    groups: dict[str, gr.Group],
+    results: list[Any],
 ) -> None:
-    """What follows from a choice: preview, groups of the task, its default noise, the picture to draw on."""
-    photograph, upload, preview = picture
+    """What follows from a choice: preview, groups of the task, its default noise, the picture to draw on, no result."""
+    photograph, upload, preview, mask = picture
     task, noise, editor = orders[0], orders[2], orders[11]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    upload.upload(actions.upload, upload, [photograph, preview, editor], api_name="upload")
-    photograph.input(actions.choose, [photograph, task], [preview, editor], **quiet)
-    task.input(actions.choose_task, [photograph, task], [noise, editor, *groups.values()], **quiet)
+    upload.upload(actions.upload, upload, [photograph, preview, editor, *results], api_name="upload")
+    mask.upload(actions.upload_mask, [mask, photograph], preview, api_name="mask")
+    photograph.input(actions.choose, [photograph, task], [preview, editor, *results], **quiet)
+    task.input(actions.choose_task, [photograph, task], [noise, editor, *groups.values(), *results], **quiet)
     page.unload(actions.leave)

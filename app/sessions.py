@@ -26,6 +26,8 @@ class Visitor:
         of its file.
     kernel : Tensor or None
         uploaded blur kernel (1, 1, h, w).
+    mask : Tensor or None
+        what is missing of the chosen picture, bool (1, H, W), by an uploaded mask.
     stop : threading.Event
         of the computation that waits, runs or ran last.
     waits : bool
@@ -35,6 +37,7 @@ class Visitor:
     picture: Picture | None = None
     name: str = ""
     kernel: Tensor | None = None
+    mask: Tensor | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     waits: bool = False
 
@@ -51,10 +54,10 @@ class Sessions:
         return len(self._visitors)
 
     def keep(self, session: str, picture: Picture, name: str) -> None:
-        """Hold the picture of a visitor instead of the one before."""
+        """Hold the picture of a visitor instead of the one before, whose mask is forgotten."""
         with self._lock:
             visitor = self._visitor(session)
-            visitor.picture, visitor.name = picture, name
+            visitor.picture, visitor.name, visitor.mask = picture, name, None
 
     def uploaded(self, session: str) -> tuple[Picture, str]:
         """The picture of a visitor, and its name.
@@ -79,6 +82,16 @@ class Sessions:
         """The blur kernel of a visitor."""
         with self._lock:
             return self._visitor(session).kernel
+
+    def keep_mask(self, session: str, missing: Tensor | None) -> None:
+        """Hold the mask of the picture that a visitor has chosen, or none."""
+        with self._lock:
+            self._visitor(session).mask = missing
+
+    def mask(self, session: str) -> Tensor | None:
+        """What is missing by the mask of a visitor."""
+        with self._lock:
+            return self._visitor(session).mask
 
     def ask(self, session: str) -> None:
         """Note that a computation of a visitor is about to wait in the queue; the one before is stopped."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import math
 
+from torch import Tensor
+
 from icgn.app.pictures import data_url, png
 from icgn.app.plots import convergence, proves_distance
 from icgn.app.restore import Result
@@ -88,13 +90,13 @@ def download(result: Result) -> str:
     )
 
 
-def preview(picture: Picture, name: str, clean: bool) -> str:
-    """The picture that will be worked on."""
+def preview(picture: Picture, name: str, clean: bool, shown: Tensor | None = None) -> str:
+    """The picture that will be worked on, or other pixels `shown` (C, H, W) in its place."""
     height, width = picture.pixels.shape[-2:]
     kind = "gray" if len(picture.pixels) == 1 else "colour"
     role = "a clean photograph, which is damaged first and compared with" if clean else "yours, restored as it is"
     words = f"{html.escape(name)}, {width} x {height}, {kind}; {role}."
-    url = _image_url(Picture(picture.pixels))
+    url = _image_url(Picture(picture.pixels if shown is None else shown))
     return f"<figure class='preview'><img src='{url}' alt='chosen picture'><figcaption>{words}</figcaption></figure>"
 
 

@@ -173,6 +173,8 @@ def test_masks():
     layer[1, 2, 3] = 255
     assert masks.drawn([layer], 4, 6).nonzero().tolist() == [[0, 1, 2]]
     assert masks.drawn([layer], 8, 12).sum() == 4 and not masks.drawn([], 3, 3).any()
+    painted = masks.painted(torch.zeros(1, 4, 6), torch.from_numpy(layer[None, :, :, 3]) > 0)
+    assert painted.sum(0).nonzero().tolist() == [[1, 2]] and painted.shape == (3, 4, 6)
 
 
 def test_printed_bounds_are_rounded_up():
@@ -316,10 +318,10 @@ def order(name, model="fast", tol=0.25):
     return [name, "denoise", model, 25, False, 1, tol, "gaussian", 1, 9, 0, 2, None, "", 0]
 
 
-def upload(visitor, path):
+def upload(visitor, path, *more, api_name="/upload"):
     from gradio_client import handle_file
 
-    return visitor.predict(handle_file(str(path)), api_name="/upload")
+    return visitor.predict(handle_file(str(path)), *more, api_name=api_name)
 
 
 def test_twenty_at_once_each_with_a_picture_of_their_own(address, uploads, tmp_path, monkeypatch):
@@ -355,6 +357,12 @@ def test_bad_input_is_told_in_words(address, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(Exception, match=r"text\.png: not a PNG"):
         upload(visitor, tmp_path / "text.png")
+    Image.new("L", (30, 20)).save(tmp_path / "mask.png")
+    with pytest.raises(Exception, match=r"^mask: got no pixel of 128"):
+        upload(visitor, tmp_path / "mask.png", "camera", api_name="/mask")
+    Image.new("L", (30, 20), 255).save(tmp_path / "mask.png")
+    with pytest.raises(Exception, match="mask: got 30 x 20 pixels, expected those of the picture, 64 x 48"):
+        upload(visitor, tmp_path / "mask.png", "camera", api_name="/mask")
     with pytest.raises(Exception, match="not in the list"):
         visitor.predict("nobody", *order("")[1:], api_name="/restore")
 
@@ -470,6 +478,28 @@ def test_a_phone_shows_it_without_scrolling_sideways_and_draws(tab, tmp_path):
     tab.wait_for_selector("#report .proof")
     assert "of its minimum" in tab.inner_text("#report") and "with missing pixels" in tab.inner_text("#report")
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_mask_is_uploaded_and_the_result_goes_with_its_picture(tab, tmp_path):
+    known = np.full((48, 64), 255, np.uint8)
+    known[10:20, 30:50] = 0
+    Image.fromarray(known).save(tmp_path / "mask.png")
+    tab.get_by_label("Fill in", exact=True).check()
+    tab.locator("#mask canvas").last.wait_for()
+    with tab.expect_file_chooser() as chooser:
+        tab.click("#mask-upload")
+    chooser.value.set_files(tmp_path / "mask.png")
+    tab.get_by_text("camera, masked, 64 x 48, gray").wait_for()
+    tab.click("#restore")
+    tab.wait_for_selector("#report .proof")
+    assert "with missing pixels" in tab.inner_text("#report")
+    tab.screenshot(path=tmp_path / "filled.png", full_page=True)
+    tab.locator("#photograph input").click()
+    tab.get_by_role("option", name="coffee").click()
+    tab.get_by_text("Choose a picture and a task").wait_for()
+    assert tab.locator("#compare img").count() == 0 and tab.locator("#report .proof").count() == 0
+    tab.click("#restore")
+    tab.get_by_text("nothing is marked").wait_for()
 
 
 def test_stop_ends_a_long_computation_and_says_so(tab, endless):
