@@ -1,4 +1,4 @@
-"""Networks of the form h(W x): what those with coupled responses share, whatever W is and whatever couples them."""
+"""Networks of the form h(W x): what they share, whatever W is, and whatever couples the responses."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ Self = TypeVar("Self", bound="BankRegularizer")
 
 
 class BankRegularizer(ConvexRegularizer):
-    r"""Base of the networks of a filter bank with coupled responses: the bank and the curves in the noise level.
+    r"""Base of the networks of one filter bank: the bank and the curves in the noise level.
 
     Strengths :math:`\lambda(\sigma)` and scales :math:`\tau(\sigma)`, of whatever shape, are positive and piecewise
     log-linear, as those of :class:`~icgn.regularizers.RidgeICGN`. A subclass sets `log_lambda` and `log_tau` (...,
@@ -235,9 +235,17 @@ class BankRegularizer(ConvexRegularizer):
         return lam, tau.clamp_min(torch.finfo(tau.dtype).tiny ** 0.5)
 
     def rescaled(self: Self, sigma: Tensor, weight: Tensor, scale: Tensor) -> Self:
-        r"""The regularizer :math:`w(\sigma) R(s(\sigma) x; \sigma)`, of the same class.
+        r"""The regularizer :math:`w(\sigma) R(s(\sigma) x; \sigma)`, of the same class; this one stays as it is.
 
-        See :meth:`icgn.regularizers.RidgeICGN.rescaled`.
+        It is how a weight found on validation pictures becomes part of a model.
+
+        Parameters
+        ----------
+        sigma : Tensor
+            increasing noise levels (L,), in intensities, at which w and s are given; between them both are log-linear
+            in log sigma, outside constant.
+        weight, scale : Tensor
+            :math:`w > 0` and :math:`s > 0`, shape (L,). A scale cannot lower a knee below `min_knee`.
         """
         new = copy.deepcopy(self)
         rescale(new, sigma, weight, scale)

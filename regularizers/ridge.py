@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -11,13 +10,14 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from icgn.regularizers.activations import make_activation
-from icgn.regularizers.base import ConvexRegularizer, check_sigma
-from icgn.regularizers.curves import curve, log_knots, rescale
+from icgn.regularizers.base import check_sigma
+from icgn.regularizers.curves import log_knots
 from icgn.regularizers.filters import Border, FilterBank
+from icgn.regularizers.responses import BankRegularizer
 from icgn.regularizers.ridge_functional import RidgeFunctional
 
 
-class RidgeICGN(ConvexRegularizer):
+class RidgeICGN(BankRegularizer):
     r"""Convolutional ridge regularizer: the ICGN of one hidden layer, integrated in closed form.
 
     .. math::
@@ -80,20 +80,14 @@ class RidgeICGN(ConvexRegularizer):
         knots: int = 9,
         min_knee: float = 0.02,
     ) -> None:
-        super().__init__()
         if units < 1:
             raise ValueError(f"units: got {units}, expected at least 1")
-        if not min_knee >= 0:
-            raise ValueError(f"min_knee: got {min_knee}, expected a number >= 0")
+        super().__init__(FilterBank(filters, size, channels, border), sigma_range, min_knee)
         log_sigma = log_knots(sigma_range, knots)
-        self.min_knee = float(min_knee)
         self.architecture: dict[str, Any] = {
             "filters": filters, "size": size, "channels": channels, "units": units, "activation": activation,
             "border": border, "sigma_range": list(sigma_range), "knots": knots, "min_knee": min_knee,
         }  # fmt: skip
-        self.channels, self.min_size = channels, size
-        self.bank = FilterBank(filters, size, channels, border)
-        self.sigma_range = (float(sigma_range[0]), float(sigma_range[1]))
         spread = torch.linspace(-0.7, 0.7, units) if units > 1 else torch.zeros(1)
         shape = (units, filters, knots)
         # Scale of a Laplacian prior, lambda ~ sigma^1.5, shared by the overlapping windows of a filter.
@@ -115,29 +109,6 @@ class RidgeICGN(ConvexRegularizer):
         if len(s) == 1:
             return RidgeFunctional(self.bank.operator(scale=scale[0]), self._activation, knee, ratio, None)
         return RidgeFunctional(self.bank.operator(), self._activation, knee, ratio, scale)
-
-    def curves(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Saturations :math:`\lambda` and knees :math:`\tau` at noise levels (B,), both (B, J, K)."""
-        assert self.sigma_range is not None
-        tau = curve(self.log_tau, sigma, self.sigma_range, 1.0) + self.min_knee * sigma[:, None, None]
-        return curve(self.log_lambda, sigma, self.sigma_range, 1.5), tau.clamp_min(torch.finfo(tau.dtype).tiny ** 0.5)
-
-    def rescaled(self, sigma: Tensor, weight: Tensor, scale: Tensor) -> RidgeICGN:
-        r"""The regularizer :math:`w(\sigma) R(s(\sigma) x; \sigma)`, of the same class; this one stays as it is.
-
-        It is how a weight found on validation pictures becomes part of a model.
-
-        Parameters
-        ----------
-        sigma : Tensor
-            increasing noise levels (L,), in intensities, at which w and s are given; between them both are log-linear
-            in log sigma, outside constant.
-        weight, scale : Tensor
-            :math:`w > 0` and :math:`s > 0`, shape (L,). A scale cannot lower a knee below `min_knee`.
-        """
-        new = copy.deepcopy(self)
-        rescale(new, sigma, weight, scale)
-        return new
 
     def widened(self, **changes: Any) -> RidgeICGN:
         """A network of more or larger filters, more units or another `min_knee` that starts near this one.

@@ -1,9 +1,15 @@
 """Fixtures shared by all tests."""
 
+import importlib
 import signal
+from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
+
+import icgn
+from icgn import cli
 
 
 @pytest.fixture(params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
@@ -27,3 +33,23 @@ def interruptible():
     old = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, old)
+
+
+@pytest.fixture
+def run():
+    """Run the command with some arguments; whatever happens, no traceback."""
+
+    def invoke(*arguments):
+        result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        assert "Traceback" not in result.output
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def script(monkeypatch, one_thread):
+    """Import a script of the benchmarks by name, as Python does that runs it."""
+    monkeypatch.syspath_prepend(str(Path(icgn.__file__).parent / "benchmarks"))
+    return importlib.import_module

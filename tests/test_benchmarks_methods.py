@@ -1,6 +1,5 @@
 """The benchmarks of methods and of gradients run, and report what they say they do."""
 
-import importlib
 import json
 from pathlib import Path
 
@@ -13,16 +12,9 @@ from icgn.solvers.methods import METHODS
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture
-def benchmark(monkeypatch, one_thread):
-    """A benchmark by its name, imported as when it is run as a script."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module
-
-
 @pytest.fixture(params=["denoising", "blur"])
-def content(benchmark, tmp_path, request, capsys):
-    benchmark("methods").main(
+def content(script, tmp_path, request, capsys):
+    script("methods").main(
         model="ridge-gray-small", physics=request.param, pictures="camera,coins", side=20, most=25.0, out=tmp_path
     )
     page = capsys.readouterr().out
@@ -31,9 +23,9 @@ def content(benchmark, tmp_path, request, capsys):
     return json.loads((tmp_path / "results.json").read_text()), page
 
 
-def test_methods_report_every_method_with_honest_gaps(benchmark, content):
+def test_methods_report_every_method_with_honest_gaps(script, content):
     results, page = content
-    competitors = benchmark("competitors").COMPETITORS
+    competitors = script("competitors").COMPETITORS
     names = {*METHODS, *competitors}
     rows = [line.split("|")[1].strip(" *") for line in page.splitlines() if line.startswith("| ")]
     assert set(rows[1:]) == names and len(rows) == 1 + len(names)
@@ -50,15 +42,15 @@ def test_methods_report_every_method_with_honest_gaps(benchmark, content):
     assert ours[1e-4]["work"] <= ours[1e-6]["work"] <= ours[1e-8]["work"]
 
 
-def test_a_level_that_is_not_reached_is_a_lower_bound(benchmark):
-    reached = benchmark("methods").reached
+def test_a_level_that_is_not_reached_is_a_lower_bound(script):
+    reached = script("methods").reached
     curve = {"work": [1.0, 2.0, 3.0], "seconds": [0.1, 0.2, 0.3], "gap": [1.0, 1e-5, 1e-5]}
     assert reached(curve, 1e-4) == {"work": 2.0, "seconds": 0.2, "reached": True}
     assert reached(curve, 1e-6) == {"work": 3.0, "seconds": 0.3, "reached": False}
 
 
-def test_competitors_solve_the_same_problem(benchmark):
-    methods, competitors = benchmark("methods"), benchmark("competitors")
+def test_competitors_solve_the_same_problem(script):
+    methods, competitors = script("methods"), script("competitors")
     picture = methods.crop(icgn.datasets.bundled(gray=True).find("camera").image, 16)
     regularizer = icgn.load_pretrained("ridge-gray-small").double()
     problem = methods.pose(picture, 0, "blur", regularizer)
@@ -78,8 +70,8 @@ def test_competitors_solve_the_same_problem(benchmark):
 
 @pytest.mark.parametrize("model", ["ridge-gray-small", "ridge-color-small"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_ways_of_computing_a_gradient_agree(benchmark, model, dtype):
-    gradient = benchmark("gradient")
+def test_ways_of_computing_a_gradient_agree(script, model, dtype):
+    gradient = script("gradient")
     functional = icgn.load_pretrained(model).at(0.1)
     x = torch.rand(1, functional.operator.weight.shape[1], 37, 41, generator=torch.Generator().manual_seed(0))
     tolerance = 2e-5 if dtype is torch.float32 else 0.05
@@ -89,8 +81,8 @@ def test_ways_of_computing_a_gradient_agree(benchmark, model, dtype):
             assert float((way.run() - exact).abs().max()) < tolerance * float(exact.abs().max()), way.name
 
 
-def test_gradient_prints_rates_and_a_start(benchmark, monkeypatch, capsys):
-    gradient = benchmark("gradient")
+def test_gradient_prints_rates_and_a_start(script, monkeypatch, capsys):
+    gradient = script("gradient")
     monkeypatch.setattr(gradient, "SIZE", (33, 40))
     monkeypatch.setattr(gradient, "SMALL", (17, 20))
     gradient.main(models="ridge-gray-small", rounds=1, side=16)

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
-from typer.testing import CliRunner
 
 import icgn
 import icgn.regularizers
-from icgn import cli
 from icgn.commands import denoising
 from icgn.datasets import Picture, add_noise, bundled, read_picture, seed_of, write_picture
 from icgn.regularizers import RidgeICGN
@@ -48,17 +46,6 @@ def models(monkeypatch):
 
     monkeypatch.setattr(icgn.regularizers, "load_pretrained", load)
     return known
-
-
-@pytest.fixture
-def run():
-    def invoke(*arguments):
-        result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        assert "Traceback" not in result.output
-        return result
-
-    return invoke
 
 
 def photograph(gray=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import json
 import math
@@ -20,25 +19,18 @@ FAMILIES = ("quadrature", "ridge", "deep", "softmax", "group", "ICNN")
 
 
 @pytest.fixture
-def benchmark(monkeypatch, one_thread):
-    """A script of the benchmarks, imported as Python does that runs it."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
+def targets(script):
+    return script("gradients_targets")
 
 
 @pytest.fixture
-def targets(benchmark):
-    return benchmark("gradients_targets")
+def networks(script):
+    return script("gradients_networks")
 
 
 @pytest.fixture
-def networks(benchmark):
-    return benchmark("gradients_networks")
-
-
-@pytest.fixture
-def fitting(benchmark):
-    return benchmark("gradients_fit")
+def fitting(script):
+    return script("gradients_fit")
 
 
 def all_targets(targets):
@@ -244,9 +236,9 @@ def test_bad_numbers_are_named(targets, networks, fitting):
 
 
 @pytest.fixture
-def short(benchmark, fitting, monkeypatch):
+def short(script, fitting, monkeypatch):
     """The benchmark with few points and few choices."""
-    module = benchmark("gradients")
+    module = script("gradients")
     for name, value in (("TRAIN", 512), ("TEST", 256), ("SIDE", 13)):
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(fitting, "RATES", (0.03,))
@@ -267,8 +259,8 @@ def test_the_benchmark_runs_and_reports_what_it_measured(short, target, sizes, t
     assert (tmp_path / f"{target}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_bad_options_are_named(benchmark):
-    module = benchmark("gradients")
+def test_bad_options_are_named(script):
+    module = script("gradients")
     with pytest.raises(typer.BadParameter, match="targets: got nothing"):
         module.main(targets="nothing")
     with pytest.raises(typer.BadParameter, match="sizes: got 'many'"):
@@ -298,11 +290,11 @@ def rows_of(scores):
         ([20.0, 21.0], "ridge 0.50 and 0.50"),
     ],
 )
-def test_the_verdict_says_where_the_icnn_wins(benchmark, icnn, words):
+def test_the_verdict_says_where_the_icnn_wins(script, icnn, words):
     scores = {
         "ridge": ([18.0, 18.0], 1.0), "deep": ([25.0], 2.0), "softmax": ([29.5, 30.5], 2.0), "group": ([28.0], 2.0),
         "ICNN": (icnn, 2.0),
     }  # fmt: skip
     card = {"target": "maximum", "title": "Maximum", "size": 100, "affine": 7.0}
     content = {"problems": [card], "rows": rows_of(scores)}
-    assert words in benchmark("gradients_report").verdict(content) + "\n"
+    assert words in script("gradients_report").verdict(content) + "\n"

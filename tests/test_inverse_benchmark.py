@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 
@@ -26,13 +25,6 @@ TASKS = (
 )
 
 
-@pytest.fixture
-def module(monkeypatch):
-    """Import a script of the benchmarks as Python does that runs it."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
-
-
 def picture(tasks, task):
     if task.pictures == "phantom":
         return tasks.ellipses(SIDE, 0)
@@ -44,13 +36,13 @@ def small_case(tasks, name):
     return task.make("camera", picture(tasks, task), 0, tasks.read_kernels(None))
 
 
-def test_every_task_is_tested(module):
-    assert tuple(module("inverse_tasks").TASKS) == TASKS
+def test_every_task_is_tested(script):
+    assert tuple(script("inverse_tasks").TASKS) == TASKS
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_measurements_are_those_of_the_picture(module, name):
-    tasks = module("inverse_tasks")
+def test_measurements_are_those_of_the_picture(script, name):
+    tasks = script("inverse_tasks")
     case = small_case(tasks, name)
     assert case.start.shape == case.clean.shape and case.clean.min() >= 0 and case.clean.max() <= 1
     residual = (case.y - case.physics.A(case.clean.to(case.y)))[case.y != 0]
@@ -60,8 +52,8 @@ def test_measurements_are_those_of_the_picture(module, name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_total_variation_is_certified_and_better_than_the_start(module, name):
-    inverse, tasks = module("inverse"), module("inverse_tasks")
+def test_total_variation_is_certified_and_better_than_the_start(script, name):
+    inverse, tasks = script("inverse"), script("inverse_tasks")
     case = small_case(tasks, name)
     method = inverse.Method("tv", icgn.TotalVariation(eps=0.01), "")
     answer = inverse.restore(case, method, 0.05, 1.0, gap=1e-2, max_iter=1000)
@@ -71,8 +63,8 @@ def test_total_variation_is_certified_and_better_than_the_start(module, name):
     assert inverse.psnr(case, answer.x) > inverse.psnr(case, case.start)
 
 
-def test_the_search_finds_the_best_point_of_its_grid(module, monkeypatch):
-    inverse, tasks = module("inverse"), module("inverse_tasks")
+def test_the_search_finds_the_best_point_of_its_grid(script, monkeypatch):
+    inverse, tasks = script("inverse"), script("inverse_tasks")
     case = small_case(tasks, "deblurring")
     calls = []
 
@@ -92,8 +84,8 @@ def test_the_search_finds_the_best_point_of_its_grid(module, monkeypatch):
     assert len(calls) == len(set(calls)) <= 16
 
 
-def test_rows_are_kept_and_not_computed_again(module, tmp_path, monkeypatch):
-    inverse, tasks = module("inverse"), module("inverse_tasks")
+def test_rows_are_kept_and_not_computed_again(script, tmp_path, monkeypatch):
+    inverse, tasks = script("inverse"), script("inverse_tasks")
     case, method = small_case(tasks, "inpainting, text"), inverse.Method("tv", icgn.TotalVariation(eps=0.03), "a")
     numbers = {"sigma": 0.05, "weight": 1.0}
     inverse.measure(inverse.Results(tmp_path / "results.json"), "inpainting, text", method, case, numbers)
@@ -106,8 +98,8 @@ def test_rows_are_kept_and_not_computed_again(module, tmp_path, monkeypatch):
     assert len(kept.rows) == 1
 
 
-def test_the_section_counts_pictures_that_all_methods_have(module, tmp_path):
-    section = module("inverse_table").section
+def test_the_section_counts_pictures_that_all_methods_have(script, tmp_path):
+    section = script("inverse_table").section
     assert section(tmp_path) == ""
     common = {"task": "inpainting, text", "start": "interpolated", "start_psnr": 20.0, "sigma": 10 / 255, "weight": 1.0}
     measured = {"relative_gap": 5e-4, "iterations": 30, "seconds": 1.0, "certified": True}
@@ -124,8 +116,8 @@ def test_the_section_counts_pictures_that_all_methods_have(module, tmp_path):
     assert "| inpainting, text | m | 10.0 | 1.00 | **32.50** | 2.0e-03 | 30 | 1.0 | 1/2 |" in lines
 
 
-def test_the_figure_is_drawn(module, tmp_path):
-    tasks, figure = module("inverse_tasks"), module("inverse_figure")
+def test_the_figure_is_drawn(script, tmp_path):
+    tasks, figure = script("inverse_tasks"), script("inverse_figure")
     panels = []
     for name in ("deblurring", "MRI x4"):
         case = small_case(tasks, name)
@@ -135,6 +127,6 @@ def test_the_figure_is_drawn(module, tmp_path):
     assert drawn.shape[1] > 2 * SIDE and drawn.shape[2] > 3 * SIDE
 
 
-def test_a_missing_file_of_kernels_is_named(module, tmp_path):
+def test_a_missing_file_of_kernels_is_named(script, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"levin09_kernels\.npz: no such file, expected the arrays k1, k2"):
-        module("inverse_tasks").read_kernels(tmp_path)
+        script("inverse_tasks").read_kernels(tmp_path)

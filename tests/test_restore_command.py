@@ -9,10 +9,8 @@ import pytest
 import safetensors.torch
 import scipy.signal
 import torch
-from typer.testing import CliRunner
 
 import icgn
-from icgn import cli
 from icgn.commands.deblurring import blur_measurement
 from icgn.commands.inverse import Tuning, invert
 from icgn.commands.kernels import read_kernel
@@ -53,17 +51,6 @@ def fails(img_size, device):
 
 NUMBER = 3
 """
-
-
-@pytest.fixture
-def run():
-    def invoke(*arguments):
-        result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        assert "Traceback" not in result.output
-        return result
-
-    return invoke
 
 
 def scene(gray=True):

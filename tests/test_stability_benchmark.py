@@ -22,15 +22,8 @@ BM3D = importlib.util.find_spec("bm3d") is not None
 
 
 @pytest.fixture
-def module(monkeypatch, one_thread):
-    """Import a script of the benchmarks as Python does that runs it."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
-
-
-@pytest.fixture
-def stability(module):
-    return module("stability")
+def stability(script):
+    return script("stability")
 
 
 def maps_of(stability, looseness=0.3):
@@ -131,7 +124,7 @@ def test_bm3d_is_searched_without_a_derivative(stability):
     assert m.adversarial >= m.random[0] and m.error == 0 and len(m.trace) == 2
 
 
-def test_the_scripts_write_their_files(stability, module, tmp_path, capsys):
+def test_the_scripts_write_their_files(stability, script, tmp_path, capsys):
     save_model(conditional(looseness=(0.3,)), tmp_path / "net.safetensors", {"name": "net"})
     model = str(tmp_path / "net.safetensors")
     stability.main(
@@ -145,7 +138,7 @@ def test_the_scripts_write_their_files(stability, module, tmp_path, capsys):
     page = (tmp_path / "table.md").read_text()
     assert page in capsys.readouterr().out and "holds in all 8 measurements" in page
     assert "| 25 | net |" in page and "BM3D" not in page and str(tmp_path) not in page + json.dumps(content)
-    module("masks").main(
+    script("masks").main(
         model=model, picture="camera", side=SIDE, sigma=25.0, filters=2, seed=0, threads=1, out=tmp_path
     )
     for name in ("stability.png", "masks.png"):
@@ -174,19 +167,19 @@ def test_the_table_has_means_and_largest_ratios(stability):
     assert "| 5 | a | 0.500 (0.700) | 0.850 (0.900) | at most 1 |" in page
 
 
-def test_telling_filters_vary_and_differ(module):
+def test_telling_filters_vary_and_differ(script):
     g = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 8, 8, generator=g)
     logs = torch.stack([0.1 * b, 3 * a, 2.9 * a, 2 * b, torch.zeros(8, 8)])
     kept = logs.clone()
-    assert module("masks").telling(logs, 3)[:2] == [1, 3] and torch.equal(logs, kept)
-    assert sorted(module("masks").telling(logs, 9)) == [0, 1, 2, 3, 4]
+    assert script("masks").telling(logs, 3)[:2] == [1, 3] and torch.equal(logs, kept)
+    assert sorted(script("masks").telling(logs, 9)) == [0, 1, 2, 3, 4]
 
 
-def test_the_masks_are_those_of_the_answer(module):
+def test_the_masks_are_those_of_the_answer(script):
     reg = conditional(looseness=(0.3,)).requires_grad_(False)
     clean = icgn.datasets.bundled(gray=True).find("camera").image[:, 200:216, 200:216]
-    m = module("masks").masked(clean, SIGMA, reg, 0)
+    m = script("masks").masked(clean, SIGMA, reg, 0)
     solution = icgn.denoise(m.noisy[None], SIGMA, reg)
     torch.testing.assert_close(m.logs.exp(), solution.condition[0])
     torch.testing.assert_close(m.final, solution.x[0], atol=3e-4, rtol=0)
@@ -198,9 +191,9 @@ def test_bad_numbers_are_named(stability, tmp_path, text):
         stability.main(sigmas=text, pictures="camera", sizes="1", plain="", out=tmp_path, threads=1)
 
 
-def test_a_model_without_masks_is_named(module, tmp_path):
+def test_a_model_without_masks_is_named(script, tmp_path):
     with pytest.raises(typer.BadParameter, match="RidgeICGN, expected a conditional"):
-        module("masks").main(model="ridge-gray-small", picture="camera", threads=1, out=tmp_path)
+        script("masks").main(model="ridge-gray-small", picture="camera", threads=1, out=tmp_path)
 
 
 def test_a_model_without_a_condition_is_one_bounded_map(stability):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-import icgn
 from icgn.regularizers import DenseDeepICGN, DenseGroupICGN, DenseRidgeICGN, DenseSoftmaxICGN
 from icgn.transport.conjugate import conjugate_points
 from icgn.transport.coordinates import centred, parameter_groups, strengthen, translate
@@ -396,9 +393,8 @@ def test_missing_geomloss_is_named(monkeypatch):
         divergence(GOOD, GOOD, Sinkhorn())
 
 
-def test_benchmark_writes_its_table(monkeypatch, tmp_path, one_thread):
-    monkeypatch.syspath_prepend(str(Path(icgn.__file__).parent / "benchmarks"))
-    module = importlib.import_module("transport")
+def test_benchmark_writes_its_table(monkeypatch, tmp_path, script):
+    module = script("transport")
     arguments = "transport --dims 2 --mixtures 2 --seeds 0 --steps 2 --batch 16 --starts moments --output"
     monkeypatch.setattr(sys, "argv", [*arguments.split(), str(tmp_path)])
     module.main()
