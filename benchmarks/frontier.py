@@ -1,4 +1,4 @@
-"""Unconditional gradient networks as image regularizers: quality against the time of one gradient.
+"""Unconditional gradient networks, and ICNNs, as image regularizers: quality against the time of one gradient.
 
     python benchmarks/frontier.py --data ROOT --out docs/results/frontier
 
@@ -25,7 +25,7 @@ from timing import seconds
 
 import icgn
 from icgn.datasets import bundled
-from icgn.regularizers import ConvexRegularizer, DeepICGN, GroupICGN, RidgeICGN, SoftmaxICGN, SumRegularizer
+from icgn.regularizers import ICNN, ConvexRegularizer, DeepICGN, GroupICGN, RidgeICGN, SoftmaxICGN, SumRegularizer
 from icgn.training import Bilevel, Pictures, Recipe, fit, load_pictures, validate
 
 SIGMA = 25 / 255
@@ -48,6 +48,8 @@ NETWORKS: dict[str, Callable[[], ConvexRegularizer]] = {
     "l1 balls, 16 groups of 2": lambda: GroupICGN(groups=16, members=2),
     "ridge of 16 + softmax, 4 of 4": lambda: _with_ridge(SoftmaxICGN(groups=4, members=4)),
     "ridge of 16 + l1 balls, 8 of 2": lambda: _with_ridge(GroupICGN(groups=8, members=2)),
+    "ICNN, 2 layers of 10": lambda: ICNN(layers=2, filters=10),
+    "ICNN, 2 layers of 32": lambda: ICNN(layers=2, filters=32),
 }
 
 
