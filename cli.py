@@ -58,7 +58,7 @@ Strength = Annotated[
         "--strength",
         metavar="W",
         help="Factor of the regularizer, or the rule that finds it from the noise level: discrepancy (the residual as"
-        " large as the noise) or sure (the least estimated error; about five times slower).",
+        " large as the noise) or sure (the least estimated error); both take about five times as long.",
     ),
 ]
 
@@ -232,8 +232,8 @@ def train(
 
     Curves and example pictures: tensorboard --logdir RUN. Several processes: accelerate launch -m icgn.cli train ...,
     or torchrun --standalone --nproc-per-node N -m icgn.cli train .... Ctrl-C saves the step in progress and ends with
-    exit code 130; --resume continues from there. The exit code is 1 if training could not go on, and 2 if it cannot be
-    carried out as given.
+    exit code 130; --resume continues from there. The exit code is 1 if training could not go on, or RUN has a run
+    already, and 2 if it cannot be carried out as given.
     """
     import warnings
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from icgn.commands.levels import check_tolerance
 from icgn.commands.models import ModelFor, find_device, find_models
 from icgn.commands.outcome import Outcome, Restored, figure, row
-from icgn.commands.screen import naming, progress, reason, refuse, say
+from icgn.commands.screen import console, naming, progress, reason, refuse, say
 from icgn.commands.tables import print_table
 from icgn.datasets import Job, Picture, plan, prepare_folders, read_picture, write_picture
 from icgn.regularizers.denoise import PictureSolution
@@ -77,7 +77,7 @@ def restore_all(
     except (ValueError, OSError) as error:
         refuse(str(error))
     rows = []  # of text: the pictures of a folder need not fit in memory
-    for job in progress(todo, verb):
+    for job in progress(todo, verb, lambda job: job.source.name):
         try:
             rows.append(row(_finish(work(job), job, request.compare)))
         # A torch device out of memory is a RuntimeError; the other pictures may be smaller.
@@ -85,6 +85,8 @@ def restore_all(
             say("error", naming(job.source, reason(error)))
     if rows:
         print_table(rows, request.reference is not None, label)
+        written = todo[0].target if len(todo) == 1 else request.output
+        console().print(f"Restored: {written}", soft_wrap=True, markup=False)
     if len(rows) < len(todo):
         say("error", f"{len(todo) - len(rows)} of {len(todo)} pictures failed")
         raise typer.Exit(1)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 T = TypeVar("T")
@@ -60,7 +60,14 @@ def naming(path: Path, message: str) -> str:
     return message if str(path) in message else f"{path}: {message}"
 
 
-def progress(items: Sequence[T], verb: str) -> Iterable[T]:
-    """The items, with a progress bar on a terminal if there are several."""
+def progress(items: Sequence[T], verb: str, name: Callable[[T], str]) -> Iterator[T]:
+    """The items, on a terminal with the name of the one in work, the seconds spent and, of several, a bar."""
     errors = console(stderr=True)
-    return track(items, verb, console=errors, transient=True, disable=len(items) < 2 or not errors.is_terminal)
+    several = (BarColumn(), MofNCompleteColumn()) if len(items) > 1 else ()
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), *several, TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task(verb, total=len(items))
+        for item in items:
+            bar.update(task, description=f"{verb} {name(item)}")
+            yield item
+            bar.advance(task)

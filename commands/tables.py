@@ -47,7 +47,7 @@ def print_table(rows: Sequence[Sequence[str]], measured: bool, label: str = "noi
     for cells in rows:
         table.add_row(*map(Text, cells))
     console().print(table)
-    legend = "proved: certified RMS distance to the minimizer; it and sigma in gray levels (0 to 255)"
+    legend = "proved: RMS distance to the minimizer (not to the unknown scene); it and sigma in gray levels (0 to 255)"
     if any("gap" in cells[4] for cells in rows):
         legend += "; gap: the objective is proved to be within this part of its minimum (no distance can be proved)"
     legend += f"; PSNR in dB and SSIM, {label} > restored" * measured
@@ -89,7 +89,8 @@ def print_info() -> None:
         try:
             table.add_row(package, version(package))
         except PackageNotFoundError:
-            table.add_row(package, f"not installed: pip install 'icgn[{extra}]'")
+            # As text: in markup the brackets would vanish.
+            table.add_row(package, Text(f"not installed: pip install 'icgn[{extra}]'"))
     table.add_row("cpu", f"{torch.get_num_threads()} threads")
     for i in range(torch.cuda.device_count()):
         memory = torch.cuda.get_device_properties(i).total_memory / 2**30

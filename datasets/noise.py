@@ -93,12 +93,18 @@ def estimate_sigma(image: Tensor) -> float:
 
     Raises
     ------
+    TypeError
+        for anything but a tensor.
     ValueError
-        for NaN or infinite pixels.
+        for another number of dimensions, NaN or infinite pixels.
     """
     from skimage import restoration as skimage_restoration
 
     restoration: Any = skimage_restoration  # untyped
+    if not isinstance(image, Tensor):
+        raise TypeError(f"image: got {type(image).__name__}, expected a torch.Tensor (C, H, W)")
+    if image.ndim != 3:
+        raise ValueError(f"image: got shape {tuple(image.shape)}, expected one picture (C, H, W), not a batch")
     if not bool(torch.isfinite(image).all()):
         raise ValueError("image: got NaN or infinite pixels, expected intensities in [0, 1]")
     with warnings.catch_warnings():

@@ -129,7 +129,8 @@ class ConvexRegularizer(Prior):  # type: ignore[misc]
         """Raise ``TypeError`` or ``ValueError``, naming what is wrong, unless x is a batch this regularizer takes."""
         check_image(x)
         if self.channels is not None and x.shape[1] != self.channels:
-            raise ValueError(f"x: got {x.shape[1]} channels, expected {self.channels} for {type(self).__name__}")
+            hint = "; icgn.PerChannel(regularizer) takes each channel on its own" if self.channels == 1 else ""
+            raise ValueError(f"x: got {x.shape[1]} channels, expected {self.channels} for {type(self).__name__}{hint}")
         if min(x.shape[-2:]) < self.min_size:
             raise ValueError(
                 f"x: got {x.shape[-2]} x {x.shape[-1]} pixels, expected at least {self.min_size} x {self.min_size}"
@@ -241,16 +242,16 @@ class GivenRegularizer(ConvexRegularizer):
         return fixed
 
 
-def check_image(x: Tensor) -> None:
+def check_image(x: Tensor, name: str = "x") -> None:
     """Raise ``TypeError`` or ``ValueError`` unless x is a nonempty floating-point batch (B, C, H, W)."""
     if not isinstance(x, Tensor):
-        raise TypeError(f"x: got {type(x).__name__}, expected a torch.Tensor (B, C, H, W)")
+        raise TypeError(f"{name}: got {type(x).__name__}, expected a torch.Tensor (B, C, H, W)")
     if not x.is_floating_point():
-        raise TypeError(f"x: got {x.dtype}, expected a floating-point tensor with intensities in [0, 1]")
+        raise TypeError(f"{name}: got {x.dtype}, expected a floating-point tensor with intensities in [0, 1]")
     if x.ndim != 4:
-        raise ValueError(f"x: got shape {tuple(x.shape)}, expected four dimensions (B, C, H, W)")
+        raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected four dimensions (B, C, H, W)")
     if x.numel() == 0:
-        raise ValueError(f"x: got shape {tuple(x.shape)}, expected at least one image, channel and pixel")
+        raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected at least one image, channel and pixel")
 
 
 def check_sigma(sigma: float | Tensor | None, like: Tensor) -> Tensor:

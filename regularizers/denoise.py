@@ -53,7 +53,7 @@ def denoise(
         for a wrong shape or channel count, images smaller than a filter, intensities far outside [0, 1] (as of images
         in 0..255), a batch without any finite image, or a negative or non-finite sigma or weight.
     """
-    check_image(y)
+    check_image(y, "y")
     model = _default(y) if regularizer is None else regularizer
     problem = Problem(y, deepinv.physics.Denoising(), model, sigma, weight=weight)
     _check_range(problem)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,13 @@ def locate(name: str | Path) -> Path:
                 f"{path}: expected a .safetensors file; pickles are refused because reading them runs code"
             )
         return path
-    raise ModelError(f"model: got {str(name)!r}, expected one of {', '.join(available_models())}, or an existing path")
+    if path.parent != Path():
+        raise ModelError(f"model: got {str(name)!r}, but there is no such file or folder")
+    near = get_close_matches(str(name), available_models(), 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ModelError(
+        f"model: got {str(name)!r}, expected one of {', '.join(available_models())}, or an existing path{hint}"
+    )
 
 
 def _check_size(architecture: Any, count: int) -> None:

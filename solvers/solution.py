@@ -76,6 +76,12 @@ class Solution:
     weight: Tensor
     condition: Tensor | None = None
 
+    def __repr__(self) -> str:
+        ended = ", ".join(f"{self.status.count(s)} {s.name}" for s in dict.fromkeys(self.status))
+        proved = f"rms_distance <= {float(self.certificate.rms_distance.max()):.3g}"
+        took = f"{int(self.stats.iterations.max())} iterations, {self.stats.seconds:.2f} s, {self.stats.method}"
+        return f"Solution(x {tuple(self.x.shape)}: {ended}; {proved}; {took})"
+
     @property
     def converged(self) -> bool:
         """Whether every image converged."""

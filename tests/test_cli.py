@@ -1,3 +1,4 @@
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -349,6 +350,18 @@ def test_demo_writes_its_pictures(tmp_path, run, monkeypatch):
 def test_version_and_info(run):
     assert run("--version").stdout.strip() == f"icgn {icgn.__version__}"
     assert "deepinv" in run("info").stdout
+
+
+def test_info_says_how_to_get_what_is_missing(run, monkeypatch):
+    honest = importlib.metadata.version
+
+    def version(name):
+        if name == "gradio":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return honest(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert "not installed: pip install 'icgn[app]'" in run("info").stdout
 
 
 def test_a_real_process_answers_fast_and_reports_errors(tmp_path):

@@ -227,6 +227,10 @@ def test_estimate_without_detail():
     assert np.isfinite(datasets.estimate_sigma(torch.rand(1, 2, 2)))
     with pytest.raises(ValueError, match="NaN"):
         datasets.estimate_sigma(torch.full((1, 9, 9), torch.nan))
+    with pytest.raises(ValueError, match=r"image: got shape \(1, 1, 9, 9\), expected one picture \(C, H, W\)"):
+        datasets.estimate_sigma(torch.rand(1, 1, 9, 9))
+    with pytest.raises(TypeError, match="image: got ndarray"):
+        datasets.estimate_sigma(np.zeros((1, 9, 9)))
 
 
 @pytest.mark.parametrize("sigma", [-0.1, float("nan"), float("inf")])

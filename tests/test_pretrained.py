@@ -135,7 +135,9 @@ def test_weights_that_are_not_finite(saved, model, value):
     with torch.no_grad():
         model.log_lambda[0, 0, 0] = value
     save_model(model, saved, {})
-    with pytest.raises(ModelError, match=r"small\.safetensors: .*log_lambda of RidgeICGN has 1 values that are not finite"):
+    with pytest.raises(
+        ModelError, match=r"small\.safetensors: .*log_lambda of RidgeICGN has 1 values that are not finite"
+    ):
         load_pretrained(saved)
 
 
@@ -173,6 +175,10 @@ def test_unknown_name_lists_the_known_ones(monkeypatch, saved):
     monkeypatch.setattr("icgn.regularizers.pretrained._WEIGHTS", saved.parent)
     assert available_models() == ["small"]
     assert isinstance(load_pretrained("small"), RidgeICGN)
+    with pytest.raises(ModelError, match=r"got 'smal', expected one of small, .*did you mean small\?"):
+        load_pretrained("smal")
+    with pytest.raises(ModelError, match="got 'runs/mine', but there is no such file or folder"):
+        load_pretrained("runs/mine")
     with pytest.raises(ModelError, match="got 'large', expected one of small, or an existing path"):
         load_pretrained("large")
 

@@ -476,3 +476,11 @@ def test_denoise_refuses_other_units():
         icgn.denoise(torch.zeros(1, 1, 9, 9, dtype=torch.uint8), 0.1, ridge())
     with pytest.raises(ValueError, match="four dimensions"):
         icgn.denoise(torch.zeros(9, 9), 0.1, ridge())
+
+
+def test_a_solution_is_shown_in_a_line():
+    y = torch.rand(2, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    y[1, 0, 0, 0] = torch.nan
+    shown = repr(solve(Problem(y, deepinv.physics.Denoising(), icgn.TotalVariation(), 0.1), tol=1e-2))
+    assert shown.startswith("Solution(x (2, 1, 12, 12): 1 CONVERGED, 1 INVALID_INPUT; rms_distance <= ")
+    assert "iterations" in shown and len(shown) < 200

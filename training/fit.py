@@ -112,6 +112,11 @@ def fit(
     board = Board(out / BOARD if group.is_main else None, run.step)
     if board.missing:
         console.print("TensorBoard is not installed: no curves are written (pip install 'icgn[train]')")
+    channels = {1: "gray", 3: "colour"}.get(regularizer.channels or 0, "any number of channels")
+    console.print(
+        f"{recipe.name}, {channels}: {len(data.training)} pictures to train on, {len(data.validation)} other ones"
+        " (crops) to validate on"
+    )
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
@@ -173,7 +178,9 @@ class _Training:
         self.averaged = copy.deepcopy(self.regularizer) if averages else self.regularizer
         if self.processes.from_main(self.path.exists):
             if not resume:
-                raise TrainingError(f"{self.path}: a run is there already; resume it or choose another folder")
+                raise TrainingError(
+                    f"{self.path}: a run is there already; resume it (--resume) or choose another folder"
+                )
             self._load(self.processes.from_main(lambda: read_checkpoint(self.path)))
 
     def validation_is_due(self) -> bool:

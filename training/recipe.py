@@ -121,6 +121,8 @@ class Recipe:
         OSError
             if it cannot be read.
         """
+        if not Path(path).exists():
+            raise FileNotFoundError(f"{path}: no such recipe, expected a TOML file, as those in recipes/ of the source")
         try:
             table = tomllib.loads(Path(path).read_bytes().decode())
         except (ValueError, RecursionError) as error:
