@@ -50,7 +50,11 @@ Noise = Annotated[
 ]
 ModelSigma = Annotated[
     float | None,
-    typer.Option("--sigma", help="Noise that the regularizer is to remove, in gray levels; default that of --noise."),
+    typer.Option(
+        "--sigma",
+        help="Noise level at which the model is used, in gray levels; default that of --noise, often best at six to"
+        " eight times that.",
+    ),
 ]
 Strength = Annotated[
     str,

@@ -130,6 +130,7 @@ def fit(
                     progress.console.print(str(result))
                     board.validation(result)
                     run.save()
+                    progress.update(task, completed=run.step, note=run.note())
                     if on_validation is not None and group.is_main:
                         on_validation(result.row)
                 if run.step >= recipe.steps:
