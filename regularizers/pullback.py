@@ -123,8 +123,8 @@ class PerChannelFunctional(ConvexFunctional):
     def advance(self, u: Responses, q: Responses, t: Tensor) -> Responses:
         return _split(self._of(u).advance(_joined(u), _joined(q), _repeated(t, u)), u)
 
-    def blockwise(self, shape: torch.Size) -> PerChannelFunctional:
-        return replace(self, inner=self.inner.blockwise(_single(shape)))
+    def blockwise(self, shape: torch.Size, limit: int | None = None) -> PerChannelFunctional:
+        return replace(self, inner=self.inner.blockwise(_single(shape), limit))
 
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
         """The spectra of the channels, as the diagonal they have in the colours of :func:`colour_basis`."""

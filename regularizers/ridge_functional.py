@@ -174,10 +174,10 @@ class RidgeFunctional(ConvexFunctional):
     def strong_convexity(self) -> Tensor:
         return torch.zeros((), dtype=torch.float64, device=self.knee.device)
 
-    def blockwise(self, shape: torch.Size) -> ConvexFunctional:
+    def blockwise(self, shape: torch.Size, limit: int | None = None) -> ConvexFunctional:
         rows, cols = self.operator.grid(shape)
         per_row = shape[0] * cols * self.knee.shape[-1] * self.knee.element_size()
-        if rows * per_row <= RESPONSES_LIMIT:
+        if rows * per_row <= (RESPONSES_LIMIT if limit is None else limit):
             return self
         # A multiple of the stride: every block then has whole polyphase cells, as the picture has.
         step = self.operator.stride

@@ -103,8 +103,11 @@ class ConvexFunctional(ABC):
     def select(self, index: Tensor) -> ConvexFunctional:
         """The functional of the images `index` (int64, on the functional's device) of the batch."""
 
-    def blockwise(self, shape: torch.Size) -> ConvexFunctional:
-        """The same function of images of a shape (B, C, H, W), without responses where they would fill the memory."""
+    def blockwise(self, shape: torch.Size, limit: int | None = None) -> ConvexFunctional:
+        """The same function of images of a shape (B, C, H, W), without responses where they would fill the memory.
+
+        `limit` is the most that a set of responses may take, in bytes; default a good part of a small computer.
+        """
         return self
 
     @abstractmethod
@@ -264,8 +267,8 @@ class SumFunctional(ConvexFunctional):
     def select(self, index: Tensor) -> SumFunctional:
         return SumFunctional([g.select(index) for g in self.terms], [w[index] if w.ndim else w for w in self.weights])
 
-    def blockwise(self, shape: torch.Size) -> SumFunctional:
-        return SumFunctional([g.blockwise(shape) for g in self.terms], self.weights)
+    def blockwise(self, shape: torch.Size, limit: int | None = None) -> SumFunctional:
+        return SumFunctional([g.blockwise(shape, limit) for g in self.terms], self.weights)
 
     def to(self, dtype: torch.dtype) -> SumFunctional:
         return SumFunctional([g.to(dtype) for g in self.terms], self.weights)

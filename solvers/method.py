@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from icgn.solvers.box import Box
     from icgn.solvers.problem import Problem
 
+PROOF_BYTES = 1 << 26
+"""Most memory of a set of responses in a certificate: it is computed once, and twice as large as those of a solver."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -73,7 +76,8 @@ class Method(ABC, Generic[StateT]):
 
     def certify(self, objective: ConvexFunctional, state: StateT, box: Box | None) -> Certificate:
         """The certificate of the images of a state, by a float64 `objective`; a method may know a better one."""
-        return certify(objective, state.x.double(), box)
+        x = state.x.double()
+        return certify(objective.blockwise(x.shape, PROOF_BYTES), x, box)
 
 
 def evaluate(objective: ConvexFunctional, x: Tensor) -> tuple[Responses, Tensor, Tensor]:

@@ -65,6 +65,20 @@ def test_a_large_picture_has_the_solution_of_a_small_one(channels, monkeypatch):
     assert blocks.converged
 
 
+def test_a_certificate_is_computed_in_blocks(monkeypatch):
+    y = torch.rand(1, 1, 40, 31, generator=torch.Generator().manual_seed(0))
+    problem, seen = Problem(y, deepinv.physics.Denoising(), network(), 0.1), []
+    whole = solve(problem, tol=1e-4).certificate
+    monkeypatch.setattr("icgn.solvers.method.PROOF_BYTES", 0)
+    monkeypatch.setattr(ridge_functional, "_BLOCK_BYTES", 40_000)
+    honest = BlockRidgeFunctional.fn
+    monkeypatch.setattr(BlockRidgeFunctional, "fn", lambda self, x: seen.append(x.dtype) or honest(self, x))
+    blocks = solve(problem, tol=1e-4).certificate
+    assert seen and set(seen) == {torch.float64}
+    torch.testing.assert_close(blocks.rms_distance, whole.rms_distance, rtol=1e-9, atol=0)
+    torch.testing.assert_close(blocks.objective, whole.objective, rtol=1e-12, atol=0)
+
+
 class Largest(TorchDispatchMode):
     """Records the number of elements of the largest tensor that any operation returns."""
 
