@@ -32,7 +32,7 @@ _HOMES = {
     "Status": "icgn.solvers",
     "solve": "icgn.solvers",
 }
-_PARTS = ("datasets", "regularizers", "solvers", "training")
+_PARTS = ("datasets", "regularizers", "solvers", "training", "transport")
 
 __all__ = [*_HOMES, *_PARTS, "__version__"]
 
@@ -50,7 +50,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from icgn import datasets, regularizers, solvers, training
+    from icgn import datasets, regularizers, solvers, training, transport
     from icgn.regularizers import (
         ICGN,
         ICNN,

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from icgn.app.models import load, model_name
 from icgn.app.pictures import photograph
-from icgn.app.tasks import TASKS, Damage, Posed, Subject, middle
+from icgn.app.tasks import TASKS, Damage, Posed, Subject
 from icgn.app.watch import Point, Watch
 from icgn.commands.batch import restored
+from icgn.commands.deblurring import middle
 from icgn.commands.models import check_channels, find_device
 from icgn.commands.outcome import Restored
 from icgn.datasets import Picture, estimate_sigma

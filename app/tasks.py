@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from icgn.app.pictures import check_pixels
-from icgn.commands.deblurring import blur_measurement
+from icgn.commands.deblurring import blur_measurement, middle
 from icgn.commands.inpainting import mask_measurement
 from icgn.commands.inverse import Measurement
 from icgn.datasets import add_noise, seed_of
@@ -106,12 +106,6 @@ class Task:
     noise: float
     smoothing: float
     pose: Callable[[Subject, Damage, ConvexRegularizer], Posed]
-
-
-def middle(image: Tensor, like: Tensor) -> Tensor:
-    """The middle of an image (C, H, W), as high and wide as another."""
-    top, left = ((a - b) // 2 for a, b in zip(image.shape[-2:], like.shape[-2:], strict=True))
-    return image[:, top : top + like.shape[-2], left : left + like.shape[-1]]
 
 
 def _denoise(subject: Subject, damage: Damage, regularizer: ConvexRegularizer) -> Posed:

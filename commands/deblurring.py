@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import deepinv
 import torch
 from torch import Tensor
 
-from icgn.commands.batch import read_pair, restore_all, restored
+from icgn.commands.batch import check_not_overwritten, read_pair, restore_all, restored
 from icgn.commands.inverse import InverseRequest, Measurement, Tuning, invert
 from icgn.commands.kernels import read_kernel
 from icgn.commands.levels import estimated_level, regularizer_level
@@ -44,7 +45,13 @@ def deblur_files(request: InverseRequest, kernel: str, border: Border) -> None:
     def prepare(models: ModelFor, _: torch.device) -> _Deblur:
         return _Deblur(models, Tuning.parse(request), read_kernel(kernel), border)
 
-    restore_all(request, prepare, "deblurring", "blurred")
+    def jobs() -> list[Job]:
+        found = request.jobs()
+        if Path(kernel).is_file():
+            check_not_overwritten(found, request.compare, Path(kernel))
+        return found
+
+    restore_all(request, prepare, "deblurring", "blurred", jobs)
 
 
 def blur_measurement(blurred: Tensor, kernel: Tensor, border: Border) -> Measurement:
@@ -93,13 +100,13 @@ class _Deblur:
         noise = estimated_level(job.source, blurred.pixels, reach) if given is None else given / 255
         sigma = regularizer_level(job.source, noise, self.tuning.sigma, reach)
         result, iterations, seconds = invert(measurement, regularizer, noise, sigma, self.tuning)
-        inside = PictureSolution(_inside(result.image, blurred.pixels), result.solution)
+        inside = PictureSolution(middle(result.image, blurred.pixels), result.solution)
         return Outcome(
             job.source.name, restored(blurred, inside, sigma, iterations, seconds), blurred, clean, label="blurred"
         )
 
 
-def _inside(image: Tensor, frame: Tensor) -> Tensor:
-    """The middle of a picture, of the size of another."""
-    top, left = ((a - b) // 2 for a, b in zip(image.shape[-2:], frame.shape[-2:], strict=True))
-    return image[:, top : top + frame.shape[-2], left : left + frame.shape[-1]]
+def middle(image: Tensor, like: Tensor) -> Tensor:
+    """The middle of an image (C, H, W), as high and wide as another."""
+    top, left = ((a - b) // 2 for a, b in zip(image.shape[-2:], like.shape[-2:], strict=True))
+    return image[:, top : top + like.shape[-2], left : left + like.shape[-1]]

@@ -51,7 +51,8 @@ def find_device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        # Certificates and counters are float64, which Apple's mps does not have.
+        torch.zeros(1, dtype=torch.float64, device=device)
     # Torch reports a device that it lacks by RuntimeError, AssertionError or NotImplementedError.
     except Exception as error:
         reason = str(error).splitlines()[0]

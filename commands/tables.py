@@ -95,8 +95,6 @@ def print_info() -> None:
     for i in range(torch.cuda.device_count()):
         memory = torch.cuda.get_device_properties(i).total_memory / 2**30
         table.add_row(f"cuda:{i}", f"{torch.cuda.get_device_name(i)}, {memory:.0f} GiB")
-    if torch.backends.mps.is_available():
-        table.add_row("mps", "available")
     for name in available_models():
         default = ", the default" if name in DEFAULT_MODELS.values() else ""
         table.add_row(name, f"model, {read_card(name)['architecture']['type']}{default}")

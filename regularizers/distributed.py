@@ -39,9 +39,6 @@ from icgn.regularizers.icnn import ICNN
 from icgn.regularizers.pullback import PerChannel
 from icgn.regularizers.ridge import RidgeICGN
 
-# Extensions of the picture whose pixels come from the nearest border.
-_LOCAL_BORDERS = ("reflect", "valid", "zero")
-
 
 @singledispatch
 def receptive_radius(regularizer: nn.Module) -> int:
@@ -54,7 +51,7 @@ def receptive_radius(regularizer: nn.Module) -> int:
     ------
     ValueError
         if it is not known for this class (an ICGN or a pull-back may look at the whole picture: work it out for yours
-        and give it to :class:`PictureTiling`), or if the border extension reaches farther than that, naming it.
+        and give it to :class:`PictureTiling`).
     """
     raise ValueError(
         f"regularizer: the receptive radius of {type(regularizer).__name__} is not known,"
@@ -64,12 +61,6 @@ def receptive_radius(regularizer: nn.Module) -> int:
 
 @receptive_radius.register
 def _(regularizer: RidgeICGN) -> int:
-    if regularizer.bank.border not in _LOCAL_BORDERS:
-        expected = ", ".join(_LOCAL_BORDERS)
-        raise ValueError(
-            f"regularizer: got the border {regularizer.bank.border!r}, expected one of {expected}:"
-            " with another, patches need pixels from elsewhere in the picture"
-        )
     return regularizer.bank.raw.shape[-1] - 1
 
 

@@ -103,8 +103,11 @@ class FilterOperator:
         """
         s = self.stride
         rows, cols = pictures.shape[-2:]
-        r = F.pixel_unshuffle(F.pad(pictures, (0, -cols % s, 0, -rows % s), value=outside), s)
-        return r.permute(0, 2, 3, 1).contiguous().flatten(1, 2)
+        if rows % s or cols % s:
+            pictures = F.pad(pictures, (0, -cols % s, 0, -rows % s), value=outside)
+        # Copied once: masks of a large picture fill a good part of the memory.
+        cells = pictures.unflatten(-1, (-1, s)).unflatten(-3, (-1, s)).permute(0, 2, 4, 1, 3, 5)
+        return cells.reshape(len(cells), -1, cells.shape[3] * s * s)
 
     def spread(self, values: Tensor) -> Tensor:
         """Values per filter (..., K) repeated over the phases, to broadcast against planes: (..., 1, K s^2)."""

@@ -94,6 +94,9 @@ class GroupHead(Head):
         p = self.penalty.prox(scaled, per_image(t, scaled))
         return None if p is None else (self.knee * p).flatten(-3)
 
+    def steepest(self) -> float:
+        return self.penalty.steepest
+
     def lipschitz(self, weight: Tensor, squared_norm: SquaredNorm) -> Tensor:
         groups = weight.unflatten(0, (-1, self.members))
         bound = self.penalty.steepest * squared_norm(self.penalty.seen(groups).flatten(0, 1))

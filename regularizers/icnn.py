@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from icgn.regularizers.base import ConvexRegularizer, check_sigma
 from icgn.regularizers.curves import at_knots, curve, log_knots
-from icgn.regularizers.filters import initial_filters, squared_norm_bound
+from icgn.regularizers.filters import full_float32, initial_filters, squared_norm_bound
 from icgn.solvers.functional import BlackBoxFunctional, per_image
 
 
@@ -158,7 +158,8 @@ class ICNNFunctional(BlackBoxFunctional):
     rho: float
 
     def fn(self, x: Tensor) -> Tensor:
-        return self.alpha * self._network(x * per_image(self.beta, x))
+        with full_float32(x):
+            return self.alpha * self._network(x * per_image(self.beta, x))
 
     def grad(self, x: Tensor) -> Tensor:
         return self._derivative(x, lambda v: self.fn(v).sum())
@@ -173,7 +174,7 @@ class ICNNFunctional(BlackBoxFunctional):
     def _derivative(self, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
         """Differentiate f at x, within the graph of x and the parameters where gradients are recorded."""
         recorded = torch.is_grad_enabled()
-        with torch.enable_grad():
+        with torch.enable_grad(), full_float32(x):
             point = x if recorded and x.requires_grad else x.detach().requires_grad_()
             return torch.autograd.grad(f(point), point, create_graph=recorded)[0]
 

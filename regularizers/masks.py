@@ -135,8 +135,9 @@ class MaskNetwork(nn.Module):
         mask = x.new_empty(len(x), self.direct.numel(), rows, cols)
         for top in range(0, rows, step):
             first, last = max(0, top - halo), min(rows, top + step + halo)
-            if last - first < operator.weight.shape[-1]:  # too low for the border of the filters
-                first = max(0, rows - halo - step)
+            least = operator.weight.shape[-1]  # for the border of the filters
+            last = min(rows, max(last, first + least))
+            first = min(first, max(0, last - least) // self.stride * self.stride)
             strip = self._mask(x[..., first:last, :], residual[..., first:last, :], sigma, operator)
             mask[..., top : top + step, :] = strip[..., top - first : top - first + step, :]
         return mask

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -162,10 +163,10 @@ def locate(name: str | Path) -> Path:
     ModelError
         if there is none.
     """
-    if isinstance(name, str) and name.startswith("hf:"):
-        from icgn.regularizers.hub import fetch
+    from icgn.regularizers.hub import fetch, is_hub_name
 
-        name = fetch(name)
+    if is_hub_name(name):
+        name = fetch(str(name))
     shipped = _WEIGHTS / f"{name}.safetensors"
     if isinstance(name, str) and os.sep not in name and shipped.is_file():
         return shipped
@@ -209,16 +210,41 @@ def _read(path: Path) -> bytes:
 
 
 def write_files(contents: dict[Path, bytes]) -> None:
-    """Write files under other names first, and rename them once all are on the disk; on failure none is touched."""
-    parts = {path: path.with_name(path.name + ".part") for path in contents}
+    """Write files under other names first, and rename them once all are on the disk; on failure all are as before.
+
+    A symbolic link stays one. Only a kill between two renames can leave some files new and others old.
+
+    Raises
+    ------
+    OSError
+        if one cannot be written.
+    """
+    targets = {Path(os.path.realpath(path)): content for path, content in contents.items()}
+    before = {path: path.read_bytes() for path in targets if path.exists()}
     try:
-        for path, part in parts.items():
-            with part.open("wb") as file:
-                file.write(contents[path])
+        for path, content in targets.items():
+            with _part(path).open("wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        for path, part in parts.items():
-            part.replace(path)
+        for path in targets:
+            _part(path).replace(path)
+    except BaseException:
+        _restore(targets, before)
+        raise
     finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+        for path in targets:
+            _part(path).unlink(missing_ok=True)
+
+
+def _restore(targets: Iterable[Path], before: dict[Path, bytes]) -> None:
+    for path in targets:
+        if path not in before:
+            path.unlink(missing_ok=True)
+        elif path.read_bytes() != before[path]:
+            _part(path).write_bytes(before[path])
+            _part(path).replace(path)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")

@@ -142,6 +142,9 @@ class PerChannelFunctional(ConvexFunctional):
     def linear_norm(self) -> Tensor:
         return self.inner.linear_norm()
 
+    def potential_lipschitz(self) -> Tensor:
+        return self._constant(self.inner.potential_lipschitz()).amax(-1)
+
     def lipschitz(self) -> Tensor:
         return self._constant(self.inner.lipschitz()).amax(-1)
 
@@ -299,6 +302,9 @@ class PullBackFunctional(ConvexFunctional):
 
     def linear_norm(self) -> Tensor:
         return _times(self.inner.linear_norm(), math.sqrt(self.gram[1]))
+
+    def potential_lipschitz(self) -> Tensor:
+        return self.inner.potential_lipschitz()
 
     def lipschitz(self) -> Tensor:
         return _times(self.inner.lipschitz(), self.gram[1])

@@ -3,7 +3,7 @@ r"""Quadrature rules on [0, 1] for the integral that defines an input convex gra
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -41,10 +41,6 @@ class Quadrature(ABC):
     @abstractmethod
     def rule(self, random: bool) -> Rule:
         """Nodes and weights; `random` (training mode) matters to :class:`MonteCarlo` alone."""
-
-    def refined(self) -> Quadrature:
-        """Return the deterministic rule of the same kind with about twice the nodes."""
-        return replace(self, n=2 * self.n)
 
 
 class GaussLegendre(Quadrature):
@@ -84,10 +80,6 @@ class Simpson(Quadrature):
         weights[1:-1:2], weights[2:-1:2] = 4, 2
         return tuple(np.linspace(0, 1, self.n).tolist()), tuple((weights / weights.sum()).tolist())
 
-    def refined(self) -> Simpson:
-        """Every interval is halved."""
-        return Simpson(2 * self.n - 1)
-
 
 class MonteCarlo(Quadrature):
     """Independent uniform nodes in training, Gauss-Legendre nodes of the same number in evaluation.
@@ -102,7 +94,3 @@ class MonteCarlo(Quadrature):
             return GaussLegendre(self.n).rule(random=False)
         nodes = torch.rand(self.n, dtype=torch.float64)
         return tuple(nodes.tolist()), (1 / self.n,) * self.n
-
-    def refined(self) -> GaussLegendre:
-        """Return the evaluation rule with twice the nodes."""
-        return GaussLegendre(2 * self.n)

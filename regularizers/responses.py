@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -57,6 +58,10 @@ class Head(ABC):
         r"""The responses :math:`\arg\min_p \tfrac12 |p - v|^2 + t\, h(p)`, t (B,) or (), or None if not known."""
         return None
 
+    def steepest(self) -> float:
+        """A rigorous upper bound of the Hessian of h, or inf."""
+        return math.inf
+
     @abstractmethod
     def lipschitz(self, weight: Tensor, squared_norm: SquaredNorm) -> Tensor:
         r"""Rigorous bound of :math:`|W^T \nabla^2 h\, W|` for one image: float64 rows of W, and how to bound a norm."""
@@ -101,6 +106,9 @@ class HeadFunctional(ConvexFunctional):
 
     def prox_potential(self, v: Responses, s: Tensor) -> Responses | None:
         return self.head.prox(tensor(v), s)
+
+    def potential_lipschitz(self) -> Tensor:
+        return torch.tensor(self.head.steepest(), dtype=torch.float64)
 
     def linear_norm(self) -> Tensor:
         rows = self.rows()

@@ -155,6 +155,9 @@ class RidgeFunctional(ConvexFunctional):
     def linear_norm(self) -> Tensor:
         return self._squared_norms(torch.ones_like(self.ratio[:, 0])).sqrt()
 
+    def potential_lipschitz(self) -> Tensor:
+        return self.ratio.detach().double().sum(1).amax(-1) * self.activation.steepest
+
     @cached_property
     def _lipschitz(self) -> Tensor:
         # |W^T D W| <= |D^(1/2) W|^2, and D <= steepest * sum of the slopes.

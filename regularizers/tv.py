@@ -119,6 +119,9 @@ class TotalVariationFunctional(ConvexFunctional):
     def linear_norm(self) -> Tensor:
         return self.weight.new_tensor(math.sqrt(_SQUARED_NORM))
 
+    def potential_lipschitz(self) -> Tensor:
+        return self.weight / self.eps
+
     def lipschitz(self) -> Tensor:
         return self.weight * (_SQUARED_NORM / self.eps)
 

@@ -46,7 +46,7 @@ class AcceleratedGradient(Method[AcceleratedState]):
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> AcceleratedState:
         split = self.splitting(objective, box)
         start = begin(split, objective, x)
-        step = initial_step(split, start, x)
+        step = initial_step(split, start)
         work = torch.full_like(step, 1.5).double()
         return AcceleratedState(x, start.u, start.grad, work, x, start.u, step, torch.ones_like(step))
 

@@ -27,6 +27,9 @@ class DataFunctional(ConvexFunctional):
     limited: torch.dtype | None = field(default=None, kw_only=True)
     """Precision of the physics where it cannot follow that of y."""
 
+    own: tuple[str, ...] = field(default=(), kw_only=True)
+    """Buffers of the physics that have one entry per image; the others are shared by all images."""
+
     def linear(self, x: Tensor) -> Responses:
         if is_identity(self.physics):
             return x
@@ -39,7 +42,7 @@ class DataFunctional(ConvexFunctional):
         return self.physics.A_adjoint(z) if self.limited is None else self.physics.A_adjoint(z.to(self.limited)).to(z)
 
     def select(self, index: Tensor) -> DataFunctional:
-        return replace(self, y=self.y[index], physics=_select_physics(self.physics, index, len(self.y)))
+        return replace(self, y=self.y[index], physics=_of_images(self.physics, self.own, index))
 
     def to(self, dtype: torch.dtype) -> DataFunctional:
         if self.y.dtype == dtype:
@@ -130,7 +133,11 @@ class FidelityData(UnboundedData):
 
     def potential_grad(self, u: Responses) -> Tensor:
         # deepinv's default switches requires_grad on in place: hand it a copy of its own.
-        return self.fidelity.d.grad(_tensor(u).detach().clone(), self.y).detach()
+        v = _tensor(u).detach().clone()
+        if not (torch.is_grad_enabled() and (self.y.requires_grad or _tensor(u).requires_grad)):
+            return self.fidelity.d.grad(v, self.y).detach()
+        v = _tensor(u) if _tensor(u).requires_grad else v.requires_grad_()
+        return torch.autograd.grad(self.fidelity.d.fn(v, self.y).sum(), v, create_graph=True)[0]
 
     def potential_hvp(self, u: Responses, q: Responses) -> Tensor:
         with torch.enable_grad():
@@ -186,13 +193,14 @@ def data_functional(y: Tensor, physics: Any, fidelity: Any) -> DataFunctional:
     Raises
     ------
     ValueError
-        for negative counts of a Poisson likelihood, or a gain that is not positive or a negative background.
+        for negative counts of a Poisson likelihood, a gain that is not positive or a negative background, or a physics
+        whose parameters for each image are not buffers with the batch first.
     """
-    gram = gram_bounds(physics)
+    gram, own = gram_bounds(physics), image_parameters(physics, y)
     if fidelity is None or isinstance(fidelity, deepinv.optim.L2):
-        return GaussianData(y, physics, gram)
+        return GaussianData(y, physics, gram, own=own)
     if not isinstance(fidelity, deepinv.optim.PoissonLikelihood):
-        return FidelityData(y, physics, gram, fidelity)
+        return FidelityData(y, physics, gram, fidelity, own=own)
     gain, background = float(fidelity.d.gain), float(fidelity.d.bkg)
     if not (gain > 0 and background >= 0):
         raise ValueError(
@@ -200,7 +208,7 @@ def data_functional(y: Tensor, physics: Any, fidelity: Any) -> DataFunctional:
         )
     if bool((y < 0).any()):
         raise ValueError(f"y: got negative values down to {float(y.min()):.4g}, expected counts >= 0 for Poisson")
-    return PoissonData(y, physics, gram, gain, background, not fidelity.d.denormalize)
+    return PoissonData(y, physics, gram, gain, background, not fidelity.d.denormalize, own=own)
 
 
 def probe_spectrum(data: DataFunctional, probes: int = 2, window: int = 9) -> Tensor:
@@ -279,13 +287,50 @@ def _real(t: Tensor) -> bool:
     return t.is_floating_point() or t.is_complex()
 
 
-def _select_physics(physics: Any, index: Tensor, batch: int) -> Any:
-    """The physics of some images: parameters with one entry per image are indexed, shared ones kept."""
-    names = [n for n, b in physics.named_buffers() if b.ndim and b.shape[0] == batch > 1]
-    if not names:
+@torch.no_grad()
+def image_parameters(physics: Any, y: Tensor) -> tuple[str, ...]:
+    """Names of the buffers of a physics that have one entry for each image of the batch y.
+
+    A buffer whose first side is as long as the batch may be shared all the same, a factor per channel for example: what
+    is measured of the first and of the last image alone decides.
+
+    Raises
+    ------
+    ValueError
+        if neither the entries nor the whole buffers explain what is measured of one image.
+    """
+    batch = len(y)
+    names = tuple(n for n, b in physics.named_buffers() if b.ndim and b.shape[0] == batch > 1)
+    if not names or is_identity(physics):
+        return ()
+    like = physics.A_adjoint(torch.nan_to_num(y))
+    v = torch.randn(like.shape, generator=torch.Generator().manual_seed(0), dtype=like.dtype).to(like.device)
+    whole = physics.A(v)
+    for own in (names, ()):
+        places = [torch.tensor([i], device=y.device) for i in (0, batch - 1)]
+        if all(_measures(_of_images(physics, own, i), v[i], whole[i]) for i in places):
+            return own
+    raise ValueError(
+        f"physics: the buffers {', '.join(names)} of {type(physics).__name__} are neither shared by all images nor one"
+        f" entry for each of the {batch}, expected parameters of images to be buffers with the batch first"
+    )
+
+
+def _measures(physics: Any, x: Tensor, y: Tensor) -> bool:
+    """Whether a physics maps x to y, to rounding."""
+    try:
+        found = physics.A(x)
+    except (RuntimeError, ValueError, IndexError):
+        return False
+    return found.shape == y.shape and bool((found - y).abs().max() <= 1e-4 * y.abs().max())
+
+
+def _of_images(physics: Any, own: tuple[str, ...], index: Tensor) -> Any:
+    """The physics of some images: buffers with one entry per image are indexed, shared ones kept."""
+    if not own:
         return physics
     selected = copy.deepcopy(physics)
-    for name in names:
+    for name in own:
         owner = selected.get_submodule(name.rpartition(".")[0])
         leaf = name.rpartition(".")[2]
         setattr(owner, leaf, getattr(owner, leaf)[index])

@@ -80,6 +80,10 @@ class ConvexFunctional(ABC):
         """Optional: a rigorous upper bound of the norm of U, () or (B,); inf where none is known."""
         return torch.tensor(torch.inf, dtype=torch.float64)
 
+    def potential_lipschitz(self) -> Tensor:
+        r"""Optional: a rigorous upper bound of the Lipschitz constant of :math:`\nabla h`, () or (B,), or inf."""
+        return torch.tensor(torch.inf, dtype=torch.float64)
+
     @abstractmethod
     def lipschitz(self) -> Tensor:
         r"""A rigorous upper bound of the Lipschitz constant of :math:`\nabla g`, or inf."""

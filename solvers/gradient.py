@@ -36,7 +36,7 @@ class GradientDescent(Method[DescentState]):
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> DescentState:
         split = self.splitting(objective, box)
         start = begin(split, objective, x)
-        step = initial_step(split, start, x)
+        step = initial_step(split, start)
         return DescentState(x, start.u, start.grad, torch.full_like(step, 1.5).double(), start.smooth_grad, step)
 
     def step(self, objective: ConvexFunctional, state: DescentState, box: Box | None) -> DescentState:
@@ -61,7 +61,7 @@ def begin(split: Splitting, objective: ConvexFunctional, x: Tensor) -> Evaluatio
     return split.evaluate(split.responses(objective.linear(x)), x)
 
 
-def initial_step(split: Splitting, start: Evaluation, x: Tensor) -> Tensor:
+def initial_step(split: Splitting, start: Evaluation) -> Tensor:
     """The inverse curvature of the smooth part along its gradient, shape (B,)."""
     g = start.smooth_grad
     return newton_guess(split.smooth, split.responses(start.u), split.smooth.linear(-g), -dot(g, g))

@@ -51,8 +51,9 @@ class PrimalDual(Method[PrimalDualState]):
     Theorem (Chambolle and Pock 2011, J. Math. Imaging Vision 40, Theorems 1 and 3; with a box Condat 2013, J. Optim.
     Theory Appl. 158, Theorem 3.1): for :math:`\tau s |U|^2 \le 1` the iterates converge to a saddle point; linearly for
     the steps of Algorithm 3 where D is strongly convex, since :math:`h^*` is where h has a Lipschitz gradient. With a
-    box, for :math:`1/\tau - s |U|^2 \ge L_D / 2`. Assumes a regularizer that knows the proximal map of h and a bound of
-    :math:`|U|` (ridge networks do), a quadratic data term, and with a box one with a known Lipschitz constant.
+    box, for :math:`1/\tau - s |U|^2 \ge L_D / 2`. Assumes a regularizer that knows the proximal map of h and bounds of
+    :math:`|U|` and of the curvature of h (ridge networks do, for pictures small enough that all responses are kept), a
+    quadratic data term, and with a box one with a known Lipschitz constant.
 
     For denoising the certificate also has the duality gap
     :math:`D(x) + h(U x) + h^*(z) + D^*(-U^T z)`, and keeps the smaller bound.
@@ -61,10 +62,12 @@ class PrimalDual(Method[PrimalDualState]):
     def check(self, problem: Problem) -> None:
         refuse_nonquadratic(self.name, problem)
         p = parts(problem.objective)
-        if not bool(torch.isfinite(p.regularizer.linear_norm()).all()):
-            kind = type(problem.regularizer).__name__
+        known = (p.regularizer.linear_norm(), p.regularizer.potential_lipschitz())
+        if not all(bool(torch.isfinite(bound).all()) for bound in known) or not _has_prox(p, problem.start()):
+            kind, shape = type(problem.regularizer).__name__, tuple(problem.start().shape)
             raise ValueError(
-                f"method: {self.name} assumes a ridge regularizer h(U x) with a known prox of h, got {kind}"
+                f"method: {self.name} assumes a ridge regularizer h(U x) with a known prox of h, of images small enough"
+                f" to keep all responses, got {kind} and images of {shape}"
             )
         if problem.box is not None and not bool(torch.isfinite(p.data.lipschitz()).all()):
             kind = type(problem.physics).__name__
@@ -109,9 +112,16 @@ class PrimalDual(Method[PrimalDualState]):
         p = parts(objective)
         if box is not None or not is_identity(p.data.physics):
             return proof
-        gap = torch.minimum(proof.objective_gap, duality_gap(p, x, point))
+        # Where the data do not count the duality gap may be 0 / 0.
+        gap = torch.fmin(proof.objective_gap, duality_gap(p, x, point))
         distance = distance_bound(gap, proof.strong_convexity, x[0].numel())
         return replace(proof, objective_gap=gap, rms_distance=distance)
+
+
+@torch.no_grad()
+def _has_prox(p: Parts, x: Tensor) -> bool:
+    u = p.regularizer.linear(x)
+    return p.regularizer.prox_potential(u, x.new_ones(len(x))) is not None
 
 
 def duality_gap(p: Parts, x: Tensor, point: Responses) -> Tensor:
@@ -149,8 +159,8 @@ def _steps(p: Parts, x: Tensor, box: Box | None) -> _Steps:
         dual = torch.maximum(lipschitz, norm) / norm.square()
         primal = 1 / (lipschitz / 2 + dual * norm.square())
         return _Steps(primal.to(x), dual.to(x), torch.ones_like(primal).to(x))
-    # h* is strongly convex: the gradient of h is 1-Lipschitz up to the weight and the number of units.
-    conjugate = norm.square() / (p.strength * p.regularizer.lipschitz().to(norm)).clamp_min(1e-300)
+    # h* is strongly convex, for the gradient of h is Lipschitz.
+    conjugate = 1 / (p.strength * p.regularizer.potential_lipschitz().to(norm)).clamp_min(1e-300)
     mu = 2 * (modulus * conjugate).sqrt() / norm
     strong = modulus > 1e-4 * lipschitz.nan_to_num(posinf=0.0)
     primal = torch.where(strong, mu / (2 * modulus), 1 / norm)

@@ -254,7 +254,7 @@ class _Run:
         for i in range(len(verdict)):
             if not finite[i]:
                 verdict[i] = Status.DIVERGED
-            elif verdict[i] is None and stalled[i] and self._rounding_dominates(i, active, state):
+            elif verdict[i] is None and stalled[i] and self._rounding_dominates(i, state):
                 verdict[i] = Status.PRECISION_LIMIT
             elif verdict[i] is None and k >= self.max_iter:
                 verdict[i] = Status.ITERATION_LIMIT
@@ -282,7 +282,7 @@ class _Run:
         residual = float(proof.residual) / self.tol
         return (Status.STATIONARY if residual <= 1 else None), residual
 
-    def _rounding_dominates(self, i: int, active: ConvexFunctional, state: State) -> bool:
+    def _rounding_dominates(self, i: int, state: State) -> bool:
         """Whether the gradient in working precision differs from the exact one by a good part of its size."""
         at = torch.tensor([i], device=state.x.device)
         # Where the gradient presses against a bound it does not vanish, and is no measure.

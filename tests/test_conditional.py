@@ -103,6 +103,16 @@ def test_strips_give_the_same_masks(reg, height, monkeypatch):
     torch.testing.assert_close(reg.condition(x, SIGMA, r), whole)
 
 
+@pytest.mark.parametrize(("stride", "blocks", "size"), [(2, 0, 9), (4, 0, 15), (2, 1, 17), (4, 1, 3)])
+def test_strips_of_large_filters_are_aligned(stride, blocks, size, monkeypatch):
+    reg = conditional(stride=stride, blocks=blocks, size=size).double().requires_grad_(False)
+    x, r = noisy(1, size=(41, 24)), 0.1 * noisy(1, size=(41, 24), seed=1)
+    whole = reg.condition(x, SIGMA, r)
+    for rows in (1, 9):
+        monkeypatch.setattr(icgn.regularizers.masks, "LIMIT", 24 * 3 * rows)
+        torch.testing.assert_close(reg.condition(x, SIGMA, r), whole)
+
+
 def test_a_network_upon_a_ridge_begins_as_that_ridge():
     first = RidgeICGN(4, 3, knots=3).double()
     with torch.no_grad():

@@ -81,3 +81,24 @@ def test_the_value_is_that_of_the_solution(y):
     assert not plain.x.requires_grad
     attached = solve(Problem(y, deepinv.physics.Denoising(), reg, 0.15), tol=1e-8, differentiable=True)
     assert attached.x.requires_grad and torch.equal(attached.x.detach(), plain.x)
+
+
+class Cosh(deepinv.optim.Distance):
+    """A convex distance that the package does not know."""
+
+    def fn(self, x, y, *args, **kwargs):
+        return torch.cosh(x - y).flatten(1).sum(1)
+
+
+def test_data_of_any_fidelity_against_finite_differences(y):
+    reg, fidelity = smooth_ridge(), deepinv.optim.DataFidelity(d=Cosh())
+
+    def value(v):
+        problem = Problem(v, deepinv.physics.Denoising(), reg, 0.15, data_fidelity=fidelity)
+        return outer(solve(problem, tol=1e-10, max_iter=5000, differentiable=True).x)
+
+    point = y.clone().requires_grad_()
+    value(point).backward()
+    d = torch.randn(y.shape, generator=torch.Generator().manual_seed(5), dtype=y.dtype)
+    difference = (value(y + 1e-4 * d) - value(y - 1e-4 * d)) / 2e-4
+    torch.testing.assert_close((point.grad * d).sum(), difference.detach(), rtol=1e-4, atol=1e-6)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icgn.regularizers import RidgeICGN
+from icgn.regularizers import PerChannel, RidgeICGN
 from icgn.solvers import (
     LBFGS,
     AcceleratedGradient,
@@ -287,3 +287,44 @@ def test_batched_physics_parameters_belong_to_their_images():
         one = solve(Problem(y[i : i + 1], alone, ridge(), 0.1, box=(0, 1)), gap_tol=1e-4, max_iter=2000)
         torch.testing.assert_close(one.x[0], together.x[i], atol=3e-2, rtol=0)
         assert math.isclose(float(one.certificate.objective), float(together.certificate.objective[i]), rel_tol=1e-3)
+
+
+class Gains(physics.LinearPhysics):
+    """A factor per channel, or, with `turned`, one per image in a buffer whose last side is the batch."""
+
+    def __init__(self, gain, turned=False):
+        super().__init__()
+        self.register_buffer("gain", gain)
+        self.turned = turned
+
+    def A(self, x, **kwargs):  # noqa: N802
+        return x * (self.gain.T[:, :, None, None] if self.turned else self.gain)
+
+    A_adjoint = A
+
+
+@pytest.mark.parametrize("batch", [2, 3])
+def test_parameters_that_all_images_share_are_not_taken_for_those_of_images(batch):
+    """Although there are as many channels as images, which end one after the other."""
+    gain = torch.tensor([1.0, 0.2, 0.5])[:batch].reshape(-1, 1, 1).double()
+    reg = PerChannel(ridge(torch.float64))
+    y = picture(batch, batch, torch.float64)
+    y[1:] *= 0.1
+    together = solve(Problem(y, Gains(gain), reg, 0.1, box=(0, 1)), gap_tol=1e-6, max_iter=5000)
+    assert len(set(together.stats.iterations.tolist())) > 1
+    for i in range(batch):
+        alone = solve(Problem(y[i : i + 1], Gains(gain), reg, 0.1, box=(0, 1)), gap_tol=1e-6, max_iter=5000)
+        excess = together.certificate.objective[i] - alone.certificate.objective[0]
+        assert abs(float(excess)) <= float(together.certificate.objective_gap[i] + alone.certificate.objective_gap[0])
+
+
+def test_parameters_of_images_that_cannot_be_told_apart_are_refused():
+    gain = torch.rand(2, 2, generator=torch.Generator().manual_seed(0)) + 0.1
+    with pytest.raises(ValueError, match=r"physics: the buffers gain of Gains are neither shared .* each of the 2"):
+        solve(Problem(picture(2, 2), Gains(gain, turned=True), PerChannel(ridge()), 0.1, box=(0, 1)))
+
+
+def test_primal_dual_where_the_data_do_not_count():
+    y = picture(2, dtype=torch.float64)
+    problem = Problem(y, physics.Denoising(), ridge(torch.float64), torch.tensor([0.0, 0.1]), noise=0.1)
+    assert torch.isfinite(solve(problem, "primal-dual", max_iter=200).certificate.objective_gap).all()

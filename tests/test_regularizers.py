@@ -497,15 +497,21 @@ def test_constants_of_a_pull_back():
     assert torch.equal(PullBack(reg, A, gram=(0.5, 2)).lipschitz(0.1), 2 * reg.lipschitz(0.1))
 
 
-@pytest.mark.parametrize("name", ["per channel 2", "pull-back by a blur 1", "total variation 1", "total variation 3"])
+@pytest.mark.parametrize(
+    "name", ["per channel 2", "pull-back by a blur 1", "total variation 1", "total variation 3", "widened"]
+)
 def test_what_primal_dual_methods_need(name):
-    # p = prox_potential(v, s) solves p + s grad h(p) = v, and linear_norm bounds |U|.
+    # p = prox_potential(v, s) solves p + s grad h(p) = v, linear_norm bounds |U|, potential_lipschitz the slopes of h.
     functional = FACTORIES[name]().double().at(torch.tensor([0.05, 0.2]))
-    x = torch.rand(2, int(name[-1]), 6, 7, dtype=torch.float64)
+    x = torch.rand(2, int(name[-1]) if name[-1].isdigit() else 1, 6, 7, dtype=torch.float64)
     v, s = functional.linear(3 * x), torch.tensor([0.3, 2.0], dtype=torch.float64)
     p = functional.prox_potential(v, s)
     residual = p + s.reshape(-1, *[1] * (p.ndim - 1)) * functional.potential_grad(p) - v
     assert float(residual.abs().max()) < 1e-10
+    for size in (1e-3, 1e-1, 1.0):
+        a, b = size * v, size * (v + torch.randn_like(v))
+        change = (functional.potential_grad(a) - functional.potential_grad(b)).flatten(1).norm(dim=1)
+        assert bool((change <= functional.potential_lipschitz() * (a - b).flatten(1).norm(dim=1) * (1 + 1e-12)).all())
     for _ in range(30):
         x = x / x.flatten(1).norm(dim=1)[:, None, None, None]
         x = functional.linear_adjoint(functional.linear(x), x.shape)

@@ -440,6 +440,7 @@ def test_nothing_that_is_read_is_overwritten(desk, run):
     before = {f: f.read_bytes() for f in desk.iterdir() if f.is_file()}
     for arguments in (
         ["deblur", "in.png", "--kernel", "gaussian:1", "-o", "in.png"],
+        ["deblur", "in.png", "--kernel", "in2.png", "-o", "in2.png"],
         ["inpaint", "in.png", "--mask", "in2.png", "-o", "in2.png"],
         ["inpaint", "in.png", "--mask", "in2.png", "-o", "o.png", "--compare", "in2.png"],
         ["restore", "in.png", "--physics", "camera.py:half", "-o", "in.png"],

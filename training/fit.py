@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from icgn.regularizers.base import ConvexRegularizer
+from icgn.regularizers.filters import full_float32
 from icgn.training.board import Board
 from icgn.training.checkpoint import CHECKPOINT, TrainingError, read_checkpoint, recipe_of, write_checkpoint
 from icgn.training.interrupts import interrupts_deferred
@@ -224,10 +225,12 @@ class _Training:
         places = self.processes.share(range(self.recipe.batch))
         device = next(self.regularizer.parameters()).device
         batch = draw(images, self.recipe, self.step, self.physics, places).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
-            values = self.recipe.loss.values(self.regularizer, batch)
-        mean = values.float().sum() / self.recipe.batch
-        torch.autograd.backward(mean)
+        # The convolutions of the backward pass too have all the digits of float32.
+        with full_float32(batch.clean):
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
+                values = self.recipe.loss.values(self.regularizer, batch)
+            mean = values.float().sum() / self.recipe.batch
+            torch.autograd.backward(mean)
         if self.processes.count == 1:
             return float(mean.detach()), asked
         # One message for all: the gradients, the loss, and the wish to stop, so that no process waits for another.

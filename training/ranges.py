@@ -57,4 +57,3 @@ def one_of(*names: str) -> Range:
 COUNT: Range = (lambda v: is_whole(v) and v >= 1, "a whole number of at least 1")
 PART: Range = (lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
 POSITIVE: Range = (lambda v: is_number(v) and v > 0, "a positive number")
-NONNEGATIVE: Range = (lambda v: is_number(v) and v >= 0, "a number >= 0")

@@ -58,7 +58,7 @@ def validate(
     regularizer : ConvexRegularizer
         on its own device.
     recipe : Recipe
-        whose levels, loss and seed count.
+        whose levels and loss count.
     images : sequence of Tensor
         pictures (C, H, W) in [0, 1].
     physics : deepinv.physics.LinearPhysics
