@@ -130,10 +130,6 @@ def test_a_prior_made_of_it_runs_in_deepinv():
 def test_what_cannot_be_cut_is_refused():
     with pytest.raises(ValueError, match="the receptive radius of ICGN is not known"):
         receptive_radius(ridge("zero") + ICGN(nn.Tanh()))
-    circular = ridge("zero")
-    circular.bank.border = "circular"
-    with pytest.raises(ValueError, match="got the border 'circular', expected one of reflect, valid, zero"):
-        receptive_radius(circular)
     with pytest.raises(ValueError, match="patch, radius: got 0, 3"):
         PictureTiling((1, 1, 8, 8), 0, 3)
     with pytest.raises(ValueError, match="shape: got"):
