@@ -98,7 +98,7 @@ def drawing(m: Masked, chosen: list[int], title: str) -> bytes:
     axes = figure.subplots(2, max(4, len(chosen)), squeeze=False)
     for a in axes.flat:
         a.set_axis_off()
-    shown = (("noisy", m.noisy), ("first solution", m.first), ("final", m.final))
+    shown = (("noisy", m.noisy), ("solution before", m.first), ("final", m.final))
     for a, (label, x) in zip(axes[0], shown, strict=False):
         a.imshow(x[0].numpy(), cmap="gray", vmin=0, vmax=1)
         a.set_title(f"{label}, {quality(x, m.clean).psnr:.2f} dB", fontsize=10)
