@@ -42,7 +42,7 @@ class Masked:
     Attributes
     ----------
     clean, noisy, first, final : Tensor
-        pictures (1, H, W): without and with noise, the unconditional solution, and the answer.
+        pictures (1, H, W): without and with noise, the solution that the masks come from, and the answer.
     logs : Tensor
         log c of every filter, (K, H, W).
     filters : Tensor
