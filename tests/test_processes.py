@@ -19,10 +19,13 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
 
 GRADIENTS = """
-import sys
+import atexit, sys
+from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
+# Called after what is registered later.
+atexit.register(lambda: Path(f"{sys.argv[2]}.{group.rank}").write_text(str(torch.distributed.is_initialized())))
 import importlib
 from training_cases import data, recipe
 from icgn import training
@@ -59,6 +62,8 @@ def test_two_processes_find_the_gradients_of_one(tmp_path):
     mean = r.loss.values(model, batch).mean()
     mean.backward()
     assert two["count"] == 2 and two["stop"] is True
+    # A group left open now and then aborts its process in the teardown of the interpreter.
+    assert [(tmp_path / f"two.pt.{rank}").read_text() for rank in (0, 1)] == ["False", "False"]
     assert two["value"] == pytest.approx(float(mean.detach()), rel=1e-5)
     for parallel, parameter in zip(two["grads"], model.parameters(), strict=True):
         assert torch.allclose(parallel, parameter.grad, rtol=1e-3, atol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -47,6 +48,11 @@ class Processes:
             ) from None
         state = PartialState(cpu=self.device.type == "cpu")
         self.rank, self.count, self.device = state.process_index, state.num_processes, state.device
+        if state.backend == "gloo":
+            # Gloo's threads may still hold tensors when the interpreter is torn down, and freeing those then aborts
+            # the process (pytorch/pytorch#179291). NCCL has no such threads, and could wait here for a process that
+            # failed. Closing twice does nothing.
+            atexit.register(state.destroy_process_group)
 
     @property
     def is_main(self) -> bool:
