@@ -268,3 +268,12 @@ def check_sigma(sigma: float | Tensor | None, like: Tensor) -> Tensor:
     if not bool((torch.isfinite(s) & (s >= 0)).all()):
         raise ValueError(f"sigma: got {s.tolist()}, expected finite numbers >= 0, in intensities (images in [0, 1])")
     return s
+
+
+def check_widening(architecture: dict[str, Any], changes: dict[str, Any], grow: tuple[str, ...], free: str) -> None:
+    """Raise ``ValueError`` unless all changes of an architecture are of `free`, or of arguments that `grow`."""
+    for name, value in changes.items():
+        if name not in (*grow, free):
+            raise ValueError(f"{name}: cannot be changed, expected one of {', '.join((*grow, free))}")
+        if name != free and value < architecture[name]:
+            raise ValueError(f"{name}: got {value}, expected at least the {architecture[name]} of the network to widen")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icgn.regularizers.base import ConvexRegularizer, check_sigma
+from icgn.regularizers.base import ConvexRegularizer, check_sigma, check_widening
 from icgn.regularizers.filters import Border
 from icgn.regularizers.masks import MaskNetwork
 from icgn.regularizers.ridge import RidgeICGN
@@ -122,12 +122,7 @@ class ConditionalICGN(ConvexRegularizer):
         ValueError
             for another argument, or a number smaller than now.
         """
-        for name, value in changes.items():
-            if name not in ("width", "blocks", "looseness"):
-                raise ValueError(f"{name}: cannot be changed, expected width, blocks or looseness")
-            if name != "looseness" and value < self.architecture[name]:
-                now = self.architecture[name]
-                raise ValueError(f"{name}: got {value}, expected at least the {now} of the network to widen")
+        check_widening(self.architecture, changes, grow=("width", "blocks"), free="looseness")
         new = type(self)(**{**self.architecture, **changes}).to(self.network.direct)
         new.first.load_state_dict(self.first.state_dict())
         new.ridge.load_state_dict(self.ridge.state_dict())

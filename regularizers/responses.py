@@ -204,10 +204,23 @@ class BankFunctional(HeadFunctional):
         return list(zip(u.split(step, 1), q.split(step, 1), strict=True))
 
 
+class FiniteState(nn.Module):
+    """Base of modules that load no tensors with nan or infinite entries, and name the one that has them."""
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        for name, value in state_dict.items():
+            if name.startswith(prefix) and isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
+                count = int((~torch.isfinite(value)).sum())
+                raise ValueError(
+                    f"state_dict: {name} of {type(self).__name__} has {count} values that are not finite, expected none"
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
 Self = TypeVar("Self", bound="BankRegularizer")
 
 
-class BankRegularizer(ConvexRegularizer):
+class BankRegularizer(FiniteState, ConvexRegularizer):
     r"""Base of the networks of one filter bank: the bank and the curves in the noise level.
 
     Strengths :math:`\lambda(\sigma)` and scales :math:`\tau(\sigma)`, of whatever shape, are positive and piecewise
@@ -258,20 +271,6 @@ class BankRegularizer(ConvexRegularizer):
         new = copy.deepcopy(self)
         rescale(new, sigma, weight, scale)
         return new
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        check_finite_state(self, state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def check_finite_state(module: nn.Module, state: Mapping[str, Any], prefix: str) -> None:
-    """Raise ``ValueError``, naming the tensor, if one that a module is about to load has nan or infinite entries."""
-    for name, value in state.items():
-        if name.startswith(prefix) and isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
-            count = int((~torch.isfinite(value)).sum())
-            raise ValueError(
-                f"state_dict: {name} of {type(module).__name__} has {count} values that are not finite, expected none"
-            )
 
 
 def tensor(u: Responses) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from icgn.regularizers.activations import make_activation
-from icgn.regularizers.base import check_sigma
+from icgn.regularizers.base import check_sigma, check_widening
 from icgn.regularizers.curves import log_knots
 from icgn.regularizers.filters import Border, FilterBank
 from icgn.regularizers.responses import BankRegularizer
@@ -126,7 +126,7 @@ class RidgeICGN(BankRegularizer):
         ValueError
             for another argument, or a number smaller than now.
         """
-        _check_widening(self.architecture, changes)
+        check_widening(self.architecture, changes, grow=("filters", "size", "units"), free="min_knee")
         new = type(self)(**{**self.architecture, **changes}).to(self.log_tau)
         units, filters, _ = self.log_tau.shape
         margin = (new.min_size - self.min_size) // 2
@@ -152,14 +152,6 @@ class RidgeICGN(BankRegularizer):
     def hidden_layer(self, sigma: float) -> nn.Module:
         """The network M whose input convex gradient network is the gradient of this regularizer at sigma."""
         return _HiddenLayer(self, sigma)
-
-
-def _check_widening(architecture: dict[str, Any], changes: dict[str, Any]) -> None:
-    for name, value in changes.items():
-        if name not in ("filters", "size", "units", "min_knee"):
-            raise ValueError(f"{name}: cannot be changed, expected one of filters, size, units, min_knee")
-        if name != "min_knee" and value < architecture[name]:
-            raise ValueError(f"{name}: got {value}, expected at least the {architecture[name]} of the network to widen")
 
 
 class _HiddenLayer(nn.Module):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from icgn.regularizers.responses import HeadFunctional, check_finite_state, tensor
+from icgn.regularizers.responses import FiniteState, HeadFunctional, tensor
 from icgn.regularizers.sweep import matrix_norm
 from icgn.solvers.functional import BlackBoxFunctional, ConvexFunctional, Responses, SumFunctional
 from icgn.solvers.prox import prox
@@ -45,7 +43,7 @@ def check_vectors(x: Tensor, dim: int | None = None, name: str = "x", least: int
     return x
 
 
-class GradientNetwork(nn.Module):
+class GradientNetwork(FiniteState):
     r"""Base of the dense networks: the gradient N of a convex function f of vectors x (B, n).
 
     .. math::
@@ -151,10 +149,6 @@ class GradientNetwork(nn.Module):
     def _bound(self, x: Tensor) -> ConvexFunctional:
         check_vectors(x, self.dim)
         return self.functional().to(x.dtype)
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        check_finite_state(self, state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 @dataclass(frozen=True, eq=False)
