@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from icgn.regularizers.base import ConvexRegularizer
-from icgn.solvers.data import gram_bounds
+from icgn.solvers.data import gram_bounds, in_precision, of_images
 from icgn.solvers.functional import ConvexFunctional, Responses, colour_basis
 
 
@@ -316,10 +315,12 @@ class PullBackFunctional(ConvexFunctional):
         inner = self.inner.select(index)
         if self.batch == 1:
             return replace(self, inner=inner)
-        return replace(self, inner=inner, physics=_of_images(self.physics, index, self.batch), batch=len(index))
+        physics = of_images(self.physics, _entries(self.physics, self.batch), index)
+        return replace(self, inner=inner, physics=physics, batch=len(index))
 
     def to(self, dtype: torch.dtype) -> PullBackFunctional:
-        return replace(self, inner=self.inner.to(dtype), physics=_in_precision(self.physics, dtype))
+        physics = self.physics if _precise(self.physics, dtype) else in_precision(self.physics, dtype)
+        return replace(self, inner=self.inner.to(dtype), physics=physics)
 
     def _map(self, x: Tensor) -> Tensor:
         if self.batch not in (1, len(x)):
@@ -408,20 +409,12 @@ def _complex_as_real(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tenso
     return apply
 
 
-def _in_precision(physics: Any, dtype: torch.dtype) -> Any:
-    """The physics with real parameters of the dtype and complex ones of as many bits; itself if it is so already."""
+def _precise(physics: Any, dtype: torch.dtype) -> bool:
+    """Whether all parameters of a physics have the precision already."""
     tensors = [*physics.parameters(), *physics.buffers()]
-    if all(t.real.dtype == dtype for t in tensors if t.is_floating_point() or t.is_complex()):
-        return physics
-    cast = _complex_as_real(lambda t: t.to(dtype) if t.is_floating_point() else t)
-    return copy.deepcopy(physics)._apply(cast)
+    return all(t.real.dtype == dtype for t in tensors if t.is_floating_point() or t.is_complex())
 
 
-def _of_images(physics: Any, index: Tensor, batch: int) -> Any:
-    """The physics of some images: its buffers with one entry per image are indexed."""
-    selected = copy.deepcopy(physics)
-    for module in selected.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            if buffer.ndim and len(buffer) == batch:
-                setattr(module, name, buffer[index.to(buffer.device)])
-    return selected
+def _entries(physics: Any, batch: int) -> tuple[str, ...]:
+    """Names of the buffers of a physics with one entry for each image of a batch."""
+    return tuple(name for name, buffer in physics.named_buffers() if buffer.ndim and len(buffer) == batch)

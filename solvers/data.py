@@ -42,7 +42,7 @@ class DataFunctional(ConvexFunctional):
         return self.physics.A_adjoint(z) if self.limited is None else self.physics.A_adjoint(z.to(self.limited)).to(z)
 
     def select(self, index: Tensor) -> DataFunctional:
-        return replace(self, y=self.y[index], physics=_of_images(self.physics, self.own, index))
+        return replace(self, y=self.y[index], physics=of_images(self.physics, self.own, index))
 
     def to(self, dtype: torch.dtype) -> DataFunctional:
         if self.y.dtype == dtype:
@@ -268,12 +268,7 @@ def gram_bounds(physics: Any) -> tuple[float, float]:
 @torch.no_grad()
 def converted(physics: Any, y: Tensor) -> Any:
     """A copy of a physics in the precision of y, or None where it cannot follow."""
-    physics = copy.deepcopy(physics)
-    # deepinv's Tomography keeps an adjoint that belongs to the object it was copied from.
-    if getattr(physics, "_auto_grad_adjoint_fn", None) is not None:
-        physics._auto_grad_adjoint_fn = None
-    # Not Module.to(dtype): that would drop the imaginary part of complex buffers.
-    physics = physics._apply(lambda t: t.to(y.dtype.to_complex() if t.is_complex() else y.dtype) if _real(t) else t)
+    physics = in_precision(physics, y.dtype)
     if is_identity(physics):
         return physics
     try:
@@ -281,6 +276,16 @@ def converted(physics: Any, y: Tensor) -> Any:
     except RuntimeError:
         return None
     return physics if back.dtype == y.dtype else None
+
+
+def in_precision(physics: Any, dtype: torch.dtype) -> Any:
+    """A copy of a physics with real parameters of the dtype and complex ones of as many bits in either part."""
+    physics = copy.deepcopy(physics)
+    # deepinv's Tomography keeps an adjoint that belongs to the object it was copied from.
+    if getattr(physics, "_auto_grad_adjoint_fn", None) is not None:
+        physics._auto_grad_adjoint_fn = None
+    # Not Module.to(dtype): that would drop the imaginary part of complex buffers.
+    return physics._apply(lambda t: t.to(dtype.to_complex() if t.is_complex() else dtype) if _real(t) else t)
 
 
 def _real(t: Tensor) -> bool:
@@ -308,7 +313,7 @@ def image_parameters(physics: Any, y: Tensor) -> tuple[str, ...]:
     whole = physics.A(v)
     for own in (names, ()):
         places = [torch.tensor([i], device=y.device) for i in (0, batch - 1)]
-        if all(_measures(_of_images(physics, own, i), v[i], whole[i]) for i in places):
+        if all(_measures(of_images(physics, own, i), v[i], whole[i]) for i in places):
             return own
     raise ValueError(
         f"physics: the buffers {', '.join(names)} of {type(physics).__name__} are neither shared by all images nor one"
@@ -325,7 +330,7 @@ def _measures(physics: Any, x: Tensor, y: Tensor) -> bool:
     return found.shape == y.shape and bool((found - y).abs().max() <= 1e-4 * y.abs().max())
 
 
-def _of_images(physics: Any, own: tuple[str, ...], index: Tensor) -> Any:
+def of_images(physics: Any, own: tuple[str, ...], index: Tensor) -> Any:
     """The physics of some images: buffers with one entry per image are indexed, shared ones kept."""
     if not own:
         return physics
