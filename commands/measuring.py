@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ from icgn.commands.outcome import Outcome
 from icgn.commands.screen import say
 from icgn.datasets import SUFFIXES, Job, Picture, plan, read_picture
 from icgn.regularizers import ConvexRegularizer
+from icgn.solvers.data import converted
 
 TENSORS = (".npy", ".pt", ".safetensors")
 """Suffixes of the files of measurements that are no pictures."""
@@ -214,12 +214,10 @@ def _load(path: Path) -> Tensor:
 
 def _in_double(y: Tensor, physics: Any) -> tuple[Tensor, Any]:
     """Measurement and physics in float64 where the physics can, as the certificate does; the same otherwise."""
+    double = None
     with suppress(Exception):  # deepinv's operators raise errors of every type
-        double = copy.deepcopy(physics).double()
-        x = double.A_adjoint(y.double())
-        if x.dtype is torch.float64 and double.A(x).dtype is torch.float64:
-            return y.double(), double
-    return y, physics
+        double = converted(physics, y.double())
+    return (y, physics) if double is None else (y.double(), double)
 
 
 def _resized(source: Path, picture: Picture, size: Sequence[int]) -> Picture:
