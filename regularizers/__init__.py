@@ -10,6 +10,7 @@ from icgn.regularizers.filters import FilterBank
 from icgn.regularizers.group import GroupICGN
 from icgn.regularizers.icgn import ICGN, IntegrabilityDefect, NotAGradientError
 from icgn.regularizers.icnn import ICNN
+from icgn.regularizers.latent import LatentICGN
 from icgn.regularizers.pretrained import ModelError, available_models, load_pretrained, read_card, save_model
 from icgn.regularizers.pullback import PerChannel, PullBack
 from icgn.regularizers.ridge import RidgeICGN
@@ -33,6 +34,7 @@ __all__ = [
     "GradientNetwork",
     "GroupICGN",
     "IntegrabilityDefect",
+    "LatentICGN",
     "ModelError",
     "NotAGradientError",
     "PerChannel",

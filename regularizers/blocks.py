@@ -52,8 +52,11 @@ class BlockRidgeFunctional(BlackBoxFunctional):
         return self._total([f.curvature(f.linear(b), f.linear(w)) for f, b, w in self._blocks(_image(u), _image(q))])
 
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
-        slopes = self._total([f.slopes(f.linear(b), b.shape) for f, b in self._blocks(_image(u))])
-        return self.whole.spectrum_of(slopes, shape)
+        return self.whole.spectrum_of(self.slopes(_image(u), shape), shape)
+
+    def slopes(self, u: Tensor, shape: torch.Size) -> Tensor:
+        """As :meth:`RidgeFunctional.slopes`; responses are the images themselves."""
+        return self._total([f.slopes(f.linear(b), b.shape) for f, b in self._blocks(u)])
 
     def lipschitz(self) -> Tensor:
         return self.whole.lipschitz()

@@ -20,6 +20,7 @@ from icgn.regularizers.conditional import ConditionalICGN
 from icgn.regularizers.deep import DeepICGN
 from icgn.regularizers.group import GroupICGN
 from icgn.regularizers.icnn import ICNN
+from icgn.regularizers.latent import LatentICGN
 from icgn.regularizers.ridge import RidgeICGN
 from icgn.regularizers.softmax import SoftmaxICGN
 
@@ -33,6 +34,7 @@ ARCHITECTURES: dict[str, type[ConvexRegularizer]] = {
     "ConditionalICGN": ConditionalICGN,
     "DeepICGN": DeepICGN,
     "GroupICGN": GroupICGN,
+    "LatentICGN": LatentICGN,
     "SoftmaxICGN": SoftmaxICGN,
     "ICNN": ICNN,
 }

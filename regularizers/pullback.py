@@ -13,7 +13,7 @@ from torch import Tensor
 
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.solvers.data import gram_bounds, in_precision, of_images
-from icgn.solvers.functional import ConvexFunctional, Responses, colour_basis
+from icgn.solvers.functional import ComposedFunctional, ConvexFunctional, Responses, colour_basis
 
 
 class PerChannel(ConvexRegularizer):
@@ -254,7 +254,7 @@ class PullBack(ConvexRegularizer):
 
 
 @dataclass(frozen=True, eq=False)
-class PullBackFunctional(ConvexFunctional):
+class PullBackFunctional(ComposedFunctional):
     """The functional of :class:`PullBack`; responses are those of `inner` to A x."""
 
     inner: ConvexFunctional
@@ -266,44 +266,8 @@ class PullBackFunctional(ConvexFunctional):
     shapes: dict[torch.Size, torch.Size] = field(default_factory=dict, repr=False)
     """Shapes of A x by those of x, without the batch: applying A is the only way to find them."""
 
-    def linear(self, x: Tensor) -> Responses:
-        return self.inner.linear(self._map(x))
-
-    def linear_adjoint(self, z: Responses, shape: torch.Size) -> Tensor:
-        return self._adjoint(self.inner.linear_adjoint(z, self._mapped(shape, z)), shape)
-
-    def grad_from(self, u: Responses, shape: torch.Size) -> Tensor:
-        return self._adjoint(self.inner.grad_from(u, self._mapped(shape, u)), shape)
-
-    def hvp_from(self, u: Responses, q: Responses, shape: torch.Size) -> Tensor:
-        return self._adjoint(self.inner.hvp_from(u, q, self._mapped(shape, u)), shape)
-
-    def potential(self, u: Responses) -> Tensor:
-        return self.inner.potential(u)
-
-    def potential_grad(self, u: Responses) -> Responses:
-        return self.inner.potential_grad(u)
-
-    def potential_hvp(self, u: Responses, q: Responses) -> Responses:
-        return self.inner.potential_hvp(u, q)
-
-    def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
-        return self.inner.slope(u, q, t)
-
-    def curvature(self, u: Responses, q: Responses) -> Tensor:
-        return self.inner.curvature(u, q)
-
-    def advance(self, u: Responses, q: Responses, t: Tensor) -> Responses:
-        return self.inner.advance(u, q, t)
-
-    def prox_potential(self, v: Responses, s: Tensor) -> Responses | None:
-        return self.inner.prox_potential(v, s)
-
     def linear_norm(self) -> Tensor:
         return _times(self.inner.linear_norm(), math.sqrt(self.gram[1]))
-
-    def potential_lipschitz(self) -> Tensor:
-        return self.inner.potential_lipschitz()
 
     def lipschitz(self) -> Tensor:
         return _times(self.inner.lipschitz(), self.gram[1])
@@ -322,7 +286,7 @@ class PullBackFunctional(ConvexFunctional):
         physics = self.physics if _precise(self.physics, dtype) else in_precision(self.physics, dtype)
         return replace(self, inner=self.inner.to(dtype), physics=physics)
 
-    def _map(self, x: Tensor) -> Tensor:
+    def map(self, x: Tensor) -> Tensor:
         if self.batch not in (1, len(x)):
             raise ValueError(f"x: got {len(x)} images, expected {self.batch}, for which the physics has parameters")
         # Complex parameters may be more precise than the picture.
@@ -336,15 +300,15 @@ class PullBackFunctional(ConvexFunctional):
         self.shapes[x.shape[1:]] = mapped.shape[1:]
         return mapped
 
-    def _adjoint(self, z: Tensor, shape: torch.Size) -> Tensor:
+    def map_adjoint(self, z: Tensor, shape: torch.Size) -> Tensor:
         image: Tensor = self.physics.A_adjoint(z).to(z.dtype)
         if image.shape != shape:
             raise ValueError(f"physics: A_adjoint returns shape {tuple(image.shape)}, expected {tuple(shape)}")
         return image
 
-    def _mapped(self, shape: torch.Size, u: Responses) -> torch.Size:
+    def mapped(self, shape: torch.Size, u: Responses) -> torch.Size:
         if shape[1:] not in self.shapes:
-            self._map(_first(u).new_zeros(shape))
+            self.map(_first(u).new_zeros(shape))
         return torch.Size((shape[0], *self.shapes[shape[1:]]))
 
 

@@ -37,6 +37,8 @@ class SplittingState(State):
 class _Alternating(Method[SplittingState]):
     """The first penalty, the start and the assumptions, shared by the methods of this file."""
 
+    splits = True
+
     def __init__(self, rho: float = 1.0) -> None:
         if not 0 < rho < float("inf"):
             raise ValueError(f"rho: got {rho}, expected a positive number")

@@ -11,7 +11,7 @@ from torch import Tensor
 from icgn.solvers.assumptions import refuse_domain
 from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
 from icgn.solvers.method import Method, State, evaluate, exact_step, newton_guess
-from icgn.solvers.preconditioner import apply_inverse, spectrum_at
+from icgn.solvers.preconditioner import apply_preconditioner, preconditioner_at
 from icgn.solvers.projection import free_pixels, projected_step
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class ConjugateState(State):
     step : Tensor or None
         first trial of the next line search, shape (B,); None at the start.
     spectrum : Tensor or None
-        of the preconditioner, (B, C, H, W // 2 + 1).
+        of the preconditioner: see :func:`icgn.solvers.preconditioner.preconditioner_at`.
     age : int
         iterations since the preconditioner was computed.
     """
@@ -84,7 +84,7 @@ class ConjugateGradient(Method[ConjugateState]):
         u, grad, work = evaluate(objective, x)
         spectrum = self._spectrum(objective, u, x)
         free = free_pixels(x, grad, box)
-        pg = free * apply_inverse(spectrum, free * grad)
+        pg = free * apply_preconditioner(spectrum, free * grad)
         energy = dot(grad, pg)
         return ConjugateState(x, u, grad, work, -pg, energy, None, spectrum, 0)
 
@@ -100,7 +100,7 @@ class ConjugateGradient(Method[ConjugateState]):
         free = free_pixels(x, grad, box)
         renew = state.age + 1 >= _REFRESH
         spectrum = self._spectrum(objective, u, x) if renew else state.spectrum
-        pg = free * apply_inverse(spectrum, free * grad)
+        pg = free * apply_preconditioner(spectrum, free * grad)
         energy = dot(grad, pg)
         beta = ((energy - dot(g, pg)) / state.energy).nan_to_num(0.0, 0.0, 0.0).clamp_min(0)
         new = torch.addcmul(-pg, free * d, per_image(beta, d))
@@ -114,4 +114,4 @@ class ConjugateGradient(Method[ConjugateState]):
         return ConjugateState(x, u, grad, state.work + 1 + move.work, new, energy, following, spectrum, age)
 
     def _spectrum(self, objective: ConvexFunctional, u: Responses, x: Tensor) -> Tensor | None:
-        return spectrum_at(objective, u, x) if self.precondition else None
+        return preconditioner_at(objective, u, x) if self.precondition else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -122,7 +122,9 @@ class ConvexFunctional(ABC):
         r"""Optional: the spectrum of a circular convolution that resembles :math:`\nabla^2 g` at responses u.
 
         Shape (B, C, H, W // 2 + 1) or broadcastable to it, nonnegative, on the frequencies of ``torch.fft.rfft2`` and
-        the colours of :func:`colour_basis`; None where none is known. A preconditioner: nothing proved depends on it.
+        the colours of :func:`colour_basis`; None where none is known. Where channels are coupled, a Hermitian matrix of
+        the channels themselves for each frequency, (B, C, C, H, W // 2 + 1). A preconditioner: nothing proved depends
+        on it.
         """
         return None
 
@@ -202,6 +204,66 @@ class BlackBoxFunctional(ConvexFunctional):
     def hvp(self, x: Tensor, v: Tensor) -> Tensor: ...
 
 
+class ComposedFunctional(ConvexFunctional):
+    r"""Base of the functions :math:`g(A x)` of linear maps A of the picture; responses are those of the inner g to A x.
+
+    Subclasses define the map, its adjoint, the shape of A x, the constants, ``select`` and ``to``.
+    """
+
+    inner: ConvexFunctional
+
+    @abstractmethod
+    def map(self, x: Tensor) -> Tensor:
+        """The images A x."""
+
+    @abstractmethod
+    def map_adjoint(self, z: Tensor, shape: torch.Size) -> Tensor:
+        """The images :math:`A^T z` of the given shape."""
+
+    @abstractmethod
+    def mapped(self, shape: torch.Size, u: Responses) -> torch.Size:
+        """The shape of A x for images x of a shape, with responses u."""
+
+    def linear(self, x: Tensor) -> Responses:
+        return self.inner.linear(self.map(x))
+
+    def linear_adjoint(self, z: Responses, shape: torch.Size) -> Tensor:
+        return self.map_adjoint(self.inner.linear_adjoint(z, self.mapped(shape, z)), shape)
+
+    def grad_from(self, u: Responses, shape: torch.Size) -> Tensor:
+        return self.map_adjoint(self.inner.grad_from(u, self.mapped(shape, u)), shape)
+
+    def hvp_from(self, u: Responses, q: Responses, shape: torch.Size) -> Tensor:
+        return self.map_adjoint(self.inner.hvp_from(u, q, self.mapped(shape, u)), shape)
+
+    def potential(self, u: Responses) -> Tensor:
+        return self.inner.potential(u)
+
+    def potential_grad(self, u: Responses) -> Responses:
+        return self.inner.potential_grad(u)
+
+    def potential_hvp(self, u: Responses, q: Responses) -> Responses:
+        return self.inner.potential_hvp(u, q)
+
+    def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
+        return self.inner.slope(u, q, t)
+
+    def curvature(self, u: Responses, q: Responses) -> Tensor:
+        return self.inner.curvature(u, q)
+
+    def advance(self, u: Responses, q: Responses, t: Tensor) -> Responses:
+        return self.inner.advance(u, q, t)
+
+    def prox_potential(self, v: Responses, s: Tensor) -> Responses | None:
+        return self.inner.prox_potential(v, s)
+
+    def potential_lipschitz(self) -> Tensor:
+        return self.inner.potential_lipschitz()
+
+
+SumT = TypeVar("SumT", bound="SumFunctional")
+
+
 class SumFunctional(ConvexFunctional):
     r"""The conic combination :math:`g(x) = \sum_j w_j g_j(x)`, weights :math:`w_j \ge 0` of shape () or (B,).
 
@@ -268,14 +330,14 @@ class SumFunctional(ConvexFunctional):
         parts = [per_image(w, x) * f for w, f in zip(self.weights, floors, strict=True)]
         return sum(parts[1:], parts[0])
 
-    def select(self, index: Tensor) -> SumFunctional:
-        return SumFunctional([g.select(index) for g in self.terms], [w[index] if w.ndim else w for w in self.weights])
+    def select(self: SumT, index: Tensor) -> SumT:
+        return type(self)([g.select(index) for g in self.terms], [w[index] if w.ndim else w for w in self.weights])
 
-    def blockwise(self, shape: torch.Size, limit: int | None = None) -> SumFunctional:
-        return SumFunctional([g.blockwise(shape, limit) for g in self.terms], self.weights)
+    def blockwise(self: SumT, shape: torch.Size, limit: int | None = None) -> SumT:
+        return type(self)([g.blockwise(shape, limit) for g in self.terms], self.weights)
 
-    def to(self, dtype: torch.dtype) -> SumFunctional:
-        return SumFunctional([g.to(dtype) for g in self.terms], self.weights)
+    def to(self: SumT, dtype: torch.dtype) -> SumT:
+        return type(self)([g.to(dtype) for g in self.terms], self.weights)
 
     def _weighted(self, images: Sequence[Tensor]) -> Tensor:
         parts = [per_image(w, x) * x for w, x in zip(self.weights, images, strict=True)]

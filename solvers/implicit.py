@@ -7,6 +7,7 @@ At :math:`\nabla F(x^*; \theta) = 0` the implicit function theorem gives
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from icgn.solvers.box import Box
 from icgn.solvers.functional import ConvexFunctional, dot, per_image
-from icgn.solvers.preconditioner import apply_inverse, spectrum_at
+from icgn.solvers.preconditioner import apply_preconditioner, preconditioner_at
 from icgn.solvers.problem import Problem
 
 
@@ -40,8 +41,6 @@ def attach_gradient(problem: Problem, x: Tensor, tol: float = 1e-6, max_iter: in
     x = x.detach()
     with torch.enable_grad():
         grad = problem.build_objective().grad(x)
-    if not grad.requires_grad:
-        return x
     objective = problem.objective
     free = problem.box.free(x) if isinstance(problem.box, Box) else None
 
@@ -50,7 +49,14 @@ def attach_gradient(problem: Problem, x: Tensor, tol: float = 1e-6, max_iter: in
             return g if free is None else g * free.to(g)
         return solve_hessian(objective, x, g, free, torch.full((len(x),), tol).to(x), max_iter).v
 
-    grad.register_hook(adjoint_state)
+    return attached(x, grad, adjoint_state)
+
+
+def attached(x: Tensor, grad: Tensor, solve: Callable[[Tensor], Tensor]) -> Tensor:
+    """The minimizer x as a function of what its gradient, 0 there, depends on; `solve` applies the inverse Hessian."""
+    if not grad.requires_grad:
+        return x
+    grad.register_hook(solve)
     # In value x; the derivative of the second part, mapped by the hook, is the implicit one.
     return x - (grad - grad.detach())
 
@@ -78,11 +84,11 @@ def solve_hessian(
     """
     u = objective.linear(x)
     mask = torch.ones_like(x) if free is None else free.to(x)
-    spectrum = spectrum_at(objective, u, x)
+    spectrum = preconditioner_at(objective, u, x)
     r = rhs * mask
     stop = tol.to(r).square() * dot(r, r)
     v = torch.zeros_like(r)
-    z = mask * apply_inverse(spectrum, r)
+    z = mask * apply_preconditioner(spectrum, r)
     p, rz = z, dot(r, z)
     for k in range(max_iter):
         hp = mask * objective.hvp_from(u, objective.linear(p), x.shape)
@@ -92,7 +98,7 @@ def solve_hessian(
         r = torch.addcmul(r, hp, per_image(-alpha, r))
         if bool((dot(r, r) <= stop).all()):
             return LinearSystem(v, k + 1)
-        z = mask * apply_inverse(spectrum, r)
+        z = mask * apply_preconditioner(spectrum, r)
         following = dot(r, z)
         p = torch.addcmul(z, p, per_image((following / rz).nan_to_num(0.0), p))
         rz = following

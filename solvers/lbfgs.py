@@ -11,7 +11,7 @@ from torch import Tensor
 from icgn.solvers.assumptions import refuse_box, refuse_domain
 from icgn.solvers.functional import ConvexFunctional, dot, per_image
 from icgn.solvers.method import Method, State, evaluate
-from icgn.solvers.preconditioner import apply_inverse, spectrum_at
+from icgn.solvers.preconditioner import apply_preconditioner, preconditioner_at
 from icgn.solvers.projection import descend
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ class LBFGS(Method[QuasiNewtonState]):
         u, grad, work = evaluate(objective, x)
         # A step of zeros has no curvature and changes nothing: the tuples have one length throughout.
         empty = (torch.zeros_like(x),) * self.memory
-        return QuasiNewtonState(x, u, grad, work, empty, empty, spectrum_at(objective, u, x))
+        return QuasiNewtonState(x, u, grad, work, empty, empty, preconditioner_at(objective, u, x))
 
     def step(self, objective: ConvexFunctional, state: QuasiNewtonState, box: Box | None) -> QuasiNewtonState:
         d = -_two_loops(state)
         # Rounding can spoil the descent direction: preconditioned steepest descent then.
-        plain = apply_inverse(state.spectrum, state.grad)
+        plain = apply_preconditioner(state.spectrum, state.grad)
         d = torch.where(per_image(dot(state.grad, d) < 0, d).bool(), d, -plain)
         move = descend(objective, state, d, box)
         x, grad = move.x, objective.grad_from(move.u, move.x.shape)
@@ -87,7 +87,7 @@ def _two_loops(state: QuasiNewtonState) -> Tensor:
         alphas.append(rho * dot(s, q))
         q = q - per_image(alphas[-1], y) * y
     s, y = pairs[-1]
-    r = apply_inverse(state.spectrum, q)
+    r = apply_preconditioner(state.spectrum, q)
     if state.spectrum is None:
         scale = dot(s, y) * _inverse(dot(y, y))
         r = r * per_image(torch.where(scale > 0, scale, 1.0), r)

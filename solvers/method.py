@@ -56,7 +56,15 @@ StateT = TypeVar("StateT", bound=State)
 
 
 class Method(ABC, Generic[StateT]):
-    """An iterative method for min F(x) over a box. Objects hold parameters only, never the state of a run."""
+    """An iterative method for min F(x) over a box. Objects hold parameters only, never the state of a run.
+
+    Attributes
+    ----------
+    splits : bool
+        whether it needs data term and regularizer one by one, as functions of the picture alone.
+    """
+
+    splits: bool = False
 
     @property
     def name(self) -> str:

@@ -59,6 +59,8 @@ class PrimalDual(Method[PrimalDualState]):
     :math:`D(x) + h(U x) + h^*(z) + D^*(-U^T z)`, and keeps the smaller bound.
     """
 
+    splits = True
+
     def check(self, problem: Problem) -> None:
         refuse_nonquadratic(self.name, problem)
         p = parts(problem.objective)

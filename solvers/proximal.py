@@ -21,6 +21,7 @@ class _Split:
     """The choice of the part whose proximal map is taken, shared by the plain and the accelerated method."""
 
     name: str
+    splits = True
 
     def __init__(self, prox: Part = "data", accuracy: float = 0.1) -> None:
         if prox not in get_args(Part):

@@ -13,6 +13,7 @@ from icgn.solvers.box import Box
 from icgn.solvers.certificate import Certificate, certify, distance_bound, optimality
 from icgn.solvers.conditioning import conditioned, is_conditional
 from icgn.solvers.functional import ConvexFunctional
+from icgn.solvers.hidden import begun, lifted, proved, seen, tolerance
 from icgn.solvers.implicit import attach_gradient
 from icgn.solvers.method import Method, State
 from icgn.solvers.methods import choose
@@ -52,6 +53,9 @@ def solve(
     A conditional regularizer (:mod:`icgn.solvers.conditioning`) without a condition in `problem` has it computed from
     solutions on the way; the certificate is that of the last problem, convex, which :attr:`Solution.condition` poses
     again. Iterations and work are those of all solutions.
+
+    A regularizer that is a minimum over latent pictures (:mod:`icgn.solvers.hidden`) is solved for together with them;
+    the objective of the certificate is then that of both, at most the gap above F(x).
 
     Parameters
     ----------
@@ -103,19 +107,21 @@ def solve(
         before = conditioned(problem, method, start, max_iter, differentiable)
         problem, start = before.problem, before.x
     chosen = choose(method, problem)
+    posed = problem if chosen.splits else lifted(problem)
+    watch = None if callback is None else (lambda k, x, index: callback(k, seen(posed, x), index))
     with torch.no_grad():
-        run = _Run(problem, chosen, tol, gap_tol, max_iter, callback)
-        run.go(start.detach())
+        run = _Run(posed, chosen, tolerance(posed, tol), gap_tol, max_iter, watch)
+        run.go(begun(posed, start.detach()))
         run.continue_in_double()
-    x = run.x
-    if differentiable:
-        x = attach_gradient(problem, x)
+    x = attach_gradient(posed, run.x) if differentiable else run.x
     iterations, work = run.iterations, run.work
     if before is not None:
         iterations, work = iterations + before.iterations, work + before.work
     stats = Stats(iterations, work, time.perf_counter() - begin, chosen.name)
     status = tuple(Status.INVALID_INPUT if s is None else s for s in run.status)
-    return Solution(x, status, run.certificate(), stats, problem.objective.weights[1], problem.condition)
+    return Solution(
+        seen(posed, x), status, proved(posed, run.certificate()), stats, problem.objective.weights[1], problem.condition
+    )
 
 
 @dataclass

@@ -10,6 +10,7 @@ import deepinv
 import pytest
 import torch
 from conditional_cases import conditional, masks
+from latent_cases import latent
 from torch import nn
 
 from icgn.regularizers import ICNN, ConvexRegularizer, PerChannel, PullBack, RidgeICGN, SumRegularizer, TotalVariation
@@ -121,6 +122,9 @@ FACTORIES = {
     "total variation 1": lambda: TotalVariation(eps=0.3),
     "total variation 3": TotalVariation,
     "sum with a total variation": lambda: ridge() + 0.5 * TotalVariation(),
+    "latent 1": functools.partial(latent, 1, 2),
+    "latent 3": functools.partial(latent, 3, 1, activation="sigmoid"),
+    "latent with kinks 1": functools.partial(latent, 1, 1, activation="hardtanh", units=2, border="zero"),
     "conditional without a condition": conditional,
     "conditional, random condition": lambda: given(1),
     "conditional 3, random condition": lambda: given(3, units=2, activation="tanh"),

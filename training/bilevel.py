@@ -10,6 +10,7 @@ from torch import Tensor
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.solvers import Problem
 from icgn.solvers.conditioning import approach, conditioned, is_conditional
+from icgn.solvers.hidden import lifted, seen
 from icgn.solvers.implicit import attach_gradient
 from icgn.solvers.unrolled import unroll
 from icgn.training.loss import Loss, full_precision, weighted_error
@@ -59,16 +60,17 @@ class Bilevel(Loss):
             return weighted_error(self._minimizer(Problem(batch.y, batch.physics, regularizer, batch.sigma)), batch)
 
     def _minimizer(self, problem: Problem) -> Tensor:
+        problem = lifted(problem)
         start = problem.start()
         if is_conditional(problem):
             first = conditioned(problem, max_iter=self.max_iter, differentiable=True)
             problem, start = first.problem, first.x
         if self.derivative == "unrolled":
-            return unroll(problem, self.max_iter)
+            return seen(problem, unroll(problem, self.max_iter))
         tol = torch.full((1,), self.tol, dtype=torch.float64, device=start.device)
         x = approach(problem, "auto", start, tol, self.max_iter).x
         exact = self.derivative == "implicit"
-        return attach_gradient(problem, x, self.cg_tol, self.cg_iter if exact else 0)
+        return seen(problem, attach_gradient(problem, x, self.cg_tol, self.cg_iter if exact else 0))
 
 
 _RANGES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from rich.console import Console
 import icgn
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.regularizers.conditional import ConditionalICGN
+from icgn.regularizers.latent import LatentICGN
 from icgn.regularizers.pretrained import ModelError, build_model, load_pretrained, save_model
 from icgn.regularizers.ridge import RidgeICGN
 from icgn.training.checkpoint import CHECKPOINT, TrainingError, read_checkpoint, recipe_of
@@ -124,15 +126,22 @@ def build(recipe: Recipe, source: str = "recipe") -> ConvexRegularizer:
     return model.train().requires_grad_(True)
 
 
+_UPON: dict[str, Callable[..., ConvexRegularizer]] = {
+    "ConditionalICGN": ConditionalICGN.upon,
+    "LatentICGN": LatentICGN.upon,
+}
+"""What is built upon a trained ridge network."""
+
+
 def _widened(
     model: ConvexRegularizer, changes: dict[str, Any], architecture: dict[str, Any], source: str
 ) -> ConvexRegularizer:
-    """Widen the model of an `init` to the one that a recipe asks for, or make a ridge network conditional."""
-    becomes = changes.get("type") == "ConditionalICGN" and isinstance(model, RidgeICGN)
-    if becomes or (isinstance(model, (RidgeICGN, ConditionalICGN)) and "type" not in changes):
+    """Widen the model of an `init` to the one that a recipe asks for, or build that upon a ridge network."""
+    upon = _UPON.get(changes.get("type", ""))
+    if isinstance(model, (RidgeICGN, ConditionalICGN)) and (upon is not None or "type" not in changes):
         try:
-            if isinstance(model, RidgeICGN) and becomes:
-                return ConditionalICGN.upon(model, **{k: v for k, v in changes.items() if k != "type"})
+            if isinstance(model, RidgeICGN) and upon is not None:
+                return upon(model, **{k: v for k, v in changes.items() if k != "type"})
             return model.widened(**changes)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ModelError(f"{source} cannot become the [model] of the recipe: {error}") from error

@@ -53,7 +53,8 @@ class Recipe:
         ``type`` (a class of :mod:`icgn.regularizers`) and its constructor arguments; may be empty if `init` is given.
     init : str
         name or path of a model to start from; empty starts from the constructor's initial values. Where `model` asks
-        for a wider RidgeICGN or ConditionalICGN, the one of `init` is widened.
+        for a wider RidgeICGN or ConditionalICGN, the one of `init` is widened; a ConditionalICGN or LatentICGN is
+        built upon a RidgeICGN.
     loss : Loss
         one of :data:`LOSSES`; in a file the table ``[loss]`` with its ``type`` and parameters.
     physics : dict
