@@ -31,6 +31,7 @@ NETWORKS: dict[str, Callable[[], ConvexRegularizer]] = {
     "ridge, smooth": lambda: icgn.RidgeICGN(filters=4, size=5, units=2, activation="tanh", knots=3),
     "group": lambda: icgn.GroupICGN(groups=2, members=3, size=3, knots=3),
     "softmax": lambda: icgn.SoftmaxICGN(groups=2, members=3, size=3, knots=3),
+    "latent": lambda: icgn.LatentICGN(filters=4, size=3, latents=2, knots=3),
     "deep": lambda: icgn.DeepICGN(layers=2, filters=4, size=3),
     "ICNN": lambda: icgn.ICNN(layers=2, filters=4, size=3),
 }
