@@ -36,7 +36,14 @@ def test_code_in_documents_runs(code, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "module", ["icgn.datasets.noise", "icgn.regularizers.checks", "icgn.regularizers.ridge", "icgn.solvers.solve"]
+    "module",
+    [
+        "icgn.datasets.noise",
+        "icgn.regularizers.checks",
+        "icgn.regularizers.latent",
+        "icgn.regularizers.ridge",
+        "icgn.solvers.solve",
+    ],
 )
 def test_examples_in_docstrings(module):
     results = doctest.testmod(importlib.import_module(module))
