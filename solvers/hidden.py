@@ -319,7 +319,7 @@ def lift(x: Tensor, hidden: int) -> Tensor:
 
 def begun(problem: Problem, x: Tensor) -> Tensor:
     """The images x as a start of a problem that may be lifted."""
-    return lift(x, problem.start().shape[1] - x.shape[1])
+    return lift(x, problem.start().shape[1] - x.shape[1]) if isinstance(problem, LiftedProblem) else x
 
 
 def seen(problem: Problem, x: Tensor) -> Tensor:
