@@ -164,23 +164,14 @@ def matrix_spectrum(ridge: RidgeFunctional, slopes: Tensor, shape: torch.Size) -
     """
     weight = ridge.operator.weight.detach()
     filters, channels, d, _ = weight.shape
-    side = 2 * d - 1
-    if min(shape[-2:]) < side:
-        return None
-    rows, cols = ridge.operator.grid(shape)
-    slope = slopes / (rows * cols)
-    if ridge.scale is not None:
-        slope = slope * ridge.scale.square()
     # Correlations of all pairs of channels of each filter: its channels as pictures, and as kernels of a group.
     pairs = F.conv2d(
         weight.repeat_interleave(channels, 1).reshape(1, -1, d, d),
         weight.repeat(1, channels, 1, 1).reshape(-1, 1, d, d),
         padding=d - 1,
         groups=filters * channels**2,
-    ).reshape(filters, channels, channels, side, side)
-    kernel = torch.einsum("bk,kcdij->bcdij", slope, pairs)
-    kernel = F.pad(kernel, (0, shape[-1] - side, 0, shape[-2] - side)).roll((-(side // 2), -(side // 2)), (-2, -1))
-    return torch.fft.rfft2(kernel)
+    ).reshape(filters, channels, channels, 2 * d - 1, 2 * d - 1)
+    return ridge.transform_of(slopes, pairs, shape)
 
 
 @dataclass(frozen=True, eq=False)

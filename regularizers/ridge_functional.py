@@ -122,16 +122,24 @@ class RidgeFunctional(ConvexFunctional):
 
     def spectrum_of(self, slopes: Tensor, shape: torch.Size) -> Tensor | None:
         """The spectrum of :meth:`hessian_spectrum` from the sums of :meth:`slopes`, for images of a shape."""
-        side = self._autocorrelation.shape[-1]
+        spectrum = self.transform_of(slopes, self._autocorrelation, shape)
+        return None if spectrum is None else spectrum.real.clamp_min(0)
+
+    def transform_of(self, slopes: Tensor, correlations: Tensor, shape: torch.Size) -> Tensor | None:
+        """The transform of correlations (K, ..., side, side) of the filters, weighted by their mean slopes, (B, ...).
+
+        None for images too small for them; `slopes` are the sums of :meth:`slopes`, for images of a shape.
+        """
+        side = correlations.shape[-1]
         if min(shape[-2:]) < side:
             return None
         rows, cols = self.operator.grid(shape)
         slope = slopes / (rows * cols)
         if self.scale is not None:
             slope = slope * self.scale.square()
-        kernel = torch.einsum("bk,kcij->bcij", slope, self._autocorrelation)
+        kernel = torch.einsum("bk,k...->b...", slope, correlations)
         kernel = F.pad(kernel, (0, shape[-1] - side, 0, shape[-2] - side)).roll((-(side // 2), -(side // 2)), (-2, -1))
-        return torch.fft.rfft2(kernel).real.clamp_min(0)
+        return torch.fft.rfft2(kernel)
 
     @cached_property
     def _autocorrelation(self) -> Tensor:
