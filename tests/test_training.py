@@ -17,6 +17,7 @@ from training_cases import QUIET, break_loss, data, equal_weights, nan_gradient,
 from icgn import training
 from icgn.regularizers import RidgeICGN, read_card
 from icgn.training import CHECKPOINT, TrainingError, draw, fit, read_checkpoint
+from icgn.training.optimizer import make_optimizer
 
 # The function of the same name hides the module.
 LOOP = importlib.import_module("icgn.training.fit")
@@ -100,14 +101,16 @@ def slow(images, recipe, step, *rest):
     time.sleep(0.02)
     return draw(images, recipe, step, *rest)
 LOOP.draw = slow
-t.train(sys.argv[1], t.recipe(steps=40, average=0.9))
+t.train(sys.argv[1], t.recipe(steps=40, average=0.9, optimizer=sys.argv[3]))
 """
 
 
-def test_resume_after_a_kill_is_exact(tmp_path):
-    straight, history = train(tmp_path / "straight", recipe(steps=40, average=0.9))
+@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+def test_resume_after_a_kill_is_exact(tmp_path, optimizer):
+    wanted = recipe(steps=40, average=0.9, optimizer=optimizer)
+    straight, history = train(tmp_path / "straight", wanted)
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(tmp_path / "killed"), str(Path(__file__).parent / "helpers")],
+        [sys.executable, "-c", CHILD, str(tmp_path / "killed"), str(Path(__file__).parent / "helpers"), optimizer],
         stdout=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
@@ -118,9 +121,35 @@ def test_resume_after_a_kill_is_exact(tmp_path):
     assert child.wait() == -signal.SIGKILL
     step = read_checkpoint(tmp_path / "killed" / CHECKPOINT)["step"]
     assert 8 <= step < 40
-    resumed, again = train(tmp_path / "killed", recipe(steps=40, average=0.9), resume=True)
+    resumed, again = train(tmp_path / "killed", wanted, resume=True)
     assert equal_weights(straight, resumed)
     assert again == history
+
+
+def test_soap_turns_the_basis_of_filters_alone():
+    wanted = recipe(optimizer="soap")
+    model = training.build(wanted)
+    optimizer = make_optimizer(model, wanted)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        optimizer.step()
+    bases = optimizer.state[model.bank.raw]["Q"]
+    assert [len(q) for q in bases] == list(model.bank.raw.shape)
+    assert all(torch.allclose(q.T @ q, torch.eye(len(q)), atol=1e-5) for q in bases)
+    assert all(len(q) <= 1 for q in optimizer.state[model.log_tau]["Q"])
+    rates = {id(p): group["peak"] for group in optimizer.param_groups for p in group["params"]}
+    assert {name: rates[id(p)] for name, p in model.named_parameters()} == {
+        "bank.raw": 6e-3, "log_lambda": 5e-2, "log_tau": 5e-2,
+    }  # fmt: skip
+
+
+def test_soap_needs_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    wanted = recipe(optimizer="soap")
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'icgn\[train\]'"):
+        make_optimizer(training.build(wanted), wanted)
 
 
 def test_a_kill_just_before_a_validation_does_not_lose_it(tmp_path, monkeypatch):

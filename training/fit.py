@@ -21,6 +21,7 @@ from icgn.regularizers.filters import full_float32
 from icgn.training.board import Board
 from icgn.training.checkpoint import CHECKPOINT, TrainingError, read_checkpoint, recipe_of, write_checkpoint
 from icgn.training.interrupts import interrupts_deferred
+from icgn.training.optimizer import make_optimizer
 from icgn.training.patches import draw
 from icgn.training.physics import make_physics
 from icgn.training.pictures import Pictures
@@ -102,7 +103,7 @@ def fit(
     run = _Training(
         regularizer=regularizer,
         recipe=recipe,
-        optimizer=_optimizer(regularizer, recipe),
+        optimizer=make_optimizer(regularizer, recipe),
         path=out / CHECKPOINT,
         physics=physics,
         processes=group,
@@ -327,19 +328,6 @@ def _half(precision: str, device: torch.device) -> bool:
     if precision == "auto":
         return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     return precision == "bfloat16"
-
-
-def _optimizer(regularizer: ConvexRegularizer, recipe: Recipe) -> torch.optim.Optimizer:
-    groups: list[dict[str, Any]] = []
-    left = {n: p for n, p in regularizer.named_parameters() if p.requires_grad}
-    for prefix, rate in recipe.learning_rate.items():
-        names = [n for n in left if n.startswith(prefix)]
-        if not names:
-            raise ValueError(f"learning_rate: no parameter starts with {prefix!r}; there are {', '.join(left)}")
-        groups.append({"params": [left.pop(n) for n in names], "lr": rate, "peak": rate})
-    if left:
-        raise ValueError(f"learning_rate: no rate for {', '.join(left)}")
-    return torch.optim.Adam(groups, betas=(0.9, 0.99))
 
 
 def _check(regularizer: ConvexRegularizer, data: Pictures, recipe: Recipe, processes: Processes, physics: Any) -> None:
