@@ -47,10 +47,12 @@ def _soap(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
             "optimizer soap needs pytorch-optimizer, expected: pip install 'icgn[train]'"
         ) from None
     # Bases for filters alone: curves over the noise level have too few entries, and lost by them.
-    split = [{**group, "params": chosen, "max_precondition_dim": dim} for group in groups for chosen, dim in (
-        ([p for p in group["params"] if p.dim() == 4], 10000),
-        ([p for p in group["params"] if p.dim() != 4], 1),
-    ) if chosen]  # fmt: skip
+    split = []
+    for group in groups:
+        filters = [p for p in group["params"] if p.dim() == 4]
+        others = [p for p in group["params"] if p.dim() != 4]
+        split += [{**group, "params": filters}] if filters else []
+        split += [{**group, "params": others, "max_precondition_dim": 1}] if others else []
     optimizer: torch.optim.Optimizer = SOAP(split, betas=_BETAS, shampoo_beta=0.95, weight_decay=0.0)
     return optimizer
 
