@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 _LOW, _HIGH = 1e-3, 1e3
 _STEPS = 18
 # Of a search for the smallest value, in log w: its first step, and the step at which it ends.
-_STRIDE, _WIDTH = 0.5, 0.05
-# Of the problems solved on the way: RMS distance, relative gap, iterations.
-_TOL, _GAP, _ITERATIONS = 5e-4, 1e-2, 200
+_STRIDE, _WIDTH = 0.35, 0.05
+# Of the problems solved on the way: RMS distance as a part of the noise and its range, relative gap, iterations.
+_PART, _FINEST, _COARSEST = 1 / 80, 1e-4, 5e-4
+_GAP, _ITERATIONS = 1e-2, 200
 
 Trial = Callable[[Tensor], Tensor]
 """Gives, for the logarithms of weights (B,), a number per image."""
@@ -146,7 +147,8 @@ class _Path:
         from icgn.solvers.solve import solve
 
         problem = replace(self.problem, weight=log_weight.exp())
-        solution = solve(problem, tol=_TOL, gap_tol=_GAP, max_iter=_ITERATIONS, x0=self.x)
+        tol = min(max(_FINEST, _PART * float(self.noise.min())), _COARSEST)
+        solution = solve(problem, tol=tol, gap_tol=_GAP, max_iter=_ITERATIONS, x0=self.x)
         # An invalid image has no solution to begin the next at.
         self.x = torch.where(torch.isfinite(solution.x), solution.x, 0.0)
         return _Posed(problem, self.x)
@@ -220,8 +222,14 @@ Triple = tuple[Tensor, Tensor, Tensor]
 
 def _valley(f: Trial, like: Tensor) -> tuple[Triple, Triple]:
     """Three increasing log w per image, the middle one the lowest or outside the range of weights, and the values."""
-    at: Triple = (torch.full_like(like, -_STRIDE), torch.zeros_like(like), torch.full_like(like, _STRIDE))
-    values: Triple = (f(at[0]), f(at[1]), f(at[2]))
+    low, middle = torch.full_like(like, -_STRIDE), torch.zeros_like(like)
+    at_low, at_middle = f(low), f(middle)
+    # Downhill first: large weights are the slow ones, and often need no look.
+    falls = at_low < at_middle
+    third = torch.where(falls, low - _STRIDE, middle + _STRIDE)
+    at_third = f(third)
+    at = _pick(falls, (third, low, middle), (low, middle, third))
+    values = _pick(falls, (at_third, at_low, at_middle), (at_low, at_middle, at_third))
     end = math.log(_HIGH)
     while True:
         down = (values[0] < values[1]) & (at[1] > -end)
