@@ -41,7 +41,7 @@ from icgn.training import Bilevel, Pictures, Recipe, fit, load_pictures, validat
 
 SIGMA = 25 / 255
 SIZE = (321, 481)
-SHIPPED = ("ridge-gray", "ridge-gray-small", "adversarial-gray")
+SHIPPED = ("ridge-gray", "ridge-gray-small", "latent-gray", "adversarial-gray")
 
 
 def _with_ridge(other: ConvexRegularizer) -> SumRegularizer:

@@ -28,7 +28,7 @@ RESULTS = ROOT / "docs" / "results"
 LEVELS = (5.0, 15.0, 25.0, 50.0, 25.5)
 
 # Models of which the table of the README shows every level.
-_ALL_LEVELS = ("conditional-gray", "ridge-gray")
+_ALL_LEVELS = ("conditional-gray", "ridge-gray", "ridge-gray, sure")
 
 _HEAD = """# Results
 

@@ -193,66 +193,62 @@ def _increasing(f: Trial, like: Tensor) -> Tensor:
 
 
 def _smallest(f: Trial, like: Tensor) -> Tensor:
-    """Minimizer of a unimodal function of log w per image: steps downhill from w = 1, then parabolas."""
-    at, values = _valley(f, like)
-    for _ in range(_STEPS):
-        vertex = _vertex(at, values)
-        low, middle, high = at
-        step = vertex - middle
-        # Over the whole first step the function is not yet a parabola.
-        near = (step.abs() < _WIDTH) & (high - low < 1.5 * _STRIDE)
-        if bool((near | (high - low < 2 * _WIDTH)).all()):
-            break
-        # A new point well apart from the three that are there.
-        tried = middle + torch.where(step < 0, -1.0, 1.0) * step.abs().clamp_min(_WIDTH)
-        tried = torch.minimum(torch.maximum(tried, low + _WIDTH / 2), high - _WIDTH / 2)
-        value = f(tried)
-        left, better = tried < middle, value < values[1]
-        first, second = torch.where(left, tried, middle), torch.where(left, middle, tried)
-        at_first, at_second = torch.where(left, value, values[1]), torch.where(left, values[1], value)
-        # Of the four points, the better of the inner two with its neighbours.
-        lower = left == better
-        at = _pick(lower, (low, first, second), (first, second, high))
-        values = _pick(lower, (values[0], at_first, at_second), (at_first, at_second, values[2]))
-    return _vertex(at, values)
+    """Minimizer of a unimodal function of log w per image: parabolas through three points, the first of them around 0.
 
-
-Triple = tuple[Tensor, Tensor, Tensor]
-
-
-def _valley(f: Trial, like: Tensor) -> tuple[Triple, Triple]:
-    """Three increasing log w per image, the middle one the lowest or outside the range of weights, and the values."""
-    low, middle = torch.full_like(like, -_STRIDE), torch.zeros_like(like)
-    at_low, at_middle = f(low), f(middle)
-    # Downhill first: large weights are the slow ones, and often need no look.
-    falls = at_low < at_middle
-    third = torch.where(falls, low - _STRIDE, middle + _STRIDE)
-    at_third = f(third)
-    at = _pick(falls, (third, low, middle), (low, middle, third))
-    values = _pick(falls, (at_third, at_low, at_middle), (at_low, at_middle, at_third))
+    Each new point is where the parabola is lowest, a stride beyond the three at most. An end of the range of weights is
+    taken where the function still falls there.
+    """
     end = math.log(_HIGH)
-    while True:
-        down = (values[0] < values[1]) & (at[1] > -end)
-        up = (values[2] < values[1]) & (at[1] < end) & ~down
-        if not bool((down | up).any()):
-            return at, values
-        low, high = at[0] - _STRIDE, at[2] + _STRIDE
-        value = f(torch.where(down, low, torch.where(up, high, at[1])))
-        at = _pick(down, (low, at[0], at[1]), _pick(up, (at[1], at[2], high), at))
-        values = _pick(down, (value, values[0], values[1]), _pick(up, (values[1], values[2], value), values))
+    at, values = _first(f, like)
+    for _ in range(2 * _STEPS):
+        vertex, lowest = _vertex(at, values), _lowest(at, values)
+        width = at[2] - at[0]
+        # Over the first three points the function is not yet a parabola.
+        near = ((vertex - lowest).abs() < _WIDTH) & (width < 1.6 * _STRIDE)
+        done = near | (width < 2 * _WIDTH) | (lowest.abs() > end)
+        if bool(done.all()):
+            break
+        # An image that is done waits: closer points would tell the errors of its values.
+        tried = torch.where(done, lowest, _apart(vertex, at))
+        following = _three(torch.cat([at, tried[None]]), torch.cat([values, f(tried)[None]]))
+        at, values = (torch.where(done, *pair) for pair in zip((at, values), following, strict=True))
+    return torch.where(_lowest(at, values).abs() > end, _lowest(at, values), _vertex(at, values))
 
 
-def _vertex(at: Triple, values: Triple) -> Tensor:
-    """Where the parabola through three points is lowest, within them; the lowest of them where there is none."""
+def _first(f: Trial, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Three increasing log w per image and the values, (3, B): downhill first, large weights being the slow ones."""
+    one, less = torch.zeros_like(like), torch.full_like(like, -_STRIDE)
+    at, values = torch.stack([less, one]), torch.stack([f(less), f(one)])
+    third = torch.where(values[0] < values[1], less - _STRIDE, one + _STRIDE)
+    return _three(torch.cat([at, third[None]]), torch.cat([values, f(third)[None]]))
+
+
+def _three(at: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Of three or four points (N, B), sorted: the lowest with its neighbours, or with the nearest two at an end."""
+    at, order = at.sort(0)
+    values = values.gather(0, order)
+    begin = (values.argmin(0, keepdim=True) - 1).clamp(0, len(at) - 3)
+    index = torch.cat([begin, begin + 1, begin + 2])
+    return at.gather(0, index), values.gather(0, index)
+
+
+def _vertex(at: Tensor, values: Tensor) -> Tensor:
+    """Where the parabola through three points (3, B) is lowest, if anywhere, or downhill; within a stride of them."""
     left, right = at[1] - at[0], at[2] - at[1]
     rise_left, rise_right = (values[1] - values[0]) / left, (values[2] - values[1]) / right
     bend = (rise_right - rise_left) / (left + right)
     vertex = (at[0] + at[1]) / 2 - rise_left / (2 * bend)
-    lowest = torch.stack(at).gather(0, torch.stack(values).argmin(0, keepdim=True))[0]
-    inside = (bend > 0) & (vertex > at[0]) & (vertex < at[2])
-    return torch.where(inside, vertex, lowest)
+    downhill = torch.where(values[0] < values[2], -torch.inf, torch.inf).to(at)
+    vertex = torch.where((bend > 0) & torch.isfinite(vertex), vertex, downhill)
+    return torch.minimum(torch.maximum(vertex, at[0] - _STRIDE), at[2] + _STRIDE)
 
 
-def _pick(condition: Tensor, yes: Triple, no: Triple) -> Triple:
-    first, second, third = (torch.where(condition, a, b) for a, b in zip(yes, no, strict=True))
-    return first, second, third
+def _lowest(at: Tensor, values: Tensor) -> Tensor:
+    return at.gather(0, values.argmin(0, keepdim=True))[0]
+
+
+def _apart(tried: Tensor, at: Tensor) -> Tensor:
+    """The points (B,), moved away from those of (3, B) that are too close to tell anything new."""
+    nearest = at.gather(0, (at - tried).abs().argmin(0, keepdim=True))[0]
+    step = tried - nearest
+    return nearest + torch.where(step < 0, -1.0, 1.0) * step.abs().clamp_min(_WIDTH)

@@ -66,6 +66,24 @@ def test_the_smallest_value_of_a_smooth_function_is_found(least):
     assert float(found) == pytest.approx(least, abs=0.03) and len(calls) < 8 + 2.5 * abs(least)
 
 
+def test_each_image_has_its_own_smallest_value():
+    least = torch.tensor([-5.0, -0.2, 0.0, 0.34, 6.5], dtype=torch.float64)
+    found = _smallest(lambda s: (s - least).cosh(), torch.zeros_like(least))
+    torch.testing.assert_close(found, least, atol=0.03, rtol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_errors_of_the_values_do_not_lead_astray(seed):
+    generator = torch.Generator().manual_seed(seed)
+    least = 2 * torch.rand(8, dtype=torch.float64, generator=generator) - 1
+
+    def f(s):
+        return (s - least).square() + 1e-3 * torch.rand(8, dtype=torch.float64, generator=generator)
+
+    torch.testing.assert_close(_smallest(f, torch.zeros_like(least)), least, atol=0.15, rtol=0)
+
+
 def test_beyond_the_range_of_weights_its_end_is_taken():
     assert 6.9 < float(_smallest(lambda s: -s, torch.zeros(1))) < 8
 
