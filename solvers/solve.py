@@ -99,8 +99,8 @@ def solve(
     ('CONVERGED', True)
     """
     _check_arguments(problem, tol, gap_tol, max_iter, x0)
-    problem = resolved(problem)
     begin = time.perf_counter()
+    problem = resolved(problem)
     start = problem.start() if x0 is None else problem.feasible(x0.to(problem.y))
     before = None
     if is_conditional(problem):
