@@ -27,6 +27,8 @@ _LOW, _HIGH = 1e-3, 1e3
 _STEPS = 18
 # Of a search for the smallest value, in log w: its first step, and the step at which it ends.
 _STRIDE, _WIDTH = 0.35, 0.05
+# How far beyond three points the next may be, as a part of their width.
+_REACH = 0.6
 # Of the problems solved on the way: RMS distance as a part of the noise and its range, relative gap, iterations.
 _PART, _FINEST, _COARSEST = 1 / 80, 1e-4, 5e-4
 _GAP, _ITERATIONS = 1e-2, 200
@@ -195,12 +197,12 @@ def _increasing(f: Trial, like: Tensor) -> Tensor:
 def _smallest(f: Trial, like: Tensor) -> Tensor:
     """Minimizer of a unimodal function of log w per image: parabolas through three points, the first of them around 0.
 
-    Each new point is where the parabola is lowest, a stride beyond the three at most. An end of the range of weights is
+    Each new point is where the parabola is lowest, not far beyond the three. An end of the range of weights is
     taken where the function still falls there.
     """
     end = math.log(_HIGH)
     at, values = _first(f, like)
-    for _ in range(2 * _STEPS):
+    for _ in range(_STEPS):
         vertex, lowest = _vertex(at, values), _lowest(at, values)
         width = at[2] - at[0]
         # Over the first three points the function is not yet a parabola.
@@ -212,7 +214,8 @@ def _smallest(f: Trial, like: Tensor) -> Tensor:
         tried = torch.where(done, lowest, _apart(vertex, at))
         following = _three(torch.cat([at, tried[None]]), torch.cat([values, f(tried)[None]]))
         at, values = (torch.where(done, *pair) for pair in zip((at, values), following, strict=True))
-    return torch.where(_lowest(at, values).abs() > end, _lowest(at, values), _vertex(at, values))
+    lowest = _lowest(at, values)
+    return torch.where(lowest.abs() > end, lowest, _vertex(at, values))
 
 
 def _first(f: Trial, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,14 +236,16 @@ def _three(at: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _vertex(at: Tensor, values: Tensor) -> Tensor:
-    """Where the parabola through three points (3, B) is lowest, if anywhere, or downhill; within a stride of them."""
+    """Where the parabola through three points (3, B) is lowest, if anywhere, or downhill; not far from them."""
     left, right = at[1] - at[0], at[2] - at[1]
     rise_left, rise_right = (values[1] - values[0]) / left, (values[2] - values[1]) / right
     bend = (rise_right - rise_left) / (left + right)
     vertex = (at[0] + at[1]) / 2 - rise_left / (2 * bend)
     downhill = torch.where(values[0] < values[2], -torch.inf, torch.inf).to(at)
     vertex = torch.where((bend > 0) & torch.isfinite(vertex), vertex, downhill)
-    return torch.minimum(torch.maximum(vertex, at[0] - _STRIDE), at[2] + _STRIDE)
+    # Steps grow where the way is long.
+    reach, end = _REACH * (left + right), math.log(_HIGH) + _STRIDE
+    return torch.minimum(torch.maximum(vertex, at[0] - reach), at[2] + reach).clamp(-end, end)
 
 
 def _lowest(at: Tensor, values: Tensor) -> Tensor:
