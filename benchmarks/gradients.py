@@ -12,8 +12,9 @@ first weights and its learning rate are chosen on *another* function of the same
 values, have a quadratic term of the same rank, the same samples, batches and optimizer, and the same seconds of CPU
 time, after a first step that is not counted. How many steps they do in them is their affair, and is reported.
 
-Writes results.json, results.csv, table.md and a picture for each target; every problem done is kept when it is
-interrupted. On one core the default takes about 40 minutes; no data is needed.
+Writes results.json, results.csv, table.md and a picture for each target. What is in the folder already is kept if it
+was measured with the same settings: a run that was interrupted goes on, another one begins anew. On one core the
+default takes about two hours; no data is needed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from gradients_fit import BATCH, RATES, SHARPNESS, choose, defects, evaluation_seconds, fitted, quality
+from gradients_fit import BATCH, RATES, SHARPNESS, Choice, choose, defects, evaluation_seconds, fitted, quality
 from gradients_networks import FAMILIES, parameters
 from gradients_report import Fields, drawing, markdown, table
 from gradients_targets import Polynomial, PositiveNorms, Samples, Target, best_affine, random_maximum
@@ -128,6 +129,24 @@ def fields(target: Target, networks: dict[str, nn.Module], scale: float, count: 
     return Fields(target.box, square(field @ basis.T), square(field.norm(dim=1)), errors)
 
 
+def smallest(content: dict[str, Any], key: str) -> int:
+    """The least size of a target among the problems done."""
+    return min(c["size"] for c in content["problems"] if c["target"] == key)
+
+
+def fields_again(content: dict[str, Any], key: str) -> Fields:
+    """The fields of the smallest size, of networks fitted anew with the choices made for them in an earlier run."""
+    target, size = TARGETS[key].target(), smallest(content, key)
+    train, _ = samples(target)
+    networks: dict[str, nn.Module] = {}
+    for row in content["rows"]:
+        if (row["target"], row["size"], row["seed"]) == (key, size, 0):
+            choice = Choice(row["variant"], row["sharpness"], row["rate"])
+            network, _ = fitted(row["network"], size, choice, train, content["settings"]["seconds"], 0)
+            networks[row["network"]] = network.double()
+    return fields(target, networks, train.size)
+
+
 def settings(seconds: float, seeds: int, threads: int) -> dict[str, Any]:
     """What a reader of results.json has to know of the run."""
     return {
@@ -168,17 +187,43 @@ def main(
     """Measure, print the tables, and write results.json, results.csv, table.md and the pictures."""
     torch.set_num_threads(threads)
     problems = _problems(targets.split(","), _numbers(sizes))
-    content: dict[str, Any] = {"settings": settings(seconds, seeds, threads), "problems": [], "rows": []}
+    folder = out or ROOT / "docs" / "results" / "gradients"
+    content = measured(folder, settings(seconds, seeds, threads))
     pictures: dict[str, Fields] = {}
-    page = ""
+    page = markdown(content) if content["problems"] else ""
     for key, size in problems:
+        if any((c["target"], c["size"]) == (key, size) for c in content["problems"]):
+            continue
         found = problem(key, size, seconds, seeds)
-        content["problems"].append(found.card)
-        content["rows"] += found.rows
+        content = together(content, found)
         # Of the smallest size, where the networks differ most.
-        pictures.setdefault(key, found.fields)
-        page = report(content, pictures, out or ROOT / "docs" / "results" / "gradients")
+        if size == smallest(content, key):
+            pictures[key] = found.fields
+        elif key not in pictures:
+            pictures[key] = fields_again(content, key)
+        page = report(content, pictures, folder)
     print(page)
+
+
+def measured(folder: Path, conditions: dict[str, Any]) -> dict[str, Any]:
+    """What a folder holds of the same settings; nothing if there is none."""
+    path = folder / "results.json"
+    if path.exists():
+        content: dict[str, Any] = json.loads(path.read_text())
+        if content["settings"] == conditions:
+            return content
+    return {"settings": conditions, "problems": [], "rows": []}
+
+
+def together(content: dict[str, Any], found: Problem) -> dict[str, Any]:
+    """The content with one problem more, in the order of a whole run."""
+    targets = list(TARGETS)
+
+    def place(entry: dict[str, Any]) -> tuple[int, int]:
+        return targets.index(entry["target"]), entry["size"]
+
+    problems = sorted([*content["problems"], found.card], key=place)
+    return {**content, "problems": problems, "rows": sorted(content["rows"] + found.rows, key=place)}
 
 
 def _problems(names: Sequence[str], sizes: Sequence[int]) -> list[tuple[str, int]]:

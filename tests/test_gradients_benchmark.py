@@ -259,6 +259,30 @@ def test_the_benchmark_runs_and_reports_what_it_measured(short, target, sizes, t
     assert (tmp_path / f"{target}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_run_goes_on_with_what_is_in_the_folder_and_begins_anew_with_other_settings(short, tmp_path, monkeypatch):
+    asked = []
+    problem = short.problem
+    monkeypatch.setattr(short, "problem", lambda *a: asked.append(a[:2]) or problem(*a))
+
+    def run(sizes, seconds=0.03):
+        short.main(targets="maximum", sizes=sizes, seconds=seconds, seeds=1, threads=1, out=tmp_path)
+        content = json.loads((tmp_path / "results.json").read_text())
+        return [r for r in content["rows"] if r["size"] == 200], [p["size"] for p in content["problems"]]
+
+    first, _ = run("200")
+    picture = (tmp_path / "maximum.png").read_bytes()
+    kept, sizes = run("400,200")
+    assert kept == first and sizes == [200, 400]
+    # The picture has the curve over both sizes now.
+    assert (tmp_path / "maximum.png").read_bytes() != picture
+    kept, sizes = run("100")
+    assert kept == first and sizes == [100, 200, 400]
+    assert run("100,400")[1] == sizes
+    assert asked == [("maximum", s) for s in (200, 400, 100)]
+    _, sizes = run("100", seconds=0.02)
+    assert sizes == [100]
+
+
 def test_bad_options_are_named(script):
     module = script("gradients")
     with pytest.raises(typer.BadParameter, match="targets: got nothing"):

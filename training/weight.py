@@ -17,6 +17,8 @@ from icgn.solvers import Problem, solve
 from icgn.training.measure import measure, psnr
 from icgn.training.processes import Processes
 
+Error = Callable[[Sequence[float]], float]
+
 
 class Rescalable(Protocol):
     """A regularizer that a weight and a scale can become part of."""
@@ -98,28 +100,39 @@ def fit_weights(
         among which the pictures are shared.
     """
     group = Processes(next(regularizer.parameters()).device) if processes is None else processes
-    chosen = range(len(images)) if fine else range(min(4, len(images)))
-    own, device = group.share(chosen), next(regularizer.parameters()).device
+    chosen = images if fine else images[:4]
     found = []
     for level in sorted(levels):
-        measured = [measure(images[i], level, i, physics, device) for i in own]
-
-        def error(logs: Sequence[float], level: float = level, measured: list[Tensor] = measured) -> float:
-            """Minus the mean PSNR."""
-            one = Weights((level,), (math.exp(logs[0]),), (math.exp(logs[1]),)).applied(regularizer)
-            total = 0.0
-            for i, y in zip(own, measured, strict=True):
-                x = solve(Problem(y, physics, one, level), tol=3e-4, max_iter=150).x[0].cpu().clamp(0, 1)
-                total += psnr(x, images[i])
-            mean = float(group.sum(torch.tensor(total, dtype=torch.float64, device=group.device))) / len(chosen)
-            return -mean if math.isfinite(mean) else math.inf
-
+        error = _error(regularizer, chosen, level, physics, group)
         first = group.from_main(partial(_start, regularizer, images[0], level, start))
         if start is None or not fine:
             first = _line(error, first, start is None)
         found.append(_simplex(error, first) if fine else first)
     weight, scale = (tuple(math.exp(f[i]) for f in found) for i in range(2))
     return Weights(tuple(sorted(levels)), weight, scale)
+
+
+def _error(
+    regularizer: ConvexRegularizer, images: Sequence[Tensor], level: float, physics: Any, group: Processes
+) -> Error:
+    """Minus the mean PSNR, as a function of the logarithms of weight and scale."""
+    device = next(regularizer.parameters()).device
+    measured = {i: measure(images[i], level, i, physics, device) for i in group.share(range(len(images)))}
+    # Trials are near one another: each picture starts at its last minimizer.
+    last: dict[int, Tensor] = {}
+
+    def error(logs: Sequence[float]) -> float:
+        one = Weights((level,), (math.exp(logs[0]),), (math.exp(logs[1]),)).applied(regularizer)
+        total = 0.0
+        for i, y in measured.items():
+            x = solve(Problem(y, physics, one, level), tol=3e-4, max_iter=150, x0=last.get(i)).x
+            if bool(torch.isfinite(x).all()):
+                last[i] = x
+            total += psnr(x[0].cpu().clamp(0, 1), images[i])
+        mean = float(group.sum(torch.tensor(total, dtype=torch.float64, device=group.device))) / len(images)
+        return -mean if math.isfinite(mean) else math.inf
+
+    return error
 
 
 def _start(regularizer: ConvexRegularizer, image: Tensor, level: float, start: Weights | None) -> tuple[float, float]:
@@ -132,14 +145,14 @@ def _start(regularizer: ConvexRegularizer, image: Tensor, level: float, start: W
     return (math.log(level / size) if size > 0 else 0.0), 0.0
 
 
-def _simplex(error: Callable[[Sequence[float]], float], first: tuple[float, float]) -> tuple[float, float]:
+def _simplex(error: Error, first: tuple[float, float]) -> tuple[float, float]:
     corners = [first, (first[0] - 0.1, first[1]), (first[0], first[1] + 0.2)]
     options = {"initial_simplex": corners, "xatol": 1e-2, "fatol": 1e-3, "maxfev": 40}
     best = optimize.minimize(error, first, method="Nelder-Mead", options=options).x
     return float(best[0]), float(best[1])
 
 
-def _line(error: Callable[[Sequence[float]], float], first: tuple[float, float], unknown: bool) -> tuple[float, float]:
+def _line(error: Error, first: tuple[float, float], unknown: bool) -> tuple[float, float]:
     reach = 1.5 if unknown else 0.5
     bounds = (first[0] - reach, first[0] + reach)
     options = {"xatol": 0.03, "maxiter": 12 if unknown else 6}
