@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from training_cases import write_photographs
+from training_cases import QUIET, write_photographs
 from typer.testing import CliRunner
 
 import icgn
@@ -134,6 +134,28 @@ def test_known_rows_are_not_computed_again(tmp_path, folder, model, monkeypatch)
     assert run("--model", "tv", *arguments).exit_code == 0
     changed = read_results(tmp_path / "out" / "results.json")[0]
     assert len(changed) == 6 and changed[3].psnr != rows[3].psnr and changed[0] == rows[0]
+
+
+def test_a_run_that_is_stopped_keeps_its_rows_and_the_next_completes_it(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(sys.modules["icgn.training.evaluation"], "_WRITE_EVERY", 0.0)
+    request = Request(["tv"], str(folder), (25.0,))
+    restore, done = TotalVariation.restore, []
+
+    def stopped_at_the_third(self, y, sigma):
+        done.append(y)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return restore(self, y, sigma)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TotalVariation, "restore", stopped_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            evaluation(request, tmp_path / "out", QUIET)
+        kept, _ = read_results(tmp_path / "out" / "results.json")
+        assert [e.image for e in kept] == ["00", "01"]
+        evaluation(request, tmp_path / "out", QUIET)
+    rows, _ = read_results(tmp_path / "out" / "results.json")
+    assert rows[:2] == kept and [e.image for e in rows] == ["00", "01", "02"] and len(done) == 4
 
 
 def test_models_of_one_name_are_told_apart(tmp_path, folder, model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -19,8 +20,8 @@ from icgn.training.processes import Processes
 from icgn.training.report import Mean, means, read_results, settings, write_results
 from icgn.training.restorers import Model, Restorer, make_restorer
 
-# Rows between two writings of the files: a run that is stopped loses no more.
-_WRITE_EVERY = 20
+# Seconds between two writings of the files: a run that is stopped loses no more, and the row it was at.
+_WRITE_EVERY = 30.0
 
 
 @dataclass(frozen=True)
@@ -134,15 +135,18 @@ def evaluation(request: Request, out: str | Path | None = None, console: Console
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     fresh: list[Entry] = []
     rows: list[Entry] = []
+    written = time.monotonic()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         total = len(restorers) * len(request.sigmas) * len(pictures)
         task = progress.add_task("evaluating", total=len(group.share(range(total))))
 
         def done(entry: Entry) -> None:
+            nonlocal written
             fresh.append(entry)
             progress.update(task, advance=1, description=f"{entry.model}, sigma {entry.sigma:g}")
-            if out is not None and group.count == 1 and len(fresh) % _WRITE_EVERY == 0:
+            if out is not None and group.count == 1 and time.monotonic() - written > _WRITE_EVERY:
                 write_results(out, _merged(known, fresh), facts)
+                written = time.monotonic()
 
         # Block by block, so that a run that is stopped loses little, with several processes too.
         for restorer, sigma in product(restorers, request.sigmas):
