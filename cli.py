@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from icgn.commands import console, refuse, say
+from icgn.commands import console, refuse, say, warnings_said
 
 # What commands do, and with it torch, deepinv and scikit-image, is imported inside them: `icgn --help` answers at once.
 app = typer.Typer(
@@ -22,8 +22,12 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Border = Literal["valid", "circular"]
 
 # Options that several commands have.
-Inputs = Annotated[list[Path], typer.Argument(metavar="IN...", help="Pictures (PNG, JPEG, TIFF), or folders.")]
-Output = Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="File, or folder for several.")]
+Inputs = Annotated[
+    list[Path], typer.Argument(metavar="IN...", help="Pictures (PNG, JPEG, TIFF), or folders, without those in them.")
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", metavar="OUT", help="File, or folder for several; what is there is replaced.")
+]
 Reference = Annotated[
     Path | None, typer.Option("--reference", metavar="CLEAN", help="Clean picture, or folder: adds PSNR and SSIM.")
 ]
@@ -41,7 +45,7 @@ Gap = Annotated[
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; default cuda where there is one.")]
 Compare = Annotated[
     Path | None,
-    typer.Option("--compare", metavar="FIG", help="Picture of before, restored and difference side by side."),
+    typer.Option("--compare", metavar="FIG", help="Of one picture: before, restored and difference side by side."),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads.")]
 Noise = Annotated[
@@ -52,8 +56,8 @@ ModelSigma = Annotated[
     float | None,
     typer.Option(
         "--sigma",
-        help="Noise level at which the model is used, in gray levels; default that of --noise, often best at six to"
-        " eight times that.",
+        help="Noise level at which the model is used, in gray levels: how much is smoothed. Default the noise, times"
+        " 7.5 (deblur) or 6 (inpaint), which suits them; for restore, try six to eight times the noise.",
     ),
 ]
 Strength = Annotated[
@@ -88,8 +92,9 @@ def denoise(
     """Remove white noise from pictures.
 
     Without --sigma the noise level is measured against --reference, or else estimated from the picture and clamped to
-    the range of the model. Depth, transparency and colour profile are kept. The exit code is 0 only if every picture
-    was written; 2 if the command cannot be carried out as given.
+    the range of the model. Depth, transparency, colour profile and Exif data are kept as far as the format of OUT can,
+    and pictures are turned upright. The exit code is 0 only if every picture was written; 2 if the command cannot be
+    carried out as given.
     """
     from icgn.commands.batch import Request
     from icgn.commands.denoising import denoise_files
@@ -125,7 +130,7 @@ def deblur(
     The kernel is the picture of a point of light as the blurred picture shows it (convolution, not correlation), its
     centre the pixel (height // 2, width // 2); it is scaled to sum 1. ANGLE is in degrees, counterclockwise from the
     horizontal. With --border valid nothing is assumed beyond the frame: the margin that was blurred into it is
-    estimated too, and cut off. A --sigma several times the noise often looks better.
+    estimated too, and cut off.
     """
     from icgn.commands.deblurring import deblur_files
     from icgn.commands.inverse import InverseRequest
@@ -142,7 +147,11 @@ def inpaint(
     output: Output,
     mask: Annotated[
         Path,
-        typer.Option(metavar="MASK", help="White (128 or more) where the picture is known; of all, or folder by name."),
+        typer.Option(
+            metavar="MASK",
+            help="White (128 or more) where the picture is known. One for all, or a folder of masks"
+            " named as the pictures.",
+        ),
     ],
     noise: Annotated[
         float | None,
@@ -239,8 +248,6 @@ def train(
     exit code 130; --resume continues from there. The exit code is 1 if training could not go on, or RUN has a run
     already, and 2 if it cannot be carried out as given.
     """
-    import warnings
-
     import torch
 
     from icgn import training
@@ -249,8 +256,7 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: say("warning", str(message))
+        with warnings_said():
             weights = training.train(
                 recipe, data, out, resume, find_device(device), console(stderr=True), precision, init
             )
@@ -302,7 +308,8 @@ def evaluate(
         check_tolerance("--tol", tol, "1e-4: intensities, white being 1")
         place, weight = find_device(device), parse_strength(strength)
         request = training.Request(model, dataset, levels, data, color, every, seed, tol, place, threads, weight)
-        table = training.evaluation(request, output, console(stderr=True))
+        with warnings_said():
+            table = training.evaluation(request, output, console(stderr=True))
     except (ValueError, OSError, ImportError) as error:
         refuse(str(error))
     except (RuntimeError, MemoryError) as error:  # a device out of memory, for example

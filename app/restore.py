@@ -15,7 +15,7 @@ from icgn.commands.batch import restored
 from icgn.commands.deblurring import middle
 from icgn.commands.models import check_channels, find_device
 from icgn.commands.outcome import Restored
-from icgn.datasets import Picture, estimate_sigma
+from icgn.datasets import Picture, estimate_jpeg_sigma, estimate_sigma, is_jpeg
 from icgn.regularizers import ConvexRegularizer
 from icgn.regularizers.denoise import PictureSolution
 from icgn.solvers import Problem, Solution, solve
@@ -111,7 +111,7 @@ def _restore(order: Order, picture: Picture, name: str, clean: bool, watch: Watc
     regularizer = load(model, str(find_device(None)))
     check_channels(regularizer, channels)
     low, high = regularizer.sigma_range or (1 / 255, 1.0)
-    noise = _noise(order, picture, clean, (low, high))
+    noise = _noise(order, picture, name, clean, (low, high))
     posed = task.pose(Subject(name, picture.pixels, clean, noise), order.damage, regularizer)
     sigma = min(max(task.smoothing * noise, low), high)
     solution = _solve(order, posed, regularizer, noise, sigma, watch)
@@ -139,14 +139,15 @@ def _solve(
     return solve(problem, watch.watched(problem, tol, GAP), tol, GAP, callback=watch.callback, x0=start)
 
 
-def _noise(order: Order, picture: Picture, clean: bool, reach: tuple[float, float]) -> float:
+def _noise(order: Order, picture: Picture, name: str, clean: bool, reach: tuple[float, float]) -> float:
     """The noise level in intensities: as given, or estimated and clamped to the trained range."""
     if order.noise is not None:
         _check("noise", order.noise, 255)
         return order.noise / 255
     if clean:
         raise ValueError("noise: the photograph is clean, expected the level to add; only uploads can be estimated")
-    return min(max(estimate_sigma(picture.pixels), reach[0]), reach[1])
+    estimate = estimate_jpeg_sigma if is_jpeg(name) else estimate_sigma
+    return min(max(estimate(picture.pixels), reach[0]), reach[1])
 
 
 def _check(name: str, value: float, most: float) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from icgn.app.pictures import check_pixels
+from icgn.commands import deblurring, inpainting
 from icgn.commands.deblurring import blur_measurement, middle
 from icgn.commands.inpainting import mask_measurement
 from icgn.commands.inverse import Measurement
@@ -166,8 +167,8 @@ def _downsampling(like: Tensor, factor: int) -> deepinv.physics.Downsampling:
 
 TASKS: dict[str, Task] = {
     "denoise": Task("Remove noise", "noisy", 25.0, 1.0, _denoise),
-    "deblur": Task("Sharpen a blur", "blurred", 2.5, 7.5, _deblur),
-    "inpaint": Task("Fill in", "with missing pixels", 2.5, 6.0, _inpaint),
+    "deblur": Task("Sharpen a blur", "blurred", 2.5, deblurring.SMOOTHING, _deblur),
+    "inpaint": Task("Fill in", "with missing pixels", 2.5, inpainting.SMOOTHING, _inpaint),
     "enlarge": Task("Enlarge", "interpolated", 2.5, 8.0, _enlarge),
 }
 """The tasks by key."""

@@ -16,7 +16,7 @@ from icgn.commands.models import ModelFor, find_device, find_models
 from icgn.commands.outcome import Outcome, Restored, figure, row
 from icgn.commands.screen import console, naming, progress, reason, refuse, say
 from icgn.commands.tables import print_table
-from icgn.datasets import Job, Picture, plan, prepare_folders, read_picture, write_picture
+from icgn.datasets import Job, Picture, depth, plan, prepare_folders, read_picture, write_picture
 from icgn.regularizers.denoise import PictureSolution
 from icgn.solvers import Status
 
@@ -105,10 +105,15 @@ def read_pair(job: Job) -> tuple[Picture, Picture | None]:
 
 
 def read_reference(job: Job, like: Tensor) -> Picture | None:
-    """Read the clean picture of a job, if there is one; ``ValueError`` unless it has the shape of `like` (C, H, W)."""
+    """Read the clean picture of a job, if there is one; ``ValueError`` unless it has the shape of `like` (C, H, W).
+
+    Gray that the file stores as colour serves as colour too.
+    """
     if job.reference is None:
         return None
     clean = read_picture(job.reference)
+    if clean.as_rgb and len(like) == 3:
+        clean = replace(clean, pixels=clean.pixels.expand(3, -1, -1))
     if clean.pixels.shape != like.shape:
         sizes = [" x ".join(map(str, p.shape)) for p in (clean.pixels, like)]
         raise ValueError(f"{job.reference}: got {sizes[0]} (channels, height, width), expected {sizes[1]}")
@@ -140,6 +145,8 @@ def restored(like: Picture, result: PictureSolution, sigma: float, iterations: i
 def _finish(outcome: Outcome, job: Job, compare: Path | None) -> Outcome:
     if not outcome.restored.converged:
         say("warning", naming(job.source, outcome.restored.status))
+    if outcome.restored.picture.bits > depth(job.target):
+        say("note", f"{job.target}: written with {depth(job.target)} bits, all that this format holds")
     write_picture(job.target, outcome.restored.picture)
     if compare is not None:
         write_picture(compare, figure(outcome))

@@ -20,6 +20,9 @@ from icgn.regularizers.denoise import PictureSolution, picture_batch
 
 Border = Literal["valid", "circular"]
 
+SMOOTHING = 7.5
+"""Sigma of the regularizer over the noise level, unless it is given: about the best in ``docs/results/inverse``."""
+
 # Convolutions by the Fourier transform are faster above so many values of a kernel.
 _FFT_FROM = 225
 
@@ -98,7 +101,7 @@ class _Deblur:
         measurement = blur_measurement(picture_batch(blurred.pixels, regularizer), self.kernel, self.border)
         given, reach = self.tuning.noise, regularizer.sigma_range
         noise = estimated_level(job.source, blurred.pixels, reach) if given is None else given / 255
-        sigma = regularizer_level(job.source, noise, self.tuning.sigma, reach)
+        sigma = regularizer_level(job.source, noise, self.tuning.sigma, reach, SMOOTHING)
         result, iterations, seconds = invert(measurement, regularizer, noise, sigma, self.tuning)
         inside = PictureSolution(middle(result.image, blurred.pixels), result.solution)
         return Outcome(

@@ -21,6 +21,9 @@ from icgn.regularizers.denoise import picture_batch
 DEFAULT_NOISE = 1.0
 """Noise of the known pixels in gray levels, if none is given: that of a clean 8-bit photograph."""
 
+SMOOTHING = 6.0
+"""Sigma of the regularizer over the noise level, unless it is given: about the best in ``docs/results/inverse``."""
+
 # From this level of 255 on a pixel of the mask says that the picture is known.
 _KNOWN_FROM = 127.5 / 255
 
@@ -103,7 +106,7 @@ class _Inpaint:
                 f"--mask {place}: got {sizes[0]} pixels, expected {sizes[1]} (height x width) as {job.source}"
             )
         noise = (DEFAULT_NOISE if self.tuning.noise is None else self.tuning.noise) / 255
-        sigma = regularizer_level(job.source, noise, self.tuning.sigma, regularizer.sigma_range)
+        sigma = regularizer_level(job.source, noise, self.tuning.sigma, regularizer.sigma_range, SMOOTHING)
         measurement = mask_measurement(picture_batch(picture.pixels, regularizer), known)
         done = restored_by(picture, measurement, regularizer, noise, sigma, self.tuning)
         masked = replace(picture, pixels=picture.pixels * known)

@@ -37,7 +37,7 @@ class Tuning:
     noise : float or None
         noise level of the measurement in gray levels; None where it is to be found.
     sigma : float or None
-        of the regularizer in gray levels; None for the noise level.
+        of the regularizer in gray levels; None for the noise level, or the multiple of it that suits the task.
     weight : float or str
         factor of the regularizer, or the rule that finds it.
     tol : float

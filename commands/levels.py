@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from icgn.commands.screen import say
-from icgn.datasets import estimate_sigma, measure_sigma
+from icgn.datasets import estimate_jpeg_sigma, estimate_sigma, is_jpeg, measure_sigma
 
 Reach = tuple[float, float] | None
 """Trained range of a model, in intensities."""
@@ -80,16 +80,22 @@ def denoising_level(source: Path, noisy: Tensor, clean: Tensor | None, given: fl
 
 def estimated_level(source: Path, picture: Tensor, reach: Reach) -> float:
     """Noise level of a picture (C, H, W), estimated and clamped to the trained range, in intensities."""
-    level = _told(source, estimate_sigma(picture), "estimated")
-    if source.suffix.lower() in (".jpg", ".jpeg"):
-        say("note", f"{source}: JPEG compression leaves noise that is not white; the estimate may be too low")
+    jpeg = is_jpeg(source)
+    level = _told(source, estimate_jpeg_sigma(picture) if jpeg else estimate_sigma(picture), "estimated")
+    if jpeg:
+        say("note", f"{source}: JPEG compression leaves noise that is not white; if some is left, raise --sigma")
     return _clamped(source, level, reach)
 
 
-def regularizer_level(source: Path, noise: float, given: float | None, reach: Reach) -> float:
-    """Sigma of the regularizer, in intensities: as given (gray levels), or the noise, clamped to the trained range."""
+def regularizer_level(source: Path, noise: float, given: float | None, reach: Reach, smoothing: float = 1.0) -> float:
+    """Sigma of the regularizer, in intensities.
+
+    As given (gray levels), or the noise times `smoothing`, clamped to the trained range.
+    """
     if given is None:
-        return _clamped(source, noise, reach)
+        low, high = reach or (0.0, math.inf)
+        # That a multiple of the noise ends at the range is no news; that the noise is outside is.
+        return _clamped(source, noise, reach) if smoothing == 1 else min(max(smoothing * noise, low), high)
     _tell_if_outside(source, given, reach)
     return given / 255
 

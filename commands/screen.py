@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -36,6 +38,14 @@ def say(kind: str, message: str) -> None:
     """Print a message on stderr; its kind is ``error``, ``warning`` or ``note``."""
     style = {"error": "bold red", "warning": "yellow"}.get(kind, "dim")
     console(stderr=True).print(Text.assemble((f"{kind}: ", style), message), soft_wrap=True)
+
+
+@contextmanager
+def warnings_said() -> Iterator[None]:
+    """Print the warnings of Python within as messages, without file and line of the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: say("warning", str(message))
+        yield
 
 
 def refuse(message: str) -> NoReturn:

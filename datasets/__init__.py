@@ -13,8 +13,17 @@ from icgn.datasets.collections import (
 )
 from icgn.datasets.figure import comparison, difference, visible_gain
 from icgn.datasets.files import Job, plan, prepare_folders
-from icgn.datasets.noise import add_noise, estimate_sigma, measure_sigma, seed_of
-from icgn.datasets.picture import PIXEL_LIMIT, SUFFIXES, Picture, PictureError, read_picture, write_picture
+from icgn.datasets.noise import add_noise, estimate_jpeg_sigma, estimate_sigma, measure_sigma, seed_of
+from icgn.datasets.picture import (
+    PIXEL_LIMIT,
+    SUFFIXES,
+    Picture,
+    PictureError,
+    depth,
+    is_jpeg,
+    read_picture,
+    write_picture,
+)
 from icgn.datasets.quality import Quality, quality
 
 __all__ = [
@@ -31,10 +40,13 @@ __all__ = [
     "bsds500",
     "bundled",
     "comparison",
+    "depth",
     "difference",
     "download_bsds500",
+    "estimate_jpeg_sigma",
     "estimate_sigma",
     "folder",
+    "is_jpeg",
     "list_pictures",
     "measure_sigma",
     "plan",

@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# Red, green and blue in the luma of JPEG (ITU-R BT.601).
+_LUMA = (0.299, 0.587, 0.114)
+
 
 def seed_of(name: str, seed: int = 0) -> int:
     """Derive a seed for one image of a run, the same in every process: 63 bits of the SHA-256 of seed and name.
@@ -113,3 +116,27 @@ def estimate_sigma(image: Tensor) -> float:
         sigmas = np.atleast_1d(restoration.estimate_sigma(image.double().cpu().numpy(), channel_axis=0))
     known = sigmas[np.isfinite(sigmas)]
     return float(known.mean()) if len(known) else 0.0
+
+
+def estimate_jpeg_sigma(image: Tensor) -> float:
+    r"""Estimate the standard deviation that white Gaussian noise had before JPEG compression, in intensities.
+
+    JPEG stores colour differences coarsely, and hardly any noise is left in them; that of the luma Y, a weighted sum of
+    the channels, is :math:`\sigma_Y = \sigma \sqrt{w_R^2 + w_G^2 + w_B^2} = 0.668\,\sigma`. Strong compression (quality
+    below 80) and noise of a few gray levels leave less than this.
+
+    Parameters
+    ----------
+    image : Tensor
+        (C, H, W), intensities in [0, 1]; gray ones as :func:`estimate_sigma`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        as :func:`estimate_sigma`.
+    """
+    if not isinstance(image, Tensor) or image.ndim != 3 or len(image) != 3:
+        return estimate_sigma(image)
+    weights = torch.tensor(_LUMA).to(image)
+    luma = torch.einsum("c,chw->hw", weights, image)[None]
+    return estimate_sigma(luma) / float(weights.norm())

@@ -51,6 +51,8 @@ class Picture:
     ----------
     pixels : Tensor
         float32 (C, H, W), C = 1 for gray and 3 for RGB; intensities in [0, 1] as stored, gamma encoded.
+    as_rgb : bool
+        whether gray is written as three equal channels, as it was read.
     alpha : Tensor or None
         opacity in [0, 1], float32 (1, H, W).
     bits : int
@@ -71,6 +73,7 @@ class Picture:
     bits: int = 8
     icc: bytes | None = None
     exif: bytes | None = None
+    as_rgb: bool = False
 
     def __post_init__(self) -> None:
         shape = tuple(self.pixels.shape)
@@ -88,8 +91,9 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
     """Read a PNG, JPEG or TIFF file, upright and at full depth.
 
     The Exif orientation is applied; palettes become RGB, transparent colours an alpha channel, premultiplied colours
-    plain ones, and 1 to 4-bit gray the 8-bit gray of the same intensity. From TIFF, of the Exif block only the
-    description, maker, model, date, artist and copyright are kept.
+    plain ones, and 1 to 4-bit gray the 8-bit gray of the same intensity. Three equal channels are gray, whose noise is
+    not that of colour: one channel, written as three again (:attr:`Picture.as_rgb`). From TIFF, of the Exif block only
+    the description, maker, model, date, artist and copyright are kept.
 
     Raises
     ------
@@ -133,6 +137,16 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
         raise PictureError(f"{path}: cannot be written: {_reason(error)}") from error
 
 
+def is_jpeg(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is JPEG by its name."""
+    return Path(path).suffix.lower() in (".jpg", ".jpeg")
+
+
+def depth(path: str | os.PathLike[str]) -> int:
+    """The most bits per sample that the format of a file name holds, 8 or 16; ``KeyError`` for another suffix."""
+    return FORMATS[Path(path).suffix.lower()].bits
+
+
 def remove_drafts(paths: Iterable[Path]) -> None:
     """Remove what a process that was killed left of its :func:`write_picture` to `paths`.
 
@@ -159,16 +173,20 @@ def _picture(raster: Raster) -> Picture:
     planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(levels, -1, 0), dtype=np.float32)) / raster.top
     colours = 1 if len(planes) <= 2 else 3
     alpha = planes[colours:].clone() if len(planes) > colours else None
-    return Picture(planes[:colours].clone(), alpha, 8 if raster.top <= 255 else 16, raster.icc, raster.exif)
+    bits = 8 if raster.top <= 255 else 16
+    as_rgb = colours == 3 and bool((planes[1:3] == planes[:1]).all())
+    pixels = planes[: 1 if as_rgb else colours].clone()
+    return Picture(pixels, alpha, bits, raster.icc, raster.exif, as_rgb)
 
 
 def _as_raster(picture: Picture, bits: int) -> Raster:
     top = 2**bits - 1
-    planes = picture.pixels if picture.alpha is None else torch.cat([picture.pixels, picture.alpha.to(picture.pixels)])
+    pixels = picture.pixels.expand(3, -1, -1) if picture.as_rgb else picture.pixels
+    planes = pixels if picture.alpha is None else torch.cat([pixels, picture.alpha.to(pixels)])
     # In float64: a float32 product is off by more than half a 16-bit level only where it is too close to call.
     rounded = (planes.detach().cpu().double().clamp(0, 1) * top).round().numpy()
     levels: Levels = np.ascontiguousarray(np.moveaxis(rounded, 0, -1)).astype(np.uint8 if bits == 8 else np.uint16)
-    space = b"GRAY" if len(picture.pixels) == 1 else b"RGB "
+    space = b"GRAY" if len(pixels) == 1 else b"RGB "
     icc = picture.icc if picture.icc is not None and picture.icc[16:20] == space else None
     return Raster(levels, top, icc=icc, exif=picture.exif)
 

@@ -3,6 +3,7 @@ r"""The contract of a convex regularizer, measured: every property that solvers 
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from icgn.regularizers.curvature import random_direction, ritz, secant
-from icgn.solvers.functional import Responses, dot
+from icgn.solvers.functional import ConvexFunctional, Responses, dot
 
 if TYPE_CHECKING:
     from icgn.regularizers.base import ConvexRegularizer
@@ -56,10 +57,13 @@ class ContractReport(Mapping[str, Measurement]):
         return {name: m for name, m in self.items() if not m.passed}
 
     def __str__(self) -> str:
-        return "\n".join(
-            f"{name}: {m.value:.3g} (tolerance {m.tolerance:.3g}){': ' + m.note if m.note else ''}"
-            for name, m in self.items()
-        )
+        """A line for each property; a note is not said twice."""
+        lines, said = [], set()
+        for name, m in self.items():
+            note = f": {'as above' if m.note in said else m.note}" if m.note else ""
+            lines.append(f"{name}: {m.value:.3g} (tolerance {m.tolerance:.3g}){note}")
+            said.add(m.note)
+        return "\n".join(lines)
 
 
 class ContractError(AssertionError):
@@ -110,6 +114,10 @@ def check_regularizer(
     ------
     ContractError
         if a property is violated; its message lists each such property with the number measured.
+    TypeError
+        if `reg` has no ``at(sigma, condition=None)`` that returns a :class:`~icgn.solvers.ConvexFunctional`.
+    ValueError
+        for a shape that is not of four positive numbers.
 
     Examples
     --------
@@ -118,11 +126,27 @@ def check_regularizer(
     >>> dict(report.violations)
     {}
     """
+    if len(shape) != 4 or min(shape) < 1:
+        raise ValueError(f"shape: got {tuple(shape)}, expected (B, C, H, W)")
     case = _Case(reg, shape, sigma, seed, step, tol)
     report = ContractReport({name: _measure(check, case) for name, check in CONTRACT.items()})
     if report.violations:
         raise ContractError(report)
     return report
+
+
+def _functional(reg: ConvexRegularizer, sigma: float) -> ConvexFunctional:
+    """The functional of a regularizer at sigma, as solvers ask for it."""
+    name = type(reg).__name__
+    try:
+        inspect.signature(reg.at).bind(sigma, None)
+    except TypeError as error:
+        raise TypeError(f"{name}.at: {error}; expected at(sigma, condition=None)") from error
+    functional: object = reg.at(sigma)
+    if not isinstance(functional, ConvexFunctional):
+        got = type(functional).__name__
+        raise TypeError(f"{name}.at: got {got}, expected a ConvexFunctional, e.g. a BlackBoxFunctional of icgn.solvers")
+    return functional
 
 
 class _Case:
@@ -133,7 +157,7 @@ class _Case:
     ) -> None:
         self.sigma, self.step, self.tol = sigma, step, tol
         self.reg = copy.deepcopy(reg).double().eval()
-        self.functional = self.reg.at(sigma)
+        self.functional = _functional(self.reg, sigma)
         tensors = [*self.reg.parameters(), *self.reg.buffers()]
         self._device = tensors[0].device if tensors else torch.device("cpu")
         self.generator = torch.Generator().manual_seed(seed)

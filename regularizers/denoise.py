@@ -11,6 +11,7 @@ from torch import Tensor
 
 from icgn.regularizers.base import ConvexRegularizer, check_image
 from icgn.regularizers.pretrained import DEFAULT_MODELS, load_pretrained
+from icgn.regularizers.pullback import PerChannel
 from icgn.solvers import Problem, Solution, Status, solve
 
 
@@ -31,7 +32,8 @@ def denoise(
     sigma : float or Tensor
         standard deviation of the noise, in the same unit, one or one per image; 0 returns y.
     regularizer : ConvexRegularizer, optional
-        default the shipped ``conditional-gray`` for one channel, ``conditional-color`` for three, on the device of y.
+        default the shipped ``conditional-gray`` for one channel or three equal ones, ``conditional-color`` for other
+        three, on the device of y.
     tol : float
         RMS distance to the exact minimizer that the certificate must prove, in intensities.
     max_iter : int
@@ -127,6 +129,9 @@ def denoise_picture(
 def _default(y: Tensor) -> ConvexRegularizer:
     if y.shape[1] not in DEFAULT_MODELS:
         raise ValueError(f"y: got {y.shape[1]} channels, expected 1 or 3, or a regularizer for that number")
+    # Gray as colour: its noise is one, not the three independent ones that a model for colour expects.
+    if y.shape[1] == 3 and bool(((y == y[:, :1]) | y.isnan()).all()):
+        return PerChannel(load_pretrained(DEFAULT_MODELS[1], y.device))
     return load_pretrained(DEFAULT_MODELS[y.shape[1]], y.device)
 
 

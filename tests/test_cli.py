@@ -113,6 +113,38 @@ def test_a_gray_model_takes_each_channel(tmp_path, run, models):
     assert (read_picture(tmp_path / "o.png").pixels - expected.clamp(0, 1)).square().mean().sqrt() < 2.1e-4
 
 
+def test_gray_that_is_stored_as_colour_is_restored_as_gray(tmp_path, run):
+    gray = noisy_file(tmp_path / "gray.png")
+    with Image.open(gray) as stored:
+        stored.convert("RGB").save(tmp_path / "colour.png")
+    Image.fromarray((photograph().expand(3, -1, -1).permute(1, 2, 0) * 255).round().byte().numpy()).save(
+        tmp_path / "clean.png"
+    )
+    for name in ("gray", "colour"):
+        arguments = ["denoise", tmp_path / f"{name}.png", "-o", tmp_path / f"{name}-out.png", "--sigma", 25]
+        result = run(*arguments, *(["--reference", tmp_path / "clean.png"] * (name == "colour")))
+        assert result.exit_code == 0, result.output
+    with Image.open(tmp_path / "gray-out.png") as one, Image.open(tmp_path / "colour-out.png") as three:
+        assert (one.mode, three.mode) == ("L", "RGB")
+        assert np.array_equal(np.asarray(one.convert("RGB")), np.asarray(three))
+
+
+def test_sixteen_bits_that_jpeg_cannot_hold_are_told(tmp_path, run):
+    source = noisy_file(tmp_path / "in.png", bits=16)
+    said = "o.jpg: written with 8 bits, all that this format holds"
+    assert said in run("denoise", source, "-o", tmp_path / "o.jpg", "--sigma", 25).stderr
+    assert "8 bits" not in run("denoise", source, "-o", tmp_path / "o.png", "--sigma", 25).stderr
+
+
+def test_noise_in_a_colour_jpeg_is_measured_in_its_luma(tmp_path, run):
+    # write_picture keeps the colours whole, as cameras do not.
+    levels = (add_noise(photograph(gray=False), 25 / 255, 1).clamp(0, 1) * 255).round().byte()
+    Image.fromarray(levels.permute(1, 2, 0).numpy()).save(tmp_path / "in.jpg", quality=95)
+    result = run("denoise", tmp_path / "in.jpg", "-o", tmp_path / "o.png")
+    level = float(re.search(r"sigma ([\d.]+) gray levels, estimated", result.stderr).group(1))
+    assert result.exit_code == 0 and 22 < level < 30
+
+
 def test_a_colour_model_refuses_gray(tmp_path, run):
     source = noisy_file(tmp_path / "in.png")
     result = run("denoise", source, "-o", tmp_path / "o.png", "--sigma", 25, "--model", "conditional-color")

@@ -33,6 +33,20 @@ def noisy(batch=2, channels=1, size=(13, 10), seed=0):
     return ramp + SIGMA * torch.randn(ramp.shape, generator=g, dtype=torch.float64)
 
 
+@pytest.mark.parametrize("noisy_colours", [False, True])
+def test_denoise_takes_three_equal_channels_for_gray(noisy_colours):
+    y = noisy(batch=1, size=(24, 21)).float().expand(-1, 3, -1, -1).clone()
+    if noisy_colours:
+        y[:, 1] += 1e-3
+    x = icgn.denoise(y, SIGMA, tol=1e-4).x
+    model = load_pretrained("conditional-color") if noisy_colours else PerChannel(load_pretrained("conditional-gray"))
+    assert torch.equal(x, icgn.denoise(y, SIGMA, model, tol=1e-4).x)
+    if not noisy_colours:
+        one = icgn.denoise(y[:, :1], SIGMA, tol=1e-4)
+        # Both within 1e-4 of the same minimizer, whose condition may move by as much.
+        assert (x - one.x).square().mean().sqrt() < 3e-4
+
+
 @pytest.fixture
 def reg():
     return conditional().double().requires_grad_(False)

@@ -220,6 +220,22 @@ def test_noise_has_its_deviation_and_is_white():
     assert abs(datasets.estimate_sigma(noise[None]) - 0.2) < 0.01
 
 
+@pytest.mark.parametrize("quality", [85, 95])
+def test_the_noise_that_jpeg_takes_out_of_the_colours_is_found_in_the_luma(tmp_path, quality):
+    clean = torch.linspace(0.3, 0.7, 200).expand(3, 200, 200) * torch.tensor([1.0, 0.9, 0.8])[:, None, None]
+    noisy = datasets.add_noise(clean, 20 / 255, 3)
+    levels = (noisy.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    Image.fromarray(levels).save(tmp_path / "a.jpg", quality=quality)
+    stored = datasets.read_picture(tmp_path / "a.jpg").pixels
+    assert 255 * datasets.estimate_sigma(stored) < 15
+    assert abs(255 * datasets.estimate_jpeg_sigma(stored) - 20) < 2
+    assert datasets.estimate_jpeg_sigma(stored[:1]) == datasets.estimate_sigma(stored[:1])
+    # Of white noise both are estimates.
+    assert abs(datasets.estimate_jpeg_sigma(noisy) - datasets.estimate_sigma(noisy)) < 1 / 255
+    with pytest.raises(ValueError, match="expected one picture"):
+        datasets.estimate_jpeg_sigma(noisy[None])
+
+
 def test_estimate_without_detail():
     assert datasets.estimate_sigma(torch.zeros(3, 20, 20)) == 0
     half = torch.cat([datasets.add_noise(torch.zeros(1, 200, 200), 0.2, 3), torch.zeros(1, 200, 200)])

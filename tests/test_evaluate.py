@@ -213,6 +213,13 @@ def test_bad_requests(arguments, message):
     assert result.exit_code == 2 and message in result.stderr.replace("\n", "")
 
 
+def test_a_file_that_is_no_picture_is_left_out_by_name(tmp_path, folder):
+    (folder / "text.png").write_text("not a picture")
+    result = run("--model", "tv", "--dataset", folder, "--sigma", 25, "-o", tmp_path / "out")
+    assert result.exit_code == 0 and "warning: left out:" in result.stderr and "text.png" in result.stderr
+    assert "UserWarning" not in result.stderr and len(read_results(tmp_path / "out" / "results.json")[0]) == 3
+
+
 def test_an_empty_request():
     with pytest.raises(ValueError, match="model: got none"):
         evaluation(Request([]))

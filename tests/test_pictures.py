@@ -74,9 +74,10 @@ def test_lossless_formats_keep_every_level(tmp_path, suffix, channels, bits, alp
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_all_16_bit_levels_survive_and_others_can_read_them(tmp_path, channels):
-    ramp = torch.arange(65536, dtype=torch.float32).reshape(1, 256, 256).expand(channels, -1, -1) / 65535
+    first = torch.arange(65536, dtype=torch.float32).reshape(1, 256, 256) / 65535
+    ramp = torch.cat([first, first.flip(1), first.flip(2)])[:channels]
     for name in ("a.png", "a.tif"):
-        write_picture(tmp_path / name, Picture(ramp.contiguous(), bits=16))
+        write_picture(tmp_path / name, Picture(ramp, bits=16))
         assert torch.equal(read_picture(tmp_path / name).pixels, ramp)
     read = tifffile.imread(tmp_path / "a.tif")
     assert read.dtype == np.uint16 and np.array_equal(
@@ -86,11 +87,36 @@ def test_all_16_bit_levels_survive_and_others_can_read_them(tmp_path, channels):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_jpeg_is_close_and_8_bit(tmp_path, channels):
-    smooth = torch.linspace(0, 1, 48 * 64).reshape(1, 48, 64).expand(channels, -1, -1).contiguous()
+    first = torch.linspace(0, 1, 48 * 64).reshape(1, 48, 64)
+    smooth = torch.cat([first, 1 - first, first / 2])[:channels]
     write_picture(tmp_path / "a.jpg", Picture(smooth, bits=16))
     back = read_picture(tmp_path / "a.jpg")
     assert back.bits == 8 and back.pixels.shape == smooth.shape
     assert (back.pixels - smooth).abs().max() < 4 / 255
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_three_equal_channels_are_gray_and_are_written_as_three(tmp_path, suffix):
+    gray = levels((9, 11), 8)
+    colour = np.stack([gray] * 3, -1)
+    if suffix == ".tif":
+        tifffile.imwrite(tmp_path / "a.tif", colour, photometric="rgb")
+    else:
+        Image.fromarray(colour).save(tmp_path / f"a{suffix}", icc_profile=SRGB)
+    with Image.open(tmp_path / f"a{suffix}") as stored:
+        expected = np.asarray(stored)
+    read = read_picture(tmp_path / f"a{suffix}")
+    assert read.as_rgb and np.array_equal((read.pixels * 255).round().numpy(), expected[None, ..., 0])
+    write_picture(tmp_path / "b.png", read)
+    with Image.open(tmp_path / "b.png") as written:
+        assert written.mode == "RGB" and np.array_equal(np.asarray(written), expected)
+        assert written.info.get("icc_profile") == read.icc and (read.icc == SRGB) == (suffix != ".tif")
+    assert not read_picture(written_gray(tmp_path / "c.png", gray)).as_rgb
+
+
+def written_gray(path, gray):
+    Image.fromarray(gray).save(path)
+    return path
 
 
 def test_rounding_is_to_the_nearest_level_and_clamped(tmp_path):
@@ -203,9 +229,13 @@ def test_tiff_bilevel_inverted_palette_12_bit_planar_and_premultiplied(tmp_path)
     planar = levels((3, 6, 7), 16)
     tifffile.imwrite(file, planar, photometric="rgb", planarconfig="separate")
     assert np.array_equal((read_picture(file).pixels.double() * 65535).round().numpy(), planar)
-    tifffile.imwrite(file, np.full((4, 4, 4), 100, np.uint8), photometric="rgb", extrasamples=["assocalpha"])
+    premultiplied = np.tile(np.array([100, 50, 0, 100], np.uint8), (4, 4, 1))
+    tifffile.imwrite(file, premultiplied, photometric="rgb", extrasamples=["assocalpha"])
     read = read_picture(file)
-    assert torch.equal(read.pixels, torch.ones(3, 4, 4)) and torch.allclose(read.alpha, torch.tensor(100 / 255))
+    expected = torch.tensor([1.0, 0.5, 0.0])[:, None, None].expand(3, 4, 4)
+    assert torch.allclose(read.pixels, expected, atol=0.51 / 255) and torch.allclose(
+        read.alpha, torch.tensor(100 / 255)
+    )
 
 
 def test_tiff_thumbnail_page_is_no_second_picture(tmp_path):

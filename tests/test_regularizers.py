@@ -326,6 +326,31 @@ def test_report_reads_as_a_mapping_and_nan_does_not_pass():
     assert "b: nan (tolerance 1): why" in str(ContractError(report))
 
 
+def test_a_note_is_said_once():
+    report = ContractReport({name: Measurement(math.nan, 1.0, "broken") for name in "abc"})
+    assert str(report).splitlines()[1:] == [f"{name}: nan (tolerance 1): as above" for name in "bc"]
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (1, 1, 0, 4)])
+def test_a_shape_that_is_none_is_refused(shape):
+    with pytest.raises(ValueError, match=r"shape: got .*, expected \(B, C, H, W\)"):
+        check_regularizer(TotalVariation(), shape)
+
+
+def test_an_interface_that_is_none_is_told():
+    class NoAt(ConvexRegularizer):
+        pass
+
+    class NoCondition(ConvexRegularizer):
+        def at(self, sigma):
+            return ridge().at(sigma)
+
+    with pytest.raises(TypeError, match=r"NoAt.at: got NoneType, expected a ConvexFunctional"):
+        check_regularizer(NoAt(), (1, 1, 5, 5))
+    with pytest.raises(TypeError, match=r"NoCondition.at: too many .*; expected at\(sigma, condition=None\)"):
+        check_regularizer(NoCondition(), (1, 1, 5, 5))
+
+
 def test_check_leaves_the_regularizer_alone():
     reg = ridge().train()
     before = {n: t.clone() for n, t in reg.state_dict().items()}

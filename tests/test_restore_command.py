@@ -136,6 +136,20 @@ def test_deblurring_improves_the_picture(tmp_path, run, monkeypatch, kernel, bor
     assert proved(result, "in.png").startswith("gap ") and float(proved(result, "in.png")[4:]) <= 0.05
 
 
+@pytest.mark.parametrize(
+    ("command", "sigma"), [("deblur --kernel gaussian:1", 7.5 * 2), ("inpaint --mask mask.png", 6.0 * 2)]
+)
+def test_a_task_has_its_own_smoothing_within_the_trained_range(tmp_path, run, monkeypatch, command, sigma):
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "mask.png", holes().float())
+    source = picture(tmp_path / "in.png", blurred("gaussian:1"))
+    quick = ["--model", "ridge-gray-small", "--gap", "0.05", "-o", "o.png"]
+    result = run(*command.split(), source, *quick, "--noise", 2)
+    assert result.exit_code == 0 and f" {sigma:.2f} " in result.stdout
+    assert " 50.00 " in run(*command.split(), source, *quick, "--noise", 20).stdout
+    assert " 3.00 " in run(*command.split(), source, *quick, "--noise", 2, "--sigma", 3).stdout
+
+
 @pytest.mark.parametrize("border", ["valid", "circular"])
 def test_the_blur_is_a_convolution_centred_in_the_kernel(tmp_path, border):
     np.save(tmp_path / "k.npy", lopsided())
