@@ -18,7 +18,7 @@ lint: $(VENV)/.installed-dev
 # mypy must see the parts of the package under the package's name: a tree of links.
 types: $(VENV)/.installed-dev
 	rm -rf build/types && mkdir -p build/types/icgn
-	for part in __init__.py cli.py py.typed app commands datasets regularizers solvers training transport; do \
+	for part in __init__.py __main__.py cli.py py.typed app commands datasets regularizers solvers training transport; do \
 	    ln -s ../../../$$part build/types/icgn/$$part; done
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p icgn
 

@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 Levels = NDArray[np.unsignedinteger[Any]]
+Density = tuple[float, float]
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ORIENTATION = 0x0112
+_RESOLUTION, _UNIT = (282, 283), 296
 # Descriptive tags with the same number and type in Exif and TIFF: description, maker, model, date, artist, copyright.
 _SHARED_TAGS = (270, 271, 272, 306, 315, 33432)
 
@@ -41,6 +43,8 @@ class Raster:
         Exif orientation 1 to 8 that is still to be applied.
     icc, exif : bytes or None
         colour profile, and Exif block without any orientation.
+    dpi : (float, float) or None
+        samples per inch along the stored rows and columns.
     """
 
     levels: Levels
@@ -48,6 +52,7 @@ class Raster:
     orientation: int = 1
     icc: bytes | None = None
     exif: bytes | None = None
+    dpi: Density | None = None
 
 
 def decode(path: Path, pixel_limit: int) -> Raster:
@@ -133,7 +138,17 @@ def _pillow_levels(image: Image.Image) -> Levels:
 def _raster(levels: Levels, top: int, image: Image.Image) -> Raster:
     icc = image.info.get("icc_profile") or None
     orientation, exif = _read_exif(image)
-    return Raster(levels if levels.ndim == 3 else levels[..., None], top, orientation, icc, exif)
+    density = _density(*image.info.get("dpi", (0, 0)))
+    return Raster(levels if levels.ndim == 3 else levels[..., None], top, orientation, icc, exif, density)
+
+
+def _density(x: Any, y: Any, per_inch: float = 1.0) -> Density | None:
+    """Samples per inch, or None where a file says nothing that makes sense, or what not every format can hold."""
+    try:
+        found = per_inch * float(x), per_inch * float(y)
+    except (TypeError, ValueError, ArithmeticError):
+        return None
+    return found if all(1 <= f < 2**16 for f in found) else None
 
 
 def _read_exif(image: Image.Image) -> tuple[int, bytes | None]:
@@ -161,8 +176,8 @@ def _decode_tiff(path: Path, pixel_limit: int) -> Raster:
         levels, top = _tiff_levels(page, levels.astype(np.uint8 if bits <= 8 else np.uint16, copy=False), 2**bits - 1)
         orientation = page.tags.valueof(_ORIENTATION, 1)
         icc = page.tags.valueof(34675)
-        exif = _tiff_exif(page)
-    return Raster(levels, top, int(orientation) if orientation in range(1, 9) else 1, icc or None, exif)
+        exif, density = _tiff_exif(page), _tiff_density(page)
+    return Raster(levels, top, int(orientation) if orientation in range(1, 9) else 1, icc or None, exif, density)
 
 
 def _tiff_depth(page: Any) -> int:
@@ -221,12 +236,22 @@ def _tiff_exif(page: Any) -> bytes | None:
     return exif.tobytes() if len(exif) else None
 
 
+def _tiff_density(page: Any) -> Density | None:
+    per_inch = {2: 1.0, 3: 2.54}.get(page.tags.valueof(_UNIT, 2))
+    ratios = [page.tags.valueof(tag) for tag in _RESOLUTION]
+    if per_inch is None or not all(isinstance(r, tuple) and len(r) == 2 and r[1] for r in ratios):
+        return None
+    return _density(*(r[0] / r[1] for r in ratios), per_inch)
+
+
 def encode_png(raster: Raster) -> bytes:
-    """PNG of 8 or 16 bits a sample with profile and Exif."""
+    """PNG of 8 or 16 bits a sample with profile, density and Exif."""
     plain = bytes(imagecodecs.png_encode(np.ascontiguousarray(raster.levels)))
     chunks = io.BytesIO()
     if raster.icc:
         PngImagePlugin.putchunk(chunks, b"iCCP", b"ICC Profile\0\0" + zlib.compress(raster.icc))
+    if raster.dpi:
+        PngImagePlugin.putchunk(chunks, b"pHYs", struct.pack(">IIB", *(round(d / 0.0254) for d in raster.dpi), 1))
     if raster.exif:
         PngImagePlugin.putchunk(chunks, b"eXIf", raster.exif.removeprefix(b"Exif\0\0"))
     end_of_header = len(_PNG) + 25
@@ -234,7 +259,7 @@ def encode_png(raster: Raster) -> bytes:
 
 
 def encode_jpeg(raster: Raster) -> bytes:
-    """JPEG of quality 95 without chroma subsampling, with profile and Exif.
+    """JPEG of quality 95 without chroma subsampling, with profile, density and Exif.
 
     Raises
     ------
@@ -249,12 +274,14 @@ def encode_jpeg(raster: Raster) -> bytes:
     stream = io.BytesIO()
     image = Image.fromarray(levels.squeeze(-1) if levels.shape[-1] == 1 else levels)
     options: dict[str, Any] = {"exif": raster.exif} if raster.exif else {}
+    if raster.dpi:
+        options["dpi"] = tuple(round(d) for d in raster.dpi)
     image.save(stream, "JPEG", quality=95, subsampling=0, icc_profile=raster.icc, **options)
     return stream.getvalue()
 
 
 def encode_tiff(raster: Raster) -> bytes:
-    """TIFF of 8 or 16 bits a sample, losslessly compressed, with profile and the descriptive tags of the Exif block."""
+    """TIFF of 8 or 16 bits a sample, losslessly compressed, with profile, density and the descriptive Exif tags."""
     levels, samples = raster.levels, raster.levels.shape[-1]
     stream = io.BytesIO()
     tifffile.imwrite(
@@ -266,6 +293,8 @@ def encode_tiff(raster: Raster) -> bytes:
         compression="adobe_deflate",
         predictor=True,
         iccprofile=raster.icc,
+        resolution=raster.dpi,
+        resolutionunit="INCH" if raster.dpi else None,
         extratags=_extra_tags(raster.exif),
         metadata=None,
         software=False,

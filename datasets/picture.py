@@ -51,6 +51,8 @@ class Picture:
     ----------
     pixels : Tensor
         float32 (C, H, W), C = 1 for gray and 3 for RGB; intensities in [0, 1] as stored, gamma encoded.
+    dpi : (float, float) or None
+        pixels per inch along the rows and the columns, at which it is to be printed.
     as_rgb : bool
         whether gray is written as three equal channels, as it was read.
     alpha : Tensor or None
@@ -73,6 +75,7 @@ class Picture:
     bits: int = 8
     icc: bytes | None = None
     exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
     as_rgb: bool = False
 
     def __post_init__(self) -> None:
@@ -176,7 +179,9 @@ def _picture(raster: Raster) -> Picture:
     bits = 8 if raster.top <= 255 else 16
     as_rgb = colours == 3 and bool((planes[1:3] == planes[:1]).all())
     pixels = planes[: 1 if as_rgb else colours].clone()
-    return Picture(pixels, alpha, bits, raster.icc, raster.exif, as_rgb)
+    # Orientations from 5 on turn the picture by a quarter.
+    dpi = raster.dpi if raster.dpi is None or raster.orientation < 5 else (raster.dpi[1], raster.dpi[0])
+    return Picture(pixels, alpha, bits, raster.icc, raster.exif, dpi, as_rgb)
 
 
 def _as_raster(picture: Picture, bits: int) -> Raster:
@@ -188,7 +193,7 @@ def _as_raster(picture: Picture, bits: int) -> Raster:
     levels: Levels = np.ascontiguousarray(np.moveaxis(rounded, 0, -1)).astype(np.uint8 if bits == 8 else np.uint16)
     space = b"GRAY" if len(pixels) == 1 else b"RGB "
     icc = picture.icc if picture.icc is not None and picture.icc[16:20] == space else None
-    return Raster(levels, top, icc=icc, exif=picture.exif)
+    return Raster(levels, top, icc=icc, exif=picture.exif, dpi=picture.dpi)
 
 
 def _draft_stem(target: Path) -> str:

@@ -409,5 +409,7 @@ def test_a_real_process_answers_fast_and_reports_errors(tmp_path):
     assert lean.stdout.strip() == "[]"
     begin = time.perf_counter()
     assert "denoise" in process("--help").stdout and time.perf_counter() - begin < 30
+    module = subprocess.run([sys.executable, "-P", "-m", "icgn", "--version"], capture_output=True, text=True)
+    assert module.stdout == process("--version").stdout and module.returncode == 0
     failed = process("denoise", tmp_path / "in.png", "-o", tmp_path / "o.png", "--sigma", "-3")
     assert failed.returncode == 2 and "--sigma: got -3" in failed.stderr and "Traceback" not in failed.stderr

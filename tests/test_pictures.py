@@ -138,6 +138,36 @@ def test_profile_and_exif_survive(tmp_path, suffix, channels):
     assert exif[271] == "Zeiss" and 0x0112 not in exif
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_density_survives_and_turns_with_the_picture(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = tmp_path / f"a{suffix}"
+    Image.fromarray(levels((8, 12), 8)).save(file, dpi=(300, 150), exif=exif)
+    expected = (300, 150) if orientation == 1 else (150, 300)
+    read = read_picture(file)
+    # PNG holds whole pixels per metre: an error of 0.0127 per inch each time.
+    assert read.dpi == pytest.approx(expected, abs=0.013)
+    for target in ("b.png", "b.jpg", "b.tif"):
+        write_picture(tmp_path / target, read)
+        assert read_picture(tmp_path / target).dpi == pytest.approx(expected, abs=0.026)
+        with Image.open(tmp_path / target) as image:
+            assert image.info["dpi"] == pytest.approx(expected, abs=0.026)
+
+
+def test_a_density_that_makes_no_sense_is_none(tmp_path):
+    assert read_picture(written_gray(tmp_path / "a.png", levels((8, 8), 8))).dpi is None
+    file = tmp_path / "a.tif"
+    for resolution, unit, expected in [
+        ((0, 1), "INCH", None),
+        ((40, 40), "NONE", None),
+        ((100, 50), "CENTIMETER", (254, 127)),
+    ]:
+        tifffile.imwrite(file, levels((8, 8), 8), resolution=resolution, resolutionunit=unit)
+        assert read_picture(file).dpi == (None if expected is None else pytest.approx(expected))
+
+
 def test_16_bit_png_keeps_profile_and_exif(tmp_path):
     write_picture(tmp_path / "a.png", random_picture(3, 16, True, icc=SRGB, exif=exif_bytes(maker="Zeiss")))
     back = read_picture(tmp_path / "a.png")
