@@ -15,7 +15,7 @@ from icgn.commands.batch import restored
 from icgn.commands.deblurring import middle
 from icgn.commands.models import check_channels, find_device
 from icgn.commands.outcome import Restored
-from icgn.datasets import Picture, estimate_jpeg_sigma, estimate_sigma, is_jpeg
+from icgn.datasets import Picture, estimate_sigma, is_jpeg, scaled_luma
 from icgn.regularizers import ConvexRegularizer
 from icgn.regularizers.denoise import PictureSolution
 from icgn.solvers import Problem, Solution, solve
@@ -146,8 +146,8 @@ def _noise(order: Order, picture: Picture, name: str, clean: bool, reach: tuple[
         return order.noise / 255
     if clean:
         raise ValueError("noise: the photograph is clean, expected the level to add; only uploads can be estimated")
-    estimate = estimate_jpeg_sigma if is_jpeg(name) else estimate_sigma
-    return min(max(estimate(picture.pixels), reach[0]), reach[1])
+    seen = scaled_luma(picture.pixels) if is_jpeg(name) else picture.pixels
+    return min(max(estimate_sigma(seen), reach[0]), reach[1])
 
 
 def _check(name: str, value: float, most: float) -> None:

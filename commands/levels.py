@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from icgn.commands.screen import say
-from icgn.datasets import estimate_jpeg_sigma, estimate_sigma, is_jpeg, measure_sigma
+from icgn.datasets import estimate_sigma, is_jpeg, measure_sigma, scaled_luma
 
 Reach = tuple[float, float] | None
 """Trained range of a model, in intensities."""
@@ -75,14 +75,14 @@ def denoising_level(source: Path, noisy: Tensor, clean: Tensor | None, given: fl
         return given / 255
     if clean is None:
         return estimated_level(source, noisy, reach)
-    return _clamped(source, _told(source, measure_sigma(noisy, clean), "measured against the reference"), reach)
+    level = measure_sigma(_seen(source, noisy), _seen(source, clean))
+    return _clamped(source, _told(source, level, "measured against the reference"), reach)
 
 
 def estimated_level(source: Path, picture: Tensor, reach: Reach) -> float:
     """Noise level of a picture (C, H, W), estimated and clamped to the trained range, in intensities."""
-    jpeg = is_jpeg(source)
-    level = _told(source, estimate_jpeg_sigma(picture) if jpeg else estimate_sigma(picture), "estimated")
-    if jpeg:
+    level = _told(source, estimate_sigma(_seen(source, picture)), "estimated")
+    if is_jpeg(source):
         say("note", f"{source}: JPEG compression leaves noise that is not white; if some is left, raise --sigma")
     return _clamped(source, level, reach)
 
@@ -98,6 +98,11 @@ def regularizer_level(source: Path, noise: float, given: float | None, reach: Re
         return _clamped(source, noise, reach) if smoothing == 1 else min(max(smoothing * noise, low), high)
     _tell_if_outside(source, given, reach)
     return given / 255
+
+
+def _seen(source: Path, picture: Tensor) -> Tensor:
+    """What the noise of a file is to be seen in: of a JPEG the luma."""
+    return scaled_luma(picture) if is_jpeg(source) else picture
 
 
 def _told(source: Path, level: float, how: str) -> float:

@@ -13,7 +13,7 @@ from icgn.datasets.collections import (
 )
 from icgn.datasets.figure import comparison, difference, visible_gain
 from icgn.datasets.files import Job, plan, prepare_folders
-from icgn.datasets.noise import add_noise, estimate_jpeg_sigma, estimate_sigma, measure_sigma, seed_of
+from icgn.datasets.noise import add_noise, estimate_sigma, measure_sigma, scaled_luma, seed_of
 from icgn.datasets.picture import (
     PIXEL_LIMIT,
     SUFFIXES,
@@ -43,7 +43,6 @@ __all__ = [
     "depth",
     "difference",
     "download_bsds500",
-    "estimate_jpeg_sigma",
     "estimate_sigma",
     "folder",
     "is_jpeg",
@@ -53,6 +52,7 @@ __all__ = [
     "prepare_folders",
     "quality",
     "read_picture",
+    "scaled_luma",
     "seed_of",
     "to_gray",
     "visible_gain",

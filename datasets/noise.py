@@ -118,25 +118,24 @@ def estimate_sigma(image: Tensor) -> float:
     return float(known.mean()) if len(known) else 0.0
 
 
-def estimate_jpeg_sigma(image: Tensor) -> float:
-    r"""Estimate the standard deviation that white Gaussian noise had before JPEG compression, in intensities.
+def scaled_luma(image: Tensor) -> Tensor:
+    r"""Scale the luma of a colour picture (3, H, W) so that white noise keeps its deviation, (1, H, W); gray stays.
 
-    JPEG stores colour differences coarsely, and hardly any noise is left in them; that of the luma Y, a weighted sum of
-    the channels, is :math:`\sigma_Y = \sigma \sqrt{w_R^2 + w_G^2 + w_B^2} = 0.668\,\sigma`. Strong compression (quality
-    below 80) and noise of a few gray levels leave less than this.
+    .. math::
 
-    Parameters
-    ----------
-    image : Tensor
-        (C, H, W), intensities in [0, 1]; gray ones as :func:`estimate_sigma`.
+        (w_R R + w_G G + w_B B) / \sqrt{w_R^2 + w_G^2 + w_B^2}
+
+    JPEG stores colour differences coarsely, and hardly any noise is left in them: in its luma the noise is found that
+    the picture had before. Strong compression (quality below 80) and noise of a few gray levels leave less than that.
 
     Raises
     ------
-    TypeError, ValueError
-        as :func:`estimate_sigma`.
+    ValueError
+        for another number of channels or dimensions.
     """
-    if not isinstance(image, Tensor) or image.ndim != 3 or len(image) != 3:
-        return estimate_sigma(image)
+    if image.ndim != 3 or len(image) not in (1, 3):
+        raise ValueError(f"image: got shape {tuple(image.shape)}, expected one picture (1, H, W) or (3, H, W)")
+    if len(image) == 1:
+        return image
     weights = torch.tensor(_LUMA).to(image)
-    luma = torch.einsum("c,chw->hw", weights, image)[None]
-    return estimate_sigma(luma) / float(weights.norm())
+    return torch.einsum("c,chw->hw", weights / weights.norm(), image)[None]

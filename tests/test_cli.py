@@ -143,6 +143,10 @@ def test_noise_in_a_colour_jpeg_is_measured_in_its_luma(tmp_path, run):
     result = run("denoise", tmp_path / "in.jpg", "-o", tmp_path / "o.png")
     level = float(re.search(r"sigma ([\d.]+) gray levels, estimated", result.stderr).group(1))
     assert result.exit_code == 0 and 22 < level < 30
+    write_picture(tmp_path / "clean.png", Picture(photograph(gray=False)))
+    measured = run("denoise", tmp_path / "in.jpg", "-o", tmp_path / "o.png", "--reference", tmp_path / "clean.png")
+    level = float(re.search(r"sigma ([\d.]+) gray levels, measured", measured.stderr).group(1))
+    assert 24 < level < 26
 
 
 def test_a_colour_model_refuses_gray(tmp_path, run):

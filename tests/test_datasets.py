@@ -228,12 +228,18 @@ def test_the_noise_that_jpeg_takes_out_of_the_colours_is_found_in_the_luma(tmp_p
     Image.fromarray(levels).save(tmp_path / "a.jpg", quality=quality)
     stored = datasets.read_picture(tmp_path / "a.jpg").pixels
     assert 255 * datasets.estimate_sigma(stored) < 15
-    assert abs(255 * datasets.estimate_jpeg_sigma(stored) - 20) < 2
-    assert datasets.estimate_jpeg_sigma(stored[:1]) == datasets.estimate_sigma(stored[:1])
-    # Of white noise both are estimates.
-    assert abs(datasets.estimate_jpeg_sigma(noisy) - datasets.estimate_sigma(noisy)) < 1 / 255
-    with pytest.raises(ValueError, match="expected one picture"):
-        datasets.estimate_jpeg_sigma(noisy[None])
+    assert abs(255 * datasets.estimate_sigma(datasets.scaled_luma(stored)) - 20) < 2
+
+
+def test_the_scaled_luma_keeps_the_deviation_of_white_noise_and_is_gray_itself():
+    noise = datasets.add_noise(torch.zeros(3, 200, 200), 0.1, 4)
+    luma = datasets.scaled_luma(noise)
+    assert luma.shape == (1, 200, 200) and abs(float(luma.std()) - 0.1) < 0.001
+    assert torch.allclose(datasets.scaled_luma(torch.ones(3, 2, 2)), torch.tensor(1 / 0.66856), atol=1e-4)
+    assert torch.equal(datasets.scaled_luma(noise[:1]), noise[:1])
+    for wrong in (noise[None], noise[:2]):
+        with pytest.raises(ValueError, match=r"expected one picture \(1, H, W\) or \(3, H, W\)"):
+            datasets.scaled_luma(wrong)
 
 
 def test_estimate_without_detail():
