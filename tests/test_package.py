@@ -161,7 +161,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     expected = {f"icgn/{p.relative_to(ROOT).as_posix()}" for part in PARTS for p in (ROOT / part).glob("*.py")}
-    expected |= {"icgn/__init__.py", "icgn/cli.py", "icgn/py.typed"}
+    expected |= {"icgn/__init__.py", "icgn/__main__.py", "icgn/cli.py", "icgn/py.typed"}
     weights = (ROOT / "regularizers" / "weights").glob("*")
     expected |= {f"icgn/regularizers/weights/{p.name}" for p in weights if p.suffix in (".safetensors", ".json")}
     assert names == expected
