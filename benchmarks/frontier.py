@@ -121,14 +121,18 @@ def train(regularizer: ConvexRegularizer, data: Pictures, budget: float) -> tupl
 def measured(name: str, regularizer: ConvexRegularizer, data: Pictures, steps: int, spent: float) -> Row:
     """Validate a network and time its gradient."""
     result = validate(regularizer, recipe_for(regularizer, 1), data.validation, _denoising())
+    parameters = sum(p.numel() for p in regularizer.parameters())
+    return Row(name, parameters, steps, spent, result.row["psnr_25"], milliseconds(regularizer))
+
+
+def milliseconds(regularizer: ConvexRegularizer) -> float:
+    """Of one gradient of a picture of SIZE."""
     picture = bundled(gray=True).find("camera").image[None, :, : SIZE[0], : SIZE[1]]
     # As solvers see it: with its latent pictures, if it has some.
     problem = lifted(Problem(picture, _denoising(), regularizer, SIGMA))
     functional, x = problem.objective.terms[1], problem.start()
     with torch.no_grad():
-        took = seconds(lambda: functional.grad(x))
-    parameters = sum(p.numel() for p in regularizer.parameters())
-    return Row(name, parameters, steps, spent, result.row["psnr_25"], 1000 * took)
+        return 1000 * seconds(lambda: functional.grad(x))
 
 
 def _denoising() -> object:
@@ -174,10 +178,11 @@ def _draw(rows: list[Row], path: Path) -> None:
 
 
 def _others(out: Path, only: str) -> list[Row]:
-    """Rows of earlier runs of the networks that are not trained now."""
+    """Rows of earlier runs of the networks that are not trained now; their gradients are timed anew, as all others."""
     path = out / "results.json"
     rows = [Row(**row) for row in json.loads(path.read_text())["rows"]] if path.exists() else []
-    return [row for row in rows if row.name in NETWORKS and only not in row.name]
+    kept = [row for row in rows if row.name in NETWORKS and only not in row.name]
+    return [replace(r, milliseconds=milliseconds(NETWORKS[r.name]().requires_grad_(False))) for r in kept]
 
 
 def main(

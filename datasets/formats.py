@@ -241,7 +241,8 @@ def _tiff_density(page: Any) -> Density | None:
     ratios = [page.tags.valueof(tag) for tag in _RESOLUTION]
     if per_inch is None or not all(isinstance(r, tuple) and len(r) == 2 and r[1] for r in ratios):
         return None
-    return _density(*(r[0] / r[1] for r in ratios), per_inch)
+    x, y = (r[0] / r[1] for r in ratios)
+    return _density(x, y, per_inch)
 
 
 def encode_png(raster: Raster) -> bytes:
