@@ -5,8 +5,8 @@
 ROOT holds BSDS500 and BSD68.txt. Rows that stand in docs/results already and fit the present weights and settings are
 kept, so that an interrupted run goes on where it stopped; ``--offline`` only writes the pages from what is there. From
 nothing it takes some hours on two cores; processes of torchrun share the work. The other sections are the tables of
-``benchmarks/inverse.py``, ``frontier.py``, ``gradients.py`` and ``transport.py``, and of two demos. Rows *MODEL, sure*
-are of ``icgn evaluate --strength sure``.
+``benchmarks/inverse.py``, ``frontier.py``, ``gradients.py`` and ``transport.py``, and that of ``flows_table.py`` of two
+demos. Rows *MODEL, sure* are of ``icgn evaluate --strength sure``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
+import flows_table
 import typer
 from inverse_table import section as inverse_section
 
@@ -130,6 +131,8 @@ def main(
             evaluation(request, RESULTS / ("color" if color else "gray"))
         if Processes().rank:
             return  # the main process writes the pages
+    flows = RESULTS / "flows"
+    write_files({flows / "table.md": flows_table.page(flows).encode()})
     sections = [section(False), section(True), inverse_section(RESULTS / "inverse"), *map(quoted, _TABLES)]
     parts = [_HEAD, *filter(None, sections)]
     write_files({ROOT / "RESULTS.md": "\n".join(parts).encode()})

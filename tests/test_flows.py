@@ -413,3 +413,15 @@ def test_bad_input_is_named(case):
 def test_integers_are_refused():
     with pytest.raises(TypeError, match=r"x: got torch.int64, expected a floating-point tensor \(B, 2\)"):
         FLOW.log_prob(torch.zeros(3, 2, dtype=torch.int64))
+
+
+def test_the_page_of_the_flows_has_the_means_of_their_tables(script, tmp_path):
+    likelihoods = ["moons,1,flow,-3.0", "moons,0,flow,-1.0", "moons,0,Gaussian,-2.5"]
+    header = 'data,seed,model,"held-out log-likelihood, nats"'
+    (tmp_path / "convex_potential_flow.csv").write_text("\n".join([header, *likelihoods]))
+    header = "d,seed,t,KL(flow|truth),KL(truth|flow),symmetric,standard error,exact implicit steps,initial density"
+    (tmp_path / "wasserstein_flow.csv").write_text(f"{header}\n2,0,0.15,0.01,0.02,0.03,0.004,0.005,6")
+    lines = script("flows_table").page(tmp_path).splitlines()
+    assert "| moons | -2.50 (-2.50) | - | -2.00 (-1.00, -3.00) | - |" in lines
+    assert "| 2 | 0.15 | 0.030 ± 0.004 | 0.0050 | 6.00 |" in lines
+    assert "over seeds 0, 1 of" in lines[0]
