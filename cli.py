@@ -92,9 +92,9 @@ def denoise(
     """Remove white noise from pictures.
 
     Without --sigma the noise level is measured against --reference, or else estimated from the picture and clamped to
-    the range of the model. Depth, transparency, colour profile and Exif data are kept as far as the format of OUT can,
-    and pictures are turned upright. The exit code is 0 only if every picture was written; 2 if the command cannot be
-    carried out as given.
+    the range of the model. Depth, transparency, colour profile, dpi and Exif data are kept as far as the format of OUT
+    can, and pictures are turned upright. The exit code is 0 only if every picture was written; 2 if the command cannot
+    be carried out as given.
     """
     from icgn.commands.batch import Request
     from icgn.commands.denoising import denoise_files

@@ -13,9 +13,10 @@ from icgn.app.tasks import TASKS, Damage, Posed, Subject
 from icgn.app.watch import Point, Watch
 from icgn.commands.batch import restored
 from icgn.commands.deblurring import middle
+from icgn.commands.levels import noise_part
 from icgn.commands.models import check_channels, find_device
 from icgn.commands.outcome import Restored
-from icgn.datasets import Picture, estimate_sigma, is_jpeg, scaled_luma
+from icgn.datasets import Picture, estimate_sigma
 from icgn.regularizers import ConvexRegularizer
 from icgn.regularizers.denoise import PictureSolution
 from icgn.solvers import Problem, Solution, solve
@@ -146,8 +147,7 @@ def _noise(order: Order, picture: Picture, name: str, clean: bool, reach: tuple[
         return order.noise / 255
     if clean:
         raise ValueError("noise: the photograph is clean, expected the level to add; only uploads can be estimated")
-    seen = scaled_luma(picture.pixels) if is_jpeg(name) else picture.pixels
-    return min(max(estimate_sigma(seen), reach[0]), reach[1])
+    return min(max(estimate_sigma(noise_part(name, picture.pixels)), reach[0]), reach[1])
 
 
 def _check(name: str, value: float, most: float) -> None:

@@ -75,16 +75,21 @@ def denoising_level(source: Path, noisy: Tensor, clean: Tensor | None, given: fl
         return given / 255
     if clean is None:
         return estimated_level(source, noisy, reach)
-    level = measure_sigma(_seen(source, noisy), _seen(source, clean))
+    level = measure_sigma(noise_part(source, noisy), noise_part(source, clean))
     return _clamped(source, _told(source, level, "measured against the reference"), reach)
 
 
 def estimated_level(source: Path, picture: Tensor, reach: Reach) -> float:
     """Noise level of a picture (C, H, W), estimated and clamped to the trained range, in intensities."""
-    level = _told(source, estimate_sigma(_seen(source, picture)), "estimated")
+    level = _told(source, estimate_sigma(noise_part(source, picture)), "estimated")
     if is_jpeg(source):
-        say("note", f"{source}: JPEG compression leaves noise that is not white; if some is left, raise --sigma")
+        say("note", f"{source}: JPEG compression leaves noise that is not white; if some is left, give a higher level")
     return _clamped(source, level, reach)
+
+
+def noise_part(source: str | Path, picture: Tensor) -> Tensor:
+    """What the noise of a picture (C, H, W) is to be measured in, by the name of its file: of a JPEG the luma."""
+    return scaled_luma(picture) if is_jpeg(source) else picture
 
 
 def regularizer_level(source: Path, noise: float, given: float | None, reach: Reach, smoothing: float = 1.0) -> float:
@@ -98,11 +103,6 @@ def regularizer_level(source: Path, noise: float, given: float | None, reach: Re
         return _clamped(source, noise, reach) if smoothing == 1 else min(max(smoothing * noise, low), high)
     _tell_if_outside(source, given, reach)
     return given / 255
-
-
-def _seen(source: Path, picture: Tensor) -> Tensor:
-    """What the noise of a file is to be seen in: of a JPEG the luma."""
-    return scaled_luma(picture) if is_jpeg(source) else picture
 
 
 def _told(source: Path, level: float, how: str) -> float:

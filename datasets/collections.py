@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from icgn.datasets.picture import SUFFIXES, Picture, PictureError, read_picture
+from icgn.datasets.picture import LUMA, SUFFIXES, Picture, PictureError, read_picture
 
 _LAYOUTS = ("BSDS500/images", "BSDS500/data/images", "BSR/BSDS500/data/images", "BSDS500-master/BSDS500/data/images")
 _COUNTS = {"train": 200, "val": 100, "test": 200}
@@ -109,7 +109,7 @@ def to_gray(picture: Picture) -> Tensor:
     if len(picture.pixels) == 1:
         return picture.pixels
     if picture.bits == 16:
-        weights = torch.tensor([19595, 38470, 7471], dtype=torch.float64) / 65536
+        weights = torch.tensor(LUMA, dtype=torch.float64)
         return torch.einsum("c,chw->hw", weights, picture.pixels.double()).float()[None]
     levels = (picture.pixels.clamp(0, 1) * 255).round().to(torch.uint8)
     return _tensor(np.asarray(Image.fromarray(levels.permute(1, 2, 0).numpy()).convert("L")))

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Red, green and blue in the luma of JPEG (ITU-R BT.601).
-_LUMA = (0.299, 0.587, 0.114)
+from icgn.datasets.picture import LUMA
 
 
 def seed_of(name: str, seed: int = 0) -> int:
@@ -137,5 +136,5 @@ def scaled_luma(image: Tensor) -> Tensor:
         raise ValueError(f"image: got shape {tuple(image.shape)}, expected one picture (1, H, W) or (3, H, W)")
     if len(image) == 1:
         return image
-    weights = torch.tensor(_LUMA).to(image)
+    weights = torch.tensor(LUMA).to(image)
     return torch.einsum("c,chw->hw", weights / weights.norm(), image)[None]

@@ -23,6 +23,9 @@ PIXEL_LIMIT = 89_478_485
 SUFFIXES = tuple(FORMATS)
 """File name suffixes that can be written, in lower case."""
 
+LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)
+"""Red, green and blue in the luma of JPEG and of Pillow's ``convert("L")`` (ITU-R BT.601): 0.299, 0.587, 0.114."""
+
 # The name of a file being written.
 _DRAFT = re.compile(r"\.(.*)\.[0-9a-f]{12}\.part", re.DOTALL)
 
@@ -51,10 +54,6 @@ class Picture:
     ----------
     pixels : Tensor
         float32 (C, H, W), C = 1 for gray and 3 for RGB; intensities in [0, 1] as stored, gamma encoded.
-    dpi : (float, float) or None
-        pixels per inch along the rows and the columns, at which it is to be printed.
-    as_rgb : bool
-        whether gray is written as three equal channels, as it was read.
     alpha : Tensor or None
         opacity in [0, 1], float32 (1, H, W).
     bits : int
@@ -63,6 +62,10 @@ class Picture:
         ICC colour profile.
     exif : bytes or None
         Exif block; it never holds an orientation, the pixels being upright.
+    dpi : (float, float) or None
+        pixels per inch along the rows and the columns, at which it is to be printed.
+    as_rgb : bool
+        whether gray is written as three equal channels, as it was read.
 
     Raises
     ------

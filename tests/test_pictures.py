@@ -259,13 +259,12 @@ def test_tiff_bilevel_inverted_palette_12_bit_planar_and_premultiplied(tmp_path)
     planar = levels((3, 6, 7), 16)
     tifffile.imwrite(file, planar, photometric="rgb", planarconfig="separate")
     assert np.array_equal((read_picture(file).pixels.double() * 65535).round().numpy(), planar)
-    premultiplied = np.tile(np.array([100, 50, 0, 100], np.uint8), (4, 4, 1))
+    premultiplied = np.tile(np.array([100, 40, 0, 100], np.uint8), (4, 4, 1))
     tifffile.imwrite(file, premultiplied, photometric="rgb", extrasamples=["assocalpha"])
     read = read_picture(file)
-    expected = torch.tensor([1.0, 0.5, 0.0])[:, None, None].expand(3, 4, 4)
-    assert torch.allclose(read.pixels, expected, atol=0.51 / 255) and torch.allclose(
-        read.alpha, torch.tensor(100 / 255)
-    )
+    # 255 * 40 / 100 is 102.
+    expected = torch.tensor([255.0, 102.0, 0.0])[:, None, None].expand(3, 4, 4) / 255
+    assert torch.equal(read.pixels, expected) and torch.allclose(read.alpha, torch.tensor(100 / 255))
 
 
 def test_tiff_thumbnail_page_is_no_second_picture(tmp_path):
