@@ -90,6 +90,10 @@ class PerChannelFunctional(ConvexFunctional):
     inner: ConvexFunctional
     channels: int = 0
 
+    @property
+    def cheap_slopes(self) -> bool:
+        return self.inner.cheap_slopes
+
     def linear(self, x: Tensor) -> Responses:
         channels = x.shape[1]
         u = self._inner(x.shape, x.device).linear(x.reshape(_single(x.shape)))

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from icgn.solvers.assumptions import refuse_domain
 from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
-from icgn.solvers.method import Method, State, evaluate, exact_step, newton_guess
+from icgn.solvers.line import Line
+from icgn.solvers.method import Method, State, evaluate
 from icgn.solvers.preconditioner import apply_preconditioner, preconditioner_at
 from icgn.solvers.projection import free_pixels, projected_step
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # Iterations for which a preconditioner is kept: a new one costs a pass over the responses and a transform.
 _REFRESH = 8
+# Of line searches whose trials cost gradients: rougher ones spoil the conjugacy of directions.
+_ROUGH = 0.3
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class ConjugateGradient(Method[ConjugateState]):
         \beta_k = \langle g_{k+1} - g_k, P g_{k+1}\rangle / \langle g_k, P g_k\rangle.
 
     Along a line the responses of the objective's linear part are affine, so that one iteration costs one W and one
-    W^T, whatever the line search does. P is the inverse of a circular convolution that resembles the Hessian, where
+    W^T, whatever the line search does. Of an objective without responses it costs one to two gradients, and the line
+    search is less exact. P is the inverse of a circular convolution that resembles the Hessian, where
     the objective knows one (:meth:`ConvexFunctional.hessian_spectrum`), renewed every few iterations.
 
     With a box, d moves only the pixels that the gradient does not press against a bound; a step that leaves the box is
@@ -91,12 +95,10 @@ class ConjugateGradient(Method[ConjugateState]):
     def step(self, objective: ConvexFunctional, state: ConjugateState, box: Box | None) -> ConjugateState:
         g, d = state.grad, state.direction
         slope = dot(g, d)
-        q = objective.linear(d)
-        guess = newton_guess(objective, state.u, q, slope) if state.step is None else state.step
-        t = torch.where(slope < 0, exact_step(objective, state.u, q, slope, guess), torch.zeros_like(slope))
-        move = projected_step(objective, state, d, q, t, box)
-        x, u = move.x, move.u
-        grad = objective.grad_from(u, x.shape)
+        line = Line(objective, state.u, d)
+        t = line.search(slope, line.newton_step(slope) if state.step is None else state.step, _ROUGH)
+        move = projected_step(state, line, t, box)
+        x, u, grad = move.x, move.u, move.grad
         free = free_pixels(x, grad, box)
         renew = state.age + 1 >= _REFRESH
         spectrum = self._spectrum(objective, u, x) if renew else state.spectrum

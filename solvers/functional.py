@@ -41,6 +41,11 @@ class ConvexFunctional(ABC):
     All tensors have the batch first; constants are float64 tensors of shape () or (B,).
     """
 
+    @property
+    def cheap_slopes(self) -> bool:
+        """Whether a :meth:`slope` costs far less than a gradient, as it does where responses are kept."""
+        return True
+
     @abstractmethod
     def linear(self, x: Tensor) -> Responses:
         """Responses :math:`u = U x` of images x (B, C, H, W)."""
@@ -173,6 +178,10 @@ class BlackBoxFunctional(ConvexFunctional):
     Subclasses define ``fn``, ``grad``, ``hvp``, the constants, ``select`` and ``to``.
     """
 
+    @property
+    def cheap_slopes(self) -> bool:
+        return False
+
     def linear(self, x: Tensor) -> Responses:
         return x
 
@@ -211,6 +220,10 @@ class ComposedFunctional(ConvexFunctional):
     """
 
     inner: ConvexFunctional
+
+    @property
+    def cheap_slopes(self) -> bool:
+        return self.inner.cheap_slopes
 
     @abstractmethod
     def map(self, x: Tensor) -> Tensor:
@@ -273,6 +286,10 @@ class SumFunctional(ConvexFunctional):
     def __init__(self, terms: Sequence[ConvexFunctional], weights: Sequence[Tensor]) -> None:
         self.terms = tuple(terms)
         self.weights = tuple(weights)
+
+    @property
+    def cheap_slopes(self) -> bool:
+        return all(g.cheap_slopes for g in self.terms)
 
     def linear(self, x: Tensor) -> Responses:
         return tuple(g.linear(x) for g in self.terms)

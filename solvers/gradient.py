@@ -9,7 +9,8 @@ from torch import Tensor
 
 from icgn.solvers.box import Box
 from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
-from icgn.solvers.method import Method, State, newton_guess
+from icgn.solvers.line import Line
+from icgn.solvers.method import Method, State
 from icgn.solvers.splitting import BoxSplitting, Evaluation, Splitting
 
 
@@ -64,7 +65,7 @@ def begin(split: Splitting, objective: ConvexFunctional, x: Tensor) -> Evaluatio
 def initial_step(split: Splitting, start: Evaluation) -> Tensor:
     """The inverse curvature of the smooth part along its gradient, shape (B,)."""
     g = start.smooth_grad
-    return newton_guess(split.smooth, split.responses(start.u), split.smooth.linear(-g), -dot(g, g))
+    return Line(split.smooth, split.responses(start.u), -g).newton_step(-dot(g, g))
 
 
 def backtrack(split: Splitting, y: Tensor, u: Responses, grad: Tensor, step: Tensor, most: int = 30) -> Trial:

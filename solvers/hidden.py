@@ -141,6 +141,10 @@ class _Slice(ConvexFunctional):
     def _fixed(self) -> Responses:
         return self.joint.linear(lift(self.x, self.hidden))
 
+    @property
+    def cheap_slopes(self) -> bool:
+        return self.joint.cheap_slopes
+
     def linear(self, x: Tensor) -> Responses:
         return self.joint.linear(torch.cat([torch.zeros_like(self.x), x], 1))
 

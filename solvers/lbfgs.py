@@ -33,7 +33,7 @@ class LBFGS(Method[QuasiNewtonState]):
 
     :math:`H_k` is the two-loop recursion (Nocedal 1980) over the last `memory` steps. Its first metric is the inverse
     of the circular convolution that resembles the Hessian at the start, where the objective knows one, else the
-    scaled identity.
+    scaled identity. Where nothing is known of the objective but gradients, an iteration costs one or little more.
 
     Theorem (Liu and Nocedal 1989, Mathematical Programming 45, Theorem 6.1): for twice differentiable F with Hessian
     between :math:`\mu > 0` and L on the level set, :math:`F(x_k) - F^*` decreases linearly. Assumes no box, and
@@ -71,10 +71,9 @@ class LBFGS(Method[QuasiNewtonState]):
         plain = apply_preconditioner(state.spectrum, state.grad)
         d = torch.where(per_image(dot(state.grad, d) < 0, d).bool(), d, -plain)
         move = descend(objective, state, d, box)
-        x, grad = move.x, objective.grad_from(move.u, move.x.shape)
         return QuasiNewtonState(
-            x, move.u, grad, state.work + 1,
-            (*state.steps[1:], x - state.x), (*state.changes[1:], grad - state.grad), state.spectrum,
+            move.x, move.u, move.grad, state.work + 1 + move.work,
+            (*state.steps[1:], move.x - state.x), (*state.changes[1:], move.grad - state.grad), state.spectrum,
         )  # fmt: skip
 
 

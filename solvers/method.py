@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from icgn.solvers.certificate import Certificate, certify
-from icgn.solvers.functional import ConvexFunctional, Responses, per_image
+from icgn.solvers.functional import ConvexFunctional, Responses
 
 if TYPE_CHECKING:
     from icgn.solvers.box import Box
@@ -93,73 +93,6 @@ def evaluate(objective: ConvexFunctional, x: Tensor) -> tuple[Responses, Tensor,
     u = objective.linear(x)
     grad = objective.grad_from(u, x.shape)
     return u, grad, torch.ones(x.shape[0], dtype=torch.float64, device=x.device)
-
-
-def exact_step(
-    objective: ConvexFunctional,
-    u: Responses,
-    q: Responses,
-    slope: Tensor,
-    guess: Tensor,
-    accuracy: float = 0.1,
-    passes: int = 10,
-) -> Tensor:
-    r"""Step t > 0 with :math:`|\phi'(t)| \le` `accuracy` :math:`|\phi'(0)|`, :math:`\phi(t) = h(u + t q)`, per image.
-
-    :math:`\phi'` is nondecreasing, so that two values of opposite sign enclose a minimizer. Secant steps inside the
-    enclosure, with Illinois' correction against a stuck end. A point outside the domain of h, where the slope is not
-    finite, is too far: halfway back from there. If `passes` evaluations do not suffice, the largest step known to be
-    too short is taken: F never increases, and the method goes on.
-
-    Parameters
-    ----------
-    u, q : Responses
-        of the point and of the direction.
-    slope : Tensor
-        :math:`\phi'(0) < 0`, shape (B,).
-    guess : Tensor
-        first trial, positive, shape (B,).
-    """
-    t = guess
-    low, high = torch.zeros_like(t), torch.full_like(t, float("inf"))
-    slope_low, slope_high = slope, torch.full_like(t, float("inf"))
-    found = torch.zeros_like(t, dtype=torch.bool)
-    was_short = found
-    for i in range(passes):
-        s = objective.slope(u, q, t)
-        s = torch.where(torch.isfinite(s), s, torch.inf)
-        found = found | (s.abs() <= accuracy * slope.abs())
-        # Reading the flags stalls a GPU, but for far less than a pass over the responses takes.
-        if bool(found.all()):
-            break
-        short = s < 0
-        # Illinois: an end that stays twice in a row counts half, so that the other end cannot creep.
-        stays = (short == was_short) & (i > 0)
-        low, high = torch.where(short, t, low), torch.where(short, high, t)
-        slope_low, slope_high = (
-            torch.where(short, s, torch.where(stays, slope_low / 2, slope_low)),
-            torch.where(short, torch.where(stays, slope_high / 2, slope_high), s),
-        )
-        was_short = short
-        inside = low - slope_low * (high - low) / (slope_high - slope_low)
-        inside = torch.where(torch.isfinite(slope_high), inside, (low + high) / 2)
-        # Without an upper end, follow the secant from 0, at most to four times the step.
-        beyond = t * torch.where(s > slope, slope / (slope - s), torch.inf).clamp(1.1, 4.0)
-        t = torch.where(found, t, torch.where(torch.isfinite(high), inside, beyond))
-    return torch.where(found, t, low)
-
-
-def newton_guess(objective: ConvexFunctional, u: Responses, q: Responses, slope: Tensor) -> Tensor:
-    """The Newton step of a line search at t = 0: -slope / curvature, 1 where the curvature vanishes."""
-    curvature = objective.curvature(u, q)
-    return torch.where(
-        curvature > 0, -slope / curvature.clamp_min(torch.finfo(slope.dtype).tiny), torch.ones_like(slope)
-    )
-
-
-def step_along(x: Tensor, d: Tensor, t: Tensor) -> Tensor:
-    """The images x + t d with one t per image."""
-    return torch.addcmul(x, d, per_image(t, x))
 
 
 def _take(value: Any, index: Tensor) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from icgn.solvers.accelerated import AcceleratedGradient
 from icgn.solvers.admm import ADMM, HQS
 from icgn.solvers.conjugate import ConjugateGradient
@@ -36,7 +38,8 @@ def choose(method: str | Method[Any], problem: Problem) -> Method[Any]:
     """The method for a problem, checked against its assumptions.
 
     ``"auto"`` is :class:`ConjugateGradient`, the fastest of ``benchmarks/methods.py`` (level with L-BFGS for
-    deblurring), and :class:`AcceleratedGradient` for Poisson data, whose domain a line search cannot leave.
+    deblurring). It is :class:`LBFGS`, which needs fewer gradients, for regularizers of which nothing else is known,
+    unless there is a box; and :class:`AcceleratedGradient` for Poisson data, whose domain a line search cannot leave.
 
     Raises
     ------
@@ -45,9 +48,22 @@ def choose(method: str | Method[Any], problem: Problem) -> Method[Any]:
     """
     if isinstance(method, str):
         if method == "auto":
-            method = "accelerated" if isinstance(problem.objective.terms[0], PoissonData) else "conjugate"
+            method = _automatic(problem)
         if method not in METHODS:
             raise ValueError(f"method: got {method!r}, expected 'auto' or one of {', '.join(METHODS)}")
         method = METHODS[method]()
     method.check(problem)
     return method
+
+
+def _automatic(problem: Problem) -> str:
+    data, regularizer = problem.objective.terms
+    if isinstance(data, PoissonData):
+        return "accelerated"
+    if regularizer.cheap_slopes or problem.box is not None:
+        return "conjugate"
+    first = torch.zeros(1, dtype=torch.int64, device=problem.y.device)
+    x = problem.start()[first]
+    inner = regularizer.select(first)
+    known = inner.hessian_spectrum(inner.linear(x), x.shape) is not None
+    return "conjugate" if known else "lbfgs"

@@ -75,5 +75,4 @@ class NewtonCG(Method[NewtonState]):
         system = solve_hessian(objective, state.x, -state.grad, free, eta, self.max_inner)
         d = torch.where(per_image(dot(state.grad, system.v) < 0, state.x).bool(), system.v, -free * state.grad)
         move = descend(objective, state, d, box)
-        grad = objective.grad_from(move.u, move.x.shape)
-        return NewtonState(move.x, move.u, grad, state.work + 1.5 + system.iterations + move.work, state.first)
+        return NewtonState(move.x, move.u, move.grad, state.work + 1.5 + system.iterations + move.work, state.first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import deepinv
 import pytest
@@ -12,13 +13,14 @@ from hypothesis import strategies as st
 from quadratic import Quadratic, QuadraticFunctional
 
 import icgn
-from icgn.regularizers import RidgeICGN
+from icgn.regularizers import ConvexRegularizer, RidgeICGN
 from icgn.solvers import (
     ADMM,
     FISTA,
     HQS,
     LBFGS,
     AcceleratedGradient,
+    BlackBoxFunctional,
     Box,
     ConjugateGradient,
     GradientDescent,
@@ -31,7 +33,7 @@ from icgn.solvers import (
     solve,
 )
 from icgn.solvers.certificate import optimality
-from icgn.solvers.method import exact_step
+from icgn.solvers.line import exact_step
 from icgn.solvers.primal_dual import duality_gap
 from icgn.solvers.splitting import parts
 
@@ -367,7 +369,7 @@ def test_line_search_finds_the_minimum_along_a_line(seed, guess):
     u, q = functional.linear(x), functional.linear(d)
     zero = torch.zeros(2, dtype=torch.float64)
     slope = functional.slope(u, q, zero)
-    t = exact_step(functional, u, q, slope, torch.full_like(zero, guess), passes=60)
+    t = exact_step(partial(functional.slope, u, q), slope, torch.full_like(zero, guess), passes=60)
     assert (functional.slope(u, q, t).abs() <= 0.1 * slope.abs()).all()
     assert (functional.fn(x + t.view(-1, 1, 1, 1) * d) < functional.fn(x)).all()
 
@@ -448,6 +450,68 @@ def test_primal_dual_refuses_what_is_no_ridge():
 
 def test_auto_says_what_it_chose():
     assert solve(Problem(picture(), deepinv.physics.Denoising(), ridge(), 0.1)).stats.method == "ConjugateGradient"
+
+
+class Counted(ConvexRegularizer):
+    """A regularizer of which solvers see values and derivatives alone, and how many gradients they asked for."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.gradients = inner, 0
+
+    def at(self, sigma=None, condition=None):
+        return CountedFunctional(self.inner.at(sigma, condition), self)
+
+
+class CountedFunctional(BlackBoxFunctional):
+    def __init__(self, inner, counter):
+        self.inner, self.counter = inner, counter
+
+    def fn(self, x):
+        return self.inner.fn(x)
+
+    def grad(self, x):
+        self.counter.gradients += 1
+        return self.inner.grad(x)
+
+    def hvp(self, x, v):
+        return self.inner.hvp(x, v)
+
+    def lipschitz(self):
+        return self.inner.lipschitz()
+
+    def strong_convexity(self):
+        return self.inner.strong_convexity()
+
+    def select(self, index):
+        return CountedFunctional(self.inner.select(index), self.counter)
+
+    def to(self, dtype):
+        return CountedFunctional(self.inner.to(dtype), self.counter)
+
+
+@pytest.mark.parametrize("box", [None, (0, 1)])
+def test_auto_suits_what_is_known_of_the_regularizer(box):
+    problem = Problem(picture(), deepinv.physics.Denoising(), Counted(sharp()), 0.1, box=box)
+    sol = solve(problem, tol=1e-6)
+    assert sol.stats.method == ("LBFGS" if box is None else "ConjugateGradient")
+    reference = solve(Problem(picture(), deepinv.physics.Denoising(), sharp(), 0.1, box=box), tol=1e-9)
+    distance = (sol.x - reference.x).square().flatten(1).mean(1).sqrt()
+    assert (distance <= sol.certificate.rms_distance + 1e-9).all() and (distance < 2e-6).all()
+
+
+@pytest.mark.parametrize("method", [LBFGS(), ConjugateGradient()], ids=name_of)
+def test_a_line_search_shares_its_gradients_with_the_iteration(method):
+    counted = Counted(sharp())
+    objective = Problem(picture(1), deepinv.physics.Denoising(), counted, 0.1).objective
+    state = method.init(objective, picture(1), None)
+    for _ in range(12):
+        before, work = counted.gradients, state.work
+        state = method.step(objective, state, None)
+        assert float(state.work - work) == counted.gradients - before
+        assert float((state.grad - objective.grad(state.x)).abs().max()) < 1e-12
+    # The gradient at the end of a search is not computed again: as many as there were trials.
+    assert float(state.work) < 2.5 * 12
 
 
 @pytest.mark.parametrize(

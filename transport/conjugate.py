@@ -44,6 +44,10 @@ class _Tilt(BlackBoxFunctional):
 
     y: Tensor
 
+    @property
+    def cheap_slopes(self) -> bool:
+        return True
+
     def fn(self, x: Tensor) -> Tensor:
         return -torch.linalg.vecdot(x, self.y)
 
