@@ -66,7 +66,8 @@ Strength = Annotated[
         "--strength",
         metavar="W",
         help="Factor of the regularizer, or the rule that finds it from the noise level: discrepancy (the residual as"
-        " large as the noise) or sure (the least estimated error); both take five to ten times as long.",
+        " large as the noise) or sure (the least estimated error); both take five to ten times as long; large"
+        " pictures are searched on tiles that make up a quarter megapixel.",
     ),
 ]
 

@@ -53,7 +53,8 @@ class Problem:
         convex and differentiable; its own scale replaces `noise`.
     weight : float, Tensor or str
         nonnegative factor of R, one or one per image; or ``"discrepancy"`` or ``"sure"``, by which
-        :func:`~icgn.solvers.solve` finds one per image from y and the noise (:mod:`icgn.solvers.strength`).
+        :func:`~icgn.solvers.solve` finds one per image from y and the noise (:mod:`icgn.solvers.strength`); to denoise
+        large images, from a part of y.
     box : (float, float) or Box, optional
         bounds of the intensities; for a Poisson likelihood they are nonnegative in any case.
     condition : Tensor, optional

@@ -2,7 +2,7 @@ r"""The weight of the regularizer, found without ground truth, or on pairs.
 
 A weight w makes a picture :math:`x_w`; each rule below finds w per image by a one-dimensional search in log w over
 loosely solved problems, each begun at the answer of the one before. Noise is white and Gaussian and its level known:
-:attr:`Problem.noise`.
+:attr:`Problem.noise`. To denoise a large picture a part of it suffices: tiles of it, spread over the whole.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from icgn.solvers.conditioning import unconditional
+from icgn.solvers.data import is_identity
 from icgn.solvers.functional import dot, per_image
 from icgn.solvers.implicit import solve_hessian
 
@@ -32,6 +33,8 @@ _REACH = 0.6
 # Of the problems solved on the way: RMS distance as a part of the noise and its range, relative gap, iterations.
 _PART, _FINEST, _COARSEST = 1 / 80, 1e-4, 5e-4
 _GAP, _ITERATIONS = 1e-2, 200
+# Pixels that a picture to be denoised is searched on, at most, and the side of the tiles they form.
+_PIXELS, _TILE = 2**18, 128
 
 Trial = Callable[[Tensor], Tensor]
 """Gives, for the logarithms of weights (B,), a number per image."""
@@ -125,12 +128,16 @@ class _Posed:
 
 @dataclass(eq=False)
 class _Path:
-    """Solutions along a search: the problem, and what all of them share."""
+    """Solutions along a search: the problem, and what all of them share.
+
+    The problem has `tiles` pictures in a row for each image; its noise, its weights and all sums are those of images.
+    """
 
     problem: Problem
     noise: Tensor
     seen: Tensor
     count: Tensor
+    tiles: int = 1
     x: Tensor | None = None
 
     @classmethod
@@ -140,15 +147,17 @@ class _Path:
             raise ValueError(f"weight: {rule!r} assumes Gaussian data of known noise, got the data fidelity {kind}")
         level = problem.sigma if problem.noise is None else problem.noise
         noise = torch.as_tensor(level, dtype=torch.float64, device=problem.y.device).reshape(-1).expand(len(problem.y))
+        batch = len(problem.y)
+        problem = problem if rule is None else tiled(problem)
         generator = torch.Generator().manual_seed(0)
         image = torch.randn(problem.start().shape, generator=generator, dtype=problem.y.dtype).to(problem.y.device)
         seen = problem.physics.A(image) != 0
-        return cls(problem, noise, seen, seen.flatten(1).sum(1).double())
+        return cls(problem, noise, seen, _of_images(seen.flatten(1).sum(1), batch), len(problem.y) // batch)
 
     def solve(self, log_weight: Tensor) -> _Posed:
         from icgn.solvers.solve import solve
 
-        problem = replace(self.problem, weight=log_weight.exp())
+        problem = replace(self.problem, weight=log_weight.exp().repeat_interleave(self.tiles))
         tol = min(max(_FINEST, _PART * float(self.noise.min())), _COARSEST)
         solution = solve(problem, tol=tol, gap_tol=_GAP, max_iter=_ITERATIONS, x0=self.x)
         # An invalid image has no solution to begin the next at.
@@ -158,7 +167,7 @@ class _Path:
     def residual(self, posed: _Posed) -> Tensor:
         """|A x - y|^2 over what is measured, (B,)."""
         r = (posed.problem.physics.A(posed.x) - torch.nan_to_num(posed.problem.y)) * self.seen
-        return dot(r, r).double()
+        return _of_images(dot(r, r), len(self.noise))
 
     def divergence(self, posed: _Posed) -> Tensor:
         """Divergence of A x with respect to y, by one sign vector, (B,)."""
@@ -171,7 +180,42 @@ class _Path:
         tol = torch.full((len(pulled),), 0.1).to(pulled)
         free = None if problem.box is None else problem.box.free(posed.x)  # type: ignore[union-attr]
         system = solve_hessian(problem.objective, posed.x, per_image(scale, pulled) * pulled, free, tol, 100)
-        return dot(pulled, system.v).double()
+        return _of_images(dot(pulled, system.v), len(self.noise))
+
+
+def tiled(problem: Problem) -> Problem:
+    """The problem of denoising tiles of the images, on an even grid, if they are larger than the tiles together.
+
+    The tiles of an image follow one another; all other problems are returned as they are.
+    """
+    y = problem.y
+    if not is_identity(problem.physics) or problem.condition is not None or y[0, 0].numel() <= _PIXELS:
+        return problem
+    height, width = (min(_TILE, side) for side in y.shape[-2:])
+    count = _PIXELS // (height * width)
+    down, across = y.shape[-2] // height, y.shape[-1] // width
+    rows = min(max(round(math.sqrt(count * down / across)), 1), down)
+    tops = _spread(y.shape[-2] - height, rows)
+    lefts = _spread(y.shape[-1] - width, min(max(count // rows, 1), across))
+    parts = [y[..., top : top + height, left : left + width] for top in tops for left in lefts]
+    levels = {name: _repeated(getattr(problem, name), len(parts)) for name in ("sigma", "noise")}
+    return replace(problem, y=torch.stack(parts, 1).flatten(0, 1), **levels)
+
+
+def _spread(last: int, count: int) -> list[int]:
+    """Whole numbers from 0 to `last` at even distances; the middle if there is one only."""
+    return [last // 2] if count == 1 else [i * last // (count - 1) for i in range(count)]
+
+
+def _repeated(level: float | Tensor | None, times: int) -> float | Tensor | None:
+    """Numbers of images as numbers of their tiles."""
+    one = level is None or torch.as_tensor(level).numel() == 1
+    return level if one else torch.as_tensor(level).reshape(-1).repeat_interleave(times)
+
+
+def _of_images(values: Tensor, batch: int) -> Tensor:
+    """Sums over the tiles of each image, (B,)."""
+    return values.double().reshape(batch, -1).sum(1)
 
 
 def _increasing(f: Trial, like: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from quadratic import Quadratic
 
 from icgn.regularizers import RidgeICGN, denoise
-from icgn.solvers import Problem, best_weight, solve
-from icgn.solvers.strength import _smallest, discrepancy, sure
+from icgn.solvers import Problem, best_weight, solve, strength
+from icgn.solvers.strength import _smallest, discrepancy, sure, tiled
 
 NOISE = 0.1
 
@@ -44,6 +44,44 @@ def test_sure_in_closed_form(seed):
     # (1 - c)^2 |y|^2 + 2 n noise^2 c is least at c = 1 - n noise^2 / |y|^2 = 1 / (1 + a w).
     c = 1 - NOISE**2 * y[0].numel() / y.square().flatten(1).sum(1)
     torch.testing.assert_close(sure(denoising(y, weight="sure")), (1 / c - 1) / 0.5, rtol=0.08, atol=1e-3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(height=st.integers(1, 700), width=st.integers(1, 3000), channels=st.sampled_from([1, 3]))
+def test_tiles_are_disjoint_parts_of_a_large_picture_and_enough(height, width, channels):
+    y = torch.arange(float(height * width), dtype=torch.float64).reshape(1, 1, height, width)
+    y = torch.cat([y, y + y.numel()]).expand(2, channels, height, width)
+    sigma = torch.tensor([0.1, 0.2])
+    part = tiled(Problem(y, deepinv.physics.Denoising(), Quadratic(0.5), sigma))
+    if height * width <= strength._PIXELS:
+        assert torch.equal(part.y, y)
+        return
+    first, second = part.y.chunk(2)
+    assert torch.equal(first + height * width, second)
+    assert first[:, 0].unique().numel() == first[:, 0].numel()
+    assert strength._PIXELS / 3 <= first[:, 0].numel() <= strength._PIXELS
+    assert torch.equal(first[..., 1:, 1:] - first[..., :-1, :-1], torch.full_like(first[..., 1:, 1:], width + 1.0))
+    assert torch.equal(part.sigma, sigma.repeat_interleave(len(first)))
+
+
+@pytest.mark.parametrize("rule", [discrepancy, sure])
+def test_a_weight_from_tiles_is_that_of_the_picture(rule, monkeypatch):
+    _, y = noisy(side=160)
+    sigma = torch.tensor([NOISE, 1.2 * NOISE], dtype=torch.float64)
+    problem = Problem(y, deepinv.physics.Denoising(), Quadratic(0.5), sigma)
+    whole = rule(problem)
+    monkeypatch.setattr(strength, "_PIXELS", 8000)
+    monkeypatch.setattr(strength, "_TILE", 32)
+    assert len(tiled(problem).y) == 2 * 6
+    torch.testing.assert_close(rule(problem), whole, rtol=0.1, atol=0)
+
+
+def test_only_denoising_is_searched_on_tiles(monkeypatch):
+    monkeypatch.setattr(strength, "_PIXELS", 64)
+    _, y = noisy()
+    blur = deepinv.physics.Blur(torch.ones(1, 1, 3, 3, dtype=torch.float64) / 9, padding="circular")
+    problem = Problem(blur.A(y), blur, Quadratic(0.5), NOISE)
+    assert tiled(problem) is problem
 
 
 def test_best_weight_in_closed_form():

@@ -128,6 +128,9 @@ def fit(
         try:
             while True:
                 if run.validation_is_due():
+                    # With a fit of weight and scale it can take longer than the steps since the last checkpoint.
+                    run.save()
+                    progress.update(task, completed=run.step, note="validating")
                     result = run.validate(data.validation)
                     progress.console.print(str(result))
                     board.validation(result)
