@@ -198,8 +198,9 @@ def tiled(problem: Problem) -> Problem:
     tops = _spread(y.shape[-2] - height, rows)
     lefts = _spread(y.shape[-1] - width, min(max(count // rows, 1), across))
     parts = [y[..., top : top + height, left : left + width] for top in tops for left in lefts]
-    levels = {name: _repeated(getattr(problem, name), len(parts)) for name in ("sigma", "noise")}
-    return replace(problem, y=torch.stack(parts, 1).flatten(0, 1), **levels)
+    sigma, noise = _repeated(problem.sigma, len(parts)), problem.noise
+    noise = None if noise is None else _repeated(noise, len(parts))
+    return replace(problem, y=torch.stack(parts, 1).flatten(0, 1), sigma=sigma, noise=noise)
 
 
 def _spread(last: int, count: int) -> list[int]:
@@ -207,10 +208,10 @@ def _spread(last: int, count: int) -> list[int]:
     return [last // 2] if count == 1 else [i * last // (count - 1) for i in range(count)]
 
 
-def _repeated(level: float | Tensor | None, times: int) -> float | Tensor | None:
-    """Numbers of images as numbers of their tiles."""
-    one = level is None or torch.as_tensor(level).numel() == 1
-    return level if one else torch.as_tensor(level).reshape(-1).repeat_interleave(times)
+def _repeated(level: float | Tensor, times: int) -> Tensor:
+    """One number, or one per image, as numbers of the tiles of each image."""
+    numbers = torch.as_tensor(level).reshape(-1)
+    return numbers if len(numbers) == 1 else numbers.repeat_interleave(times)
 
 
 def _of_images(values: Tensor, batch: int) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from icgn.regularizers.base import ConvexRegularizer
-from icgn.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from icgn.training.recipe import Recipe
 
 _BETAS = (0.9, 0.99)
 
@@ -32,7 +34,7 @@ def make_optimizer(regularizer: ConvexRegularizer, recipe: Recipe) -> torch.opti
         groups.append({"params": [left.pop(n) for n in names], "lr": rate, "peak": rate})
     if left:
         raise ValueError(f"learning_rate: no rate for {', '.join(left)}")
-    return _MAKERS[recipe.optimizer](groups)
+    return OPTIMIZERS[recipe.optimizer](groups)
 
 
 def _adam(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -57,4 +59,5 @@ def _soap(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     return optimizer
 
 
-_MAKERS: dict[str, Callable[[list[dict[str, Any]]], torch.optim.Optimizer]] = {"adam": _adam, "soap": _soap}
+OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]]], torch.optim.Optimizer]] = {"adam": _adam, "soap": _soap}
+"""The optimizers of recipes by name: each is made from groups of parameters."""

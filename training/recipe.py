@@ -14,6 +14,7 @@ from icgn.training.bilevel import Bilevel
 from icgn.training.denoising import GradientSteps, ScoreMatching
 from icgn.training.likelihood import MaskLikelihood
 from icgn.training.loss import Loss
+from icgn.training.optimizer import OPTIMIZERS
 from icgn.training.ranges import (
     COUNT,
     PART,
@@ -227,6 +228,6 @@ _RANGES: dict[str, Range] = {
         "one or more positive noise levels, here in intensities",
     ),
     "learning_rate": (_rates, "rates >= 0 by prefix of the parameters' names"),
-    "optimizer": one_of("adam", "soap"),
+    "optimizer": one_of(*OPTIMIZERS),
     "seed": (lambda v: is_whole(v) and v >= 0, "a whole number >= 0"),
 }
