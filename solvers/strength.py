@@ -210,7 +210,7 @@ def _spread(last: int, count: int) -> list[int]:
 
 def _repeated(level: float | Tensor, times: int) -> Tensor:
     """One number, or one per image, as numbers of the tiles of each image."""
-    numbers = torch.as_tensor(level).reshape(-1)
+    numbers = torch.as_tensor(level, dtype=torch.float64).reshape(-1)
     return numbers if len(numbers) == 1 else numbers.repeat_interleave(times)
 
 

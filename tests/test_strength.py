@@ -61,7 +61,7 @@ def test_tiles_are_disjoint_parts_of_a_large_picture_and_enough(height, width, c
     assert first[:, 0].unique().numel() == first[:, 0].numel()
     assert strength._PIXELS / 3 <= first[:, 0].numel() <= strength._PIXELS
     assert torch.equal(first[..., 1:, 1:] - first[..., :-1, :-1], torch.full_like(first[..., 1:, 1:], width + 1.0))
-    assert torch.equal(part.sigma, sigma.repeat_interleave(len(first)))
+    assert torch.equal(part.sigma, sigma.double().repeat_interleave(len(first)))
 
 
 @pytest.mark.parametrize("rule", [discrepancy, sure])
