@@ -9,7 +9,7 @@ from torch import Tensor
 
 from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
 
-# Of a search whose trials are cheap: the slope that is left, as a part of the first.
+# The slope that a search may leave, as a part of the first.
 _FINE = 0.1
 
 
@@ -44,10 +44,10 @@ class Line:
     def search(self, slope: Tensor, guess: Tensor, rough: float) -> Tensor:
         """The step :func:`exact_step` along directions that have these slopes at 0; 0 where they do not descend.
 
-        `rough` is the accuracy that suffices where each trial costs a gradient.
+        `rough` is how much too short a step may be (`shortfall`) where each trial costs a gradient.
         """
-        accuracy = _FINE if self.objective.cheap_slopes else rough
-        return torch.where(slope < 0, exact_step(self._slope, slope, guess, accuracy), 0.0)
+        shortfall = _FINE if self.objective.cheap_slopes else rough
+        return torch.where(slope < 0, exact_step(self._slope, slope, guess, shortfall), 0.0)
 
     def newton_step(self, slope: Tensor) -> Tensor:
         """The step -slope / curvature at 0, and 1 where the curvature vanishes."""
@@ -77,10 +77,10 @@ def exact_step(
     slope_at: Callable[[Tensor], Tensor],
     slope: Tensor,
     guess: Tensor,
-    accuracy: float = 0.1,
+    shortfall: float = _FINE,
     passes: int = 10,
 ) -> Tensor:
-    r"""Step t > 0 with :math:`|\phi'(t)| \le` `accuracy` :math:`|\phi'(0)|` for a convex :math:`\phi`, per image.
+    r"""Step t > 0 with `shortfall` :math:`\phi'(0) \le \phi'(t) \le 0.1 |\phi'(0)|`, :math:`\phi` convex, per image.
 
     :math:`\phi'` is nondecreasing, so that two values of opposite sign enclose a minimizer. Secant steps inside the
     enclosure, with Illinois' correction against a stuck end. A point outside the domain of h, where the slope is not
@@ -95,6 +95,8 @@ def exact_step(
         :math:`\phi'(0) < 0`, shape (B,).
     guess : Tensor
         first trial, positive, shape (B,).
+    shortfall : float
+        how much of the slope may be left by a step that is too short, less than 1; a longer one could let F grow.
     """
     t = guess
     low, high = torch.zeros_like(t), torch.full_like(t, float("inf"))
@@ -104,7 +106,7 @@ def exact_step(
     for i in range(passes):
         s = slope_at(t)
         s = torch.where(torch.isfinite(s), s, torch.inf)
-        found = found | (s.abs() <= accuracy * slope.abs())
+        found = found | ((s >= shortfall * slope) & (s <= -_FINE * slope))
         # Reading the flags stalls a GPU, but for far less than a pass over the responses takes.
         if bool(found.all()):
             break
