@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 
 import deepinv
 import pytest
@@ -14,6 +15,7 @@ from icgn.regularizers import ICNN, RidgeICGN
 from icgn.solvers import Problem, solve
 from icgn.training import Adversarial, Batch, Bilevel, GradientSteps, ScoreMatching, draw, fit, make_physics, validate
 from icgn.training.loss import weighted_error
+from icgn.training.weight import _simplex
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DENOISING = deepinv.physics.Denoising()
@@ -303,6 +305,12 @@ def test_fitted_weights_are_the_best_nearby():
     best = quality(1, 1)
     assert best >= max(quality(0.8, 1), quality(1.25, 1), quality(1, 0.7), quality(1, 1.4)) - 0.01
     assert best > quality(0.5, 1) + 0.05 and best > quality(2, 1) + 0.05
+
+
+def test_a_scale_that_hardly_matters_does_not_run_away():
+    # Of a norm, the product of weight and scale is all that counts; sharper may be better by a trifle for ever.
+    weight, scale = _simplex(lambda logs: (logs[0] + logs[1] - 2) ** 2 - 1e-2 * logs[1], (0.3, 0.1))
+    assert 0.1 < scale <= 0.1 + math.log(4) and weight + scale == pytest.approx(2, abs=0.1)
 
 
 def test_a_recipe_can_ask_for_the_weight_of_a_bilevel_model(tmp_path):

@@ -19,6 +19,9 @@ from icgn.training.processes import Processes
 
 Error = Callable[[Sequence[float]], float]
 
+# Of the logarithm of a scale, from where a search starts: sharper kinks than that make problems that hardly end.
+_REACH = math.log(4)
+
 
 class Rescalable(Protocol):
     """A regularizer that a weight and a scale can become part of."""
@@ -94,8 +97,8 @@ def fit_weights(
     start : Weights, optional
         where to start; default: a gradient of the size of the noise, and scale 1.
     fine : bool
-        True: both by the simplex method of Nelder and Mead, to a percent; False: the weight alone, to some
-        percent, on at most four pictures.
+        True: both by the simplex method of Nelder and Mead, to a percent, the scale within a factor of four of
+        where it starts; False: the weight alone, to some percent, on at most four pictures.
     processes : Processes, optional
         among which the pictures are shared.
     """
@@ -148,7 +151,11 @@ def _start(regularizer: ConvexRegularizer, image: Tensor, level: float, start: W
 def _simplex(error: Error, first: tuple[float, float]) -> tuple[float, float]:
     corners = [first, (first[0] - 0.1, first[1]), (first[0], first[1] + 0.2)]
     options = {"initial_simplex": corners, "xatol": 1e-2, "fatol": 1e-3, "maxfev": 40}
-    best = optimize.minimize(error, first, method="Nelder-Mead", options=options).x
+
+    def near(logs: Sequence[float]) -> float:
+        return error(logs) if abs(logs[1] - first[1]) <= _REACH else math.inf
+
+    best = optimize.minimize(near, first, method="Nelder-Mead", options=options).x
     return float(best[0]), float(best[1])
 
 
