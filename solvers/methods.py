@@ -38,8 +38,9 @@ def choose(method: str | Method[Any], problem: Problem) -> Method[Any]:
     """The method for a problem, checked against its assumptions.
 
     ``"auto"`` is :class:`ConjugateGradient`, the fastest of ``benchmarks/methods.py`` (level with L-BFGS for
-    deblurring). It is :class:`LBFGS`, which needs fewer gradients, for regularizers of which nothing else is known,
-    unless there is a box; and :class:`AcceleratedGradient` for Poisson data, whose domain a line search cannot leave.
+    deblurring). It is :class:`LBFGS`, which needs fewer gradients, for regularizers that are known by them alone or
+    that have hidden pictures (:mod:`icgn.solvers.hidden`), unless there is a box; and :class:`AcceleratedGradient` for
+    Poisson data, whose domain a line search cannot leave.
 
     Raises
     ------

@@ -136,6 +136,7 @@ def test_walking_over_both_finds_the_minimizer_of_the_function_of_one():
     reg = network()
     assert isinstance(lifted(denoising(reg)), LiftedProblem)
     both = solve(denoising(reg), tol=1e-8)
+    assert both.stats.method == "LBFGS"
     # A sum hides the structure: each gradient finds the latent pictures anew.
     one = solve(denoising(1.0 * reg), tol=1e-7)
     torch.testing.assert_close(both.x, one.x, atol=3e-7, rtol=0)
