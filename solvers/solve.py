@@ -236,7 +236,8 @@ class _Run:
 
     def _allowed_gap(self, objective: Tensor, pixels: int) -> Tensor:
         """The gap that counts as converged: relative, but not below what a distance of `tol` would explain."""
-        return (self.gap_tol * objective.abs()).clamp_min(pixels * self.tol**2 / 2)
+        # not tol**2, which raises an OverflowError where the product is inf
+        return (self.gap_tol * objective.abs()).clamp_min(pixels * self.tol * self.tol / 2)
 
     def _test(
         self, k: int, active: ConvexFunctional, state: State, reached: Tensor, stalled: Tensor, target: Tensor

@@ -324,6 +324,18 @@ def test_iteration_limit_and_precision_limit_are_reported():
     assert (limited.certificate.rms_distance < 1e-4).all(), "as far as float32 goes"
 
 
+@pytest.mark.parametrize("strongly_convex", [True, False])
+@pytest.mark.parametrize("tol", [1e30, 1e300])
+def test_a_tolerance_that_anything_meets_ends_at_the_start(strongly_convex, tol):
+    y = picture()
+    left = (torch.arange(24) < 12).to(y).expand(1, 24, 24)
+    physics = deepinv.physics.Denoising() if strongly_convex else deepinv.physics.Inpainting((1, 24, 24), mask=left)
+    solution = solve(Problem(y.clamp(0, 1), physics, ridge(), 0.1, box=Box(0, 1)), tol=tol)
+    assert set(solution.status) == {Status.CONVERGED}
+    assert torch.isfinite(solution.x).all()
+    assert solution.stats.iterations.tolist() == [0, 0]
+
+
 def test_divergence_is_reported():
     class Exploding(QuadraticFunctional):
         def grad(self, x):
