@@ -124,15 +124,22 @@ def save_model(model: ConvexRegularizer, path: str | Path, card: dict[str, Any])
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ModelError(f"path: got {path.name!r}, expected a name ending in .safetensors")
-    if ARCHITECTURES.get(type(model).__name__) is not type(model):
+    architecture = architecture_of(model)
+    if architecture is None:
         raise ModelError(f"model: got {type(model).__name__}, expected one of {', '.join(ARCHITECTURES)}")
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     content = save_tensors(tensors)
-    architecture = {"type": type(model).__name__, **model.architecture}
     complete = {**card, "architecture": architecture, "sha256": hashlib.sha256(content).hexdigest()}
     text = json.dumps(complete, indent=2, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_files({path: content, path.with_suffix(".json"): text.encode()})
+
+
+def architecture_of(model: ConvexRegularizer) -> dict[str, Any] | None:
+    """What :func:`build_model` makes a model of this class and size from; None for a class that no card can name."""
+    if ARCHITECTURES.get(type(model).__name__) is not type(model):
+        return None
+    return {"type": type(model).__name__, **model.architecture}
 
 
 def build_model(architecture: dict[str, Any], source: str = "model") -> ConvexRegularizer:

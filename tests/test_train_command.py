@@ -183,12 +183,57 @@ def test_train_command_interrupted_leaves_a_model(tmp_path, run, monkeypatch, in
     assert run("--resume").exit_code == 0 and read_card(tmp_path / "run")["steps"] == 12
 
 
+def test_ctrl_c_before_anything_is_saved(tmp_path, run, monkeypatch, interruptible):
+    monkeypatch.setattr(LOOP, "Board", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert run().exit_code == 130
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_run_needs_its_init_no_longer_once_it_is_saved(tmp_path, run, monkeypatch, interruptible):
+    """Its folder may go, and another model may lie there."""
+    start = tmp_path / "start.safetensors"
+    options = {"init": str(start), "model": {}}
+    save_model(training.build(recipe(seed=9)), start, {})
+    straight = run(**options), icgn.load_pretrained(tmp_path / "run")
+    assert straight[0].exit_code == 0
+    (tmp_path / "run").rename(tmp_path / "straight")
+
+    def press(images, recipe, step, *rest):
+        if step == 7:
+            signal.raise_signal(signal.SIGINT)
+        if step == 3:
+            save_model(training.build(recipe_of_four), start, {})
+        return draw(images, recipe, step, *rest)
+
+    recipe_of_four = recipe(model={**MODEL, "filters": 4})
+    with monkeypatch.context() as patch:
+        patch.setattr(LOOP, "draw", press)
+        assert run(**options).exit_code == 130
+    start.unlink()
+    start.with_suffix(".json").unlink()
+    assert run("--resume", **options).exit_code == 0
+    assert equal_weights(icgn.load_pretrained(tmp_path / "run"), straight[1])
+
+
+def test_a_model_that_cannot_be_written_is_named_and_its_run_kept(tmp_path, run, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("icgn.training.command.save_model", full)
+    result = run()
+    assert result.exit_code == 1
+    said = result.stderr.replace("\n", "")
+    assert "tiny.safetensors: cannot be written: No space left on device; the run is kept in" in said
+    assert read_checkpoint(tmp_path / "run" / CHECKPOINT)["step"] == 5
+
+
 def test_train_command_names_what_it_leaves_out(folder, run):
     (folder / "bad.png").write_bytes(b"nonsense")
     datasets.write_picture(folder / "small.png", datasets.Picture(torch.rand(1, 8, 30)))
     result = run()
     assert result.exit_code == 0
     assert "bad.png" in result.stderr and "small: 8 x 30 pixels, expected at least 16 x 16" in result.stderr
+    assert ", 2 left out" in result.stderr.replace("\n", " ")
 
 
 def test_train_command_refuses(tmp_path, folder, run, monkeypatch):

@@ -15,8 +15,8 @@ from rich.console import Console
 from training_cases import QUIET, break_loss, data, equal_weights, nan_gradient, nan_loss, pictures, recipe, train
 
 from icgn import training
-from icgn.regularizers import RidgeICGN, read_card
-from icgn.training import CHECKPOINT, TrainingError, draw, fit, read_checkpoint
+from icgn.regularizers import ConditionalICGN, LatentICGN, RidgeICGN, read_card
+from icgn.training import CHECKPOINT, Adversarial, GradientSteps, RecipeError, TrainingError, draw, fit, read_checkpoint
 from icgn.training.optimizer import make_optimizer
 
 # The function of the same name hides the module.
@@ -57,7 +57,7 @@ def test_the_model_is_the_average_of_the_last_weights(tmp_path, monkeypatch):
     for k, weights in enumerate(seen[1:], start=1):
         rate = max(0.25, 1 / (k + 1))
         expected = [e + rate * (w - e) for e, w in zip(expected, weights, strict=True)]
-    for parameter, mean in zip((model.bank.raw, model.log_lambda, model.log_tau), expected, strict=True):
+    for parameter, mean in zip(model.parameters(), expected, strict=True):
         assert torch.allclose(parameter, mean, atol=1e-6)
     last = read_checkpoint(tmp_path / CHECKPOINT)["model"]
     assert not torch.allclose(last["bank.raw"], model.bank.raw)
@@ -194,6 +194,59 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path, monkeypatch, interruptible):
         train(tmp_path, recipe())
 
 
+@pytest.mark.parametrize("step", [9, 11])
+def test_ctrl_c_breaks_a_validation_off_and_the_resumed_run_makes_it(tmp_path, monkeypatch, interruptible, step):
+    _, history = train(tmp_path / "straight", recipe())
+
+    def press(*arguments, **options):
+        if arguments[4] > step:
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError("still running")
+        return real(*arguments, **options)
+
+    real = LOOP.validate
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(LOOP, "validate", press)
+        train(tmp_path / "run", recipe())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert train(tmp_path / "run", recipe(), resume=True)[1] == history
+
+
+def test_curves_that_cannot_be_written_do_not_end_a_run(tmp_path, monkeypatch):
+    from torch.utils.tensorboard import SummaryWriter
+
+    _, history = train(tmp_path / "straight", recipe())
+
+    def full(self, *arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    with pytest.warns(UserWarning, match="tensorboard: curves are written no longer: No space left on device"):
+        assert train(tmp_path / "run", recipe())[1] == history
+    monkeypatch.setattr(SummaryWriter, "__init__", full)
+    with pytest.warns(UserWarning, match="curves are written no longer"):
+        assert train(tmp_path / "run", recipe(), resume=True)[1] == history
+
+
+def test_the_order_of_rates_says_nothing_and_the_longest_prefix_counts(tmp_path):
+    rates = {"log_tau": 0.03, "log_": 0.01, "bank": 0.002}
+    straight, history = train(tmp_path / "straight", recipe(learning_rate=rates))
+    turned = recipe(learning_rate=dict(reversed(rates.items())))
+    optimizer = make_optimizer(straight, turned)
+    by_rate = {group["peak"]: group["params"] for group in optimizer.param_groups}
+    assert by_rate[0.03] == [straight.log_tau] and straight.log_lambda in by_rate[0.01]
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(LOOP, "validate", lambda *_, **__: sys.exit())
+        train(tmp_path / "run", recipe(learning_rate=rates))
+    resumed, again = train(tmp_path / "run", turned, resume=True)
+    assert equal_weights(straight, resumed) and again == history
+    with pytest.raises(ValueError, match="every parameter that starts with 'log_' has a longer prefix"):
+        make_optimizer(straight, recipe(learning_rate={"bank": 1.0, "log_": 1.0, "log_tau": 1.0, "log_lambda": 1.0}))
+    with pytest.raises(ValueError, match="no parameter requires a gradient"):
+        make_optimizer(straight.requires_grad_(False), recipe())
+
+
 @pytest.mark.parametrize(("broken", "what"), [(nan_loss, "the loss is nan"), (nan_gradient, "gradient .* not finite")])
 def test_nan_stops_and_names_step_and_checkpoint(tmp_path, monkeypatch, save_always, broken, what):
     break_loss(monkeypatch, 4, broken)
@@ -211,13 +264,32 @@ def test_nan_before_the_first_checkpoint(tmp_path, monkeypatch):
 
 def test_checkpoint_of_another_recipe(tmp_path):
     train(tmp_path, recipe())
-    with pytest.raises(TrainingError, match=f"{CHECKPOINT}: the checkpoint is of another recipe"):
+    with pytest.raises(
+        TrainingError, match=f"{CHECKPOINT}: the checkpoint is of another recipe: seed: got 1, expected 0"
+    ):
         train(tmp_path, recipe(seed=1), resume=True)
     with pytest.raises(TrainingError, match=f"{CHECKPOINT}: a run is there already"):
         train(tmp_path, recipe())
     other = RidgeICGN(filters=4, size=3, knots=3)
     with pytest.raises(TrainingError, match=f"{CHECKPOINT}: the checkpoint is of another architecture"):
         train(tmp_path, recipe(), resume=True, model=other)
+
+
+@pytest.mark.parametrize("changed", ["training", "validation"])
+def test_checkpoint_of_other_pictures(tmp_path, changed):
+    train(tmp_path, recipe())
+    other = {"training": data(pictures(4)), "validation": data(validation=pictures(2))}[changed]
+    with pytest.raises(TrainingError, match=f"{CHECKPOINT}: the checkpoint is of other pictures"):
+        fit(training.build(recipe()), recipe(), other, tmp_path, resume=True, console=QUIET)
+
+
+def test_checkpoint_with_other_groups_of_parameters(tmp_path):
+    train(tmp_path, recipe())
+    content = read_checkpoint(tmp_path / CHECKPOINT)
+    content["optimizer"]["param_groups"].reverse()
+    torch.save(content, tmp_path / CHECKPOINT)
+    with pytest.raises(TrainingError, match=f"{CHECKPOINT}: .* its parameters are grouped otherwise"):
+        train(tmp_path, recipe(), resume=True)
 
 
 def test_checkpoints_without_seconds_are_read(tmp_path):
@@ -286,6 +358,10 @@ def test_bad_pictures_and_rates(tmp_path):
         fit(model, recipe(), data([]), tmp_path)
     with pytest.raises(ValueError, match="data: image 1 is 15 x 32, expected at least a patch, 16 x 16"):
         fit(model, recipe(), data([pictures()[0], pictures()[0][:, :15]]), tmp_path)
+    with pytest.raises(ValueError, match="data: image 1 has 3 channels, expected 1 as the regularizer"):
+        fit(model, recipe(), data([pictures()[0], pictures()[0].expand(3, -1, -1)]), tmp_path)
+    with pytest.raises(ValueError, match="data: validation image 0 has 3 channels, expected 1"):
+        fit(model, recipe(), data(validation=[pictures()[0].expand(3, -1, -1)]), tmp_path)
     with pytest.raises(ValueError, match="precision: got 'half', expected one of auto, float32, bfloat16"):
         train(tmp_path, recipe(), precision="half")
     with pytest.raises(ValueError, match="patch: got 16, expected at least the filter size, 17"):
@@ -299,3 +375,23 @@ def test_bad_pictures_and_rates(tmp_path):
         train(tmp_path, recipe(learning_rate={"banc": 1e-3}))
     with pytest.raises(ValueError, match="learning_rate: no rate for log_lambda, log_tau"):
         train(tmp_path, recipe(learning_rate={"bank": 1e-3}))
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "message"),
+    [
+        ("ConditionalICGN", {"loss": Adversarial()}, "loss: got 'adversarial' for a ConditionalICGN, .* bilevel, mask"),
+        ("ConditionalICGN", {"loss": GradientSteps(2)}, "loss: got 'gradient-steps' for a ConditionalICGN"),
+        ("ConditionalICGN", {"fit_weight": True}, "fit_weight has a weight fitted .* which a ConditionalICGN cannot"),
+        ("LatentICGN", {"loss": Adversarial()}, "loss: 'adversarial' has a weight fitted .* which a LatentICGN cannot"),
+        ("LatentICGN", {"fit_weight": True}, "fit_weight has a weight fitted .* which a LatentICGN cannot"),
+    ],
+)
+def test_losses_that_do_not_fit_are_refused_before_the_first_step(tmp_path, model, changes, message):
+    kinds = {
+        "ConditionalICGN": lambda: ConditionalICGN(filters=2, size=3, knots=3, width=2, blocks=1),
+        "LatentICGN": lambda: LatentICGN(filters=2, size=3, knots=3),
+    }
+    with pytest.raises(RecipeError, match=message):
+        train(tmp_path, recipe(**changes), model=kinds[model]())
+    assert not tmp_path.exists() or not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -45,6 +46,7 @@ class Bilevel(Loss):
         if a value is out of range.
     """
 
+    trains_conditional: ClassVar[bool] = True
     derivative: str = "implicit"
     tol: float = 5e-4
     max_iter: int = 40

@@ -76,13 +76,21 @@ def train(
     recipe = Recipe.load(recipe_file)
     recipe = recipe if init is None else replace(recipe, init=init)
     processes = Processes(device)
-    regularizer = build(recipe, str(recipe_file)).to(processes.device)
+    begun = processes.from_main(lambda: _begun(out / CHECKPOINT)) if resume else None
+    regularizer = (build(recipe, str(recipe_file)) if begun is None else begun).to(processes.device)
     pictures = load_pictures(data, regularizer.channels or 3, recipe.patch, recipe.patch if recipe.physics else None)
     weights = out / f"{recipe.name}.safetensors"
 
     def write() -> None:
-        if processes.is_main:
+        if not processes.is_main:
+            return
+        try:
             export(out / CHECKPOINT, weights, {"recipe_file": recipe_file.name, "data": pictures.card()})
+        except OSError as error:
+            reason = error.strerror or error
+            raise TrainingError(
+                f"{weights}: cannot be written: {reason}; the run is kept in {out / CHECKPOINT}"
+            ) from error
 
     try:
         fit(
@@ -97,7 +105,7 @@ def train(
             processes=processes,
         )
     except KeyboardInterrupt:
-        with suppress(TrainingError):  # no weight yet, or no checkpoint
+        with suppress(TrainingError, ModelError):  # no weight yet, no checkpoint, or a full disk
             write()
         raise
     # A run that was complete when it was resumed made no validation.
@@ -177,7 +185,7 @@ def export(checkpoint: str | Path, path: str | Path, extra: dict[str, Any] | Non
     """
     content = read_checkpoint(checkpoint)
     recipe = recipe_of(content, checkpoint)
-    model = build(recipe, str(checkpoint))
+    model = _model_of(content, str(checkpoint)) or build(recipe, str(checkpoint))
     try:
         model.load_state_dict(content.get("averaged", content["model"]))
     except RuntimeError as error:
@@ -187,6 +195,17 @@ def export(checkpoint: str | Path, path: str | Path, extra: dict[str, Any] | Non
         raise TrainingError(f"{checkpoint}: the weight of the model is not fitted yet; a validation does it")
     model = model if weights is None else weights.applied(model)
     save_model(model, path, {**_card(recipe, content), **(extra or {})})
+
+
+def _begun(checkpoint: Path) -> ConvexRegularizer | None:
+    """The untrained model of a run that is there: that of `init` may have moved or changed since."""
+    return _model_of(read_checkpoint(checkpoint), str(checkpoint)) if checkpoint.exists() else None
+
+
+def _model_of(content: dict[str, Any], source: str) -> ConvexRegularizer | None:
+    """The untrained model of a checkpoint; None if only its recipe says what it is."""
+    architecture = json.loads(content.get("architecture", "null"))
+    return None if architecture is None else build_model(architecture, source)
 
 
 def _last_row(content: dict[str, Any]) -> dict[str, float]:

@@ -18,15 +18,17 @@ from torch import Tensor
 
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.regularizers.filters import full_float32
+from icgn.regularizers.pretrained import architecture_of
 from icgn.training.board import Board
 from icgn.training.checkpoint import CHECKPOINT, TrainingError, read_checkpoint, recipe_of, write_checkpoint
+from icgn.training.checks import check_run
 from icgn.training.interrupts import interrupts_deferred
 from icgn.training.optimizer import make_optimizer
 from icgn.training.patches import draw
 from icgn.training.physics import make_physics
 from icgn.training.pictures import Pictures
 from icgn.training.processes import Processes
-from icgn.training.recipe import Recipe
+from icgn.training.recipe import Recipe, differences
 from icgn.training.validation import Validation, validate
 from icgn.training.weight import Weights
 
@@ -86,18 +88,21 @@ def fit(
     Raises
     ------
     ValueError
-        for no images, images smaller than a patch, a patch smaller than a filter, fewer patches in a batch than
-        processes, an operator or a learning rate that does not fit, or an unknown precision.
+        for no images, images smaller than a patch or of other channels than the regularizer, a patch smaller than a
+        filter, fewer patches in a batch than processes, an operator, a learning rate or a loss that does not fit the
+        regularizer, or an unknown precision.
     TrainingError
         if the loss or its gradient turns NaN (the step and the last good checkpoint are named), if the checkpoint is
-        of another recipe or cannot be written, or if one exists and `resume` is False.
+        of another recipe, other images or another regularizer, or cannot be written, or if one exists and `resume` is
+        False.
     KeyboardInterrupt
-        on Ctrl-C, after the step in progress was completed and saved.
+        on Ctrl-C, after the step in progress was completed and saved; a validation is broken off, and made again by the
+        resumed run (several processes finish it).
     """
     device = next(regularizer.parameters()).device
     group = Processes(device) if processes is None else processes
     physics = make_physics(recipe.physics, device)
-    _check(regularizer, data, recipe, group, physics)
+    check_run(regularizer, data, recipe, group, physics)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     run = _Training(
@@ -105,6 +110,7 @@ def fit(
         recipe=recipe,
         optimizer=make_optimizer(regularizer, recipe),
         path=out / CHECKPOINT,
+        digest=data.digest(),
         physics=physics,
         processes=group,
         half=_half(precision, device),
@@ -115,10 +121,7 @@ def fit(
     if board.missing:
         console.print("TensorBoard is not installed: no curves are written (pip install 'icgn[train]')")
     channels = {1: "gray", 3: "colour"}.get(regularizer.channels or 0, "any number of channels")
-    console.print(
-        f"{recipe.name}, {channels}: {len(data.training)} pictures to train on, {len(data.validation)} other ones"
-        " (crops) to validate on"
-    )
+    console.print(f"{recipe.name}, {channels}: {data}")
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
@@ -131,10 +134,11 @@ def fit(
                     # With a fit of weight and scale it can take longer than the steps since the last checkpoint.
                     run.save()
                     progress.update(task, completed=run.step, note="validating")
-                    result = run.validate(data.validation)
+                    with pressed.at_once(group.count == 1):
+                        result = run.validate(data.validation)
+                    run.save()
                     progress.console.print(str(result))
                     board.validation(result)
-                    run.save()
                     progress.update(task, completed=run.step, note=run.note())
                     if on_validation is not None and group.is_main:
                         on_validation(result.row)
@@ -168,6 +172,7 @@ class _Training:
     recipe: Recipe
     optimizer: torch.optim.Optimizer
     path: Path
+    digest: str
     physics: Any
     processes: Processes
     half: bool
@@ -280,6 +285,8 @@ class _Training:
             return
         content = {
             "recipe": json.dumps(self.recipe.to_dict()),
+            "architecture": json.dumps(architecture_of(self.regularizer)),
+            "data": self.digest,
             "step": self.step,
             "loss": self.loss,
             "seconds": self.elapsed(),
@@ -302,9 +309,19 @@ class _Training:
         )
 
     def _load(self, content: dict[str, Any]) -> None:
-        if recipe_of(content, self.path) != Recipe.from_dict(json.loads(json.dumps(self.recipe.to_dict()))):
+        made, own = (json.dumps(r.to_dict()) for r in (recipe_of(content, self.path), self.recipe))
+        other = differences(json.loads(made), json.loads(own))
+        if other:
+            raise TrainingError(f"{self.path}: the checkpoint is of another recipe: {other}")
+        if content.get("data", self.digest) != self.digest:
             raise TrainingError(
-                f"{self.path}: the checkpoint is of another recipe; resume with the recipe it was made by"
+                f"{self.path}: the checkpoint is of other pictures; resume with the data it was made on, or start from"
+                " its model (--init)"
+            )
+        groups = [group["prefix"] for group in self.optimizer.param_groups]
+        if [group.get("prefix") for group in content["optimizer"]["param_groups"]] != groups:
+            raise TrainingError(
+                f"{self.path}: the checkpoint is of an older icgn: its parameters are grouped otherwise"
             )
         try:
             self.averaged.load_state_dict(content.get("averaged", content["model"]))
@@ -331,22 +348,3 @@ def _half(precision: str, device: torch.device) -> bool:
     if precision == "auto":
         return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     return precision == "bfloat16"
-
-
-def _check(regularizer: ConvexRegularizer, data: Pictures, recipe: Recipe, processes: Processes, physics: Any) -> None:
-    if len(data.training) == 0:
-        raise ValueError("data: got no images, expected at least one to train on")
-    small = [i for i, image in enumerate(data.training) if min(image.shape[-2:]) < recipe.patch]
-    if small:
-        height, width = data.training[small[0]].shape[-2:]
-        side = recipe.patch
-        raise ValueError(f"data: image {small[0]} is {height} x {width}, expected at least a patch, {side} x {side}")
-    if recipe.patch < regularizer.min_size:
-        raise ValueError(f"patch: got {recipe.patch}, expected at least the filter size, {regularizer.min_size}")
-    trial = torch.zeros(1, *data.training[0].shape[:1], recipe.patch, recipe.patch)
-    try:
-        physics.A(trial.to(next(regularizer.parameters())))
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise ValueError(f"physics: does not take patches of {tuple(trial.shape[1:])}: {error}") from error
-    if recipe.batch < processes.count:
-        raise ValueError(f"batch: got {recipe.batch} patches for {processes.count} processes, expected one for each")

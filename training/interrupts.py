@@ -14,6 +14,29 @@ class Interrupts:
 
     asked = False
 
+    @contextmanager
+    def at_once(self, active: bool = True) -> Iterator[None]:
+        """Raise ``KeyboardInterrupt`` at once inside, also for what was noted before, if `active`."""
+        if not active:
+            yield
+            return
+        if self.asked:
+            raise KeyboardInterrupt
+        noting = signal.getsignal(signal.SIGINT)
+        if not isinstance(getattr(noting, "__self__", None), Interrupts):
+            yield  # nothing is deferred
+            return
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, noting)
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """A signal handler: the second signal has its usual effect again."""
+        self.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @contextmanager
 def interrupts_deferred() -> Iterator[Interrupts]:
@@ -27,11 +50,7 @@ def interrupts_deferred() -> Iterator[Interrupts]:
         yield noted
         return
 
-    def note(number: int, frame: FrameType | None) -> None:
-        noted.asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, noted.note)
     try:
         yield noted
     finally:

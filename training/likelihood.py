@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -49,6 +50,7 @@ class MaskLikelihood(Loss):
         if a value is out of range; at the first step, if the model is not a ConditionalICGN.
     """
 
+    trains_conditional: ClassVar[bool] = True
     contrast: float = 0.0074
     floor: float = 0.1
     max_iter: int = 20

@@ -19,9 +19,12 @@ class Loss(ABC):
     ----------
     fits_weight : bool
         whether the loss leaves the weight of the regularizer open, to be fitted on validation pictures afterwards.
+    trains_conditional : bool
+        whether it trains conditional regularizers.
     """
 
     fits_weight: ClassVar[bool] = False
+    trains_conditional: ClassVar[bool] = False
 
     @abstractmethod
     def values(self, regularizer: ConvexRegularizer, batch: Batch) -> Tensor:

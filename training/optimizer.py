@@ -18,23 +18,37 @@ _BETAS = (0.9, 0.99)
 def make_optimizer(regularizer: ConvexRegularizer, recipe: Recipe) -> torch.optim.Optimizer:
     """The optimizer of a recipe for the parameters that require a gradient, a group with its ``peak`` rate per prefix.
 
+    Of several prefixes that fit a parameter the longest counts.
+
     Raises
     ------
     ValueError
-        if a prefix of ``learning_rate`` fits no parameter, or a parameter no prefix.
+        if a prefix of ``learning_rate`` is left without a parameter, a parameter without a prefix, or none requires a
+        gradient.
     ModuleNotFoundError
         if its package is not installed.
     """
-    groups: list[dict[str, Any]] = []
-    left = {n: p for n, p in regularizer.named_parameters() if p.requires_grad}
-    for prefix, rate in recipe.learning_rate.items():
-        names = [n for n in left if n.startswith(prefix)]
-        if not names:
-            raise ValueError(f"learning_rate: no parameter starts with {prefix!r}; there are {', '.join(left)}")
-        groups.append({"params": [left.pop(n) for n in names], "lr": rate, "peak": rate})
-    if left:
-        raise ValueError(f"learning_rate: no rate for {', '.join(left)}")
-    return OPTIMIZERS[recipe.optimizer](groups)
+    learned = {n: p for n, p in regularizer.named_parameters() if p.requires_grad}
+    if not learned:
+        raise ValueError("regularizer: no parameter requires a gradient, expected one to train: requires_grad_(True)")
+    groups: dict[str, dict[str, Any]] = {}
+    rates, without = recipe.learning_rate, []
+    # In the order of the parameters: a recipe is the same whatever the order of its rates, and so is a resumed run.
+    for name, parameter in learned.items():
+        prefix = max((p for p in rates if name.startswith(p)), key=len, default=None)
+        if prefix is None:
+            without.append(name)
+            continue
+        group = groups.setdefault(prefix, {"params": [], "lr": rates[prefix], "peak": rates[prefix], "prefix": prefix})
+        group["params"].append(parameter)
+    idle = [prefix for prefix in rates if prefix not in groups]
+    if idle and any(name.startswith(idle[0]) for name in learned):
+        raise ValueError(f"learning_rate: every parameter that starts with {idle[0]!r} has a longer prefix")
+    if idle:
+        raise ValueError(f"learning_rate: no parameter starts with {idle[0]!r}; there are {', '.join(learned)}")
+    if without:
+        raise ValueError(f"learning_rate: no rate for {', '.join(without)}")
+    return OPTIMIZERS[recipe.optimizer](list(groups.values()))
 
 
 def _adam(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from icgn import datasets
 
 # Side and greatest number of validation pictures of a folder: a validation takes seconds.
 _CROP, _VALIDATE = 160, 8
+# A prime: no column of pictures of usual widths is left unseen.
+_SAMPLED = 97
 _BSDS500_LICENCE = (
     "BSDS500: non-commercial research and educational purposes. These are the terms on which its authors offer the"
     " photographs; see https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/resources.html"
@@ -34,12 +37,30 @@ class Pictures:
         pictures (C, H, W): bytes where those hold them exactly, else floats in [0, 1].
     validation : list of Tensor
         pictures (C, H, W) in [0, 1].
+    left_out : int
+        number of pictures that could not be read or were too small.
     """
 
     name: str
     licence: str
     training: list[Tensor]
     validation: list[Tensor]
+    left_out: int = 0
+
+    def __str__(self) -> str:
+        missing = f", {self.left_out} left out" if self.left_out else ""
+        return (
+            f"{len(self.training)} pictures to train on, {len(self.validation)} other ones (crops) to validate on"
+            + missing
+        )
+
+    def digest(self) -> str:
+        """A hash by which a resumed run knows its pictures: of their shapes, and of every hundredth number or so."""
+        found = hashlib.sha256()
+        for image in [*self.training, *self.validation]:
+            found.update(repr((image.dtype, tuple(image.shape))).encode())
+            found.update(image.flatten()[::_SAMPLED].contiguous().numpy().tobytes())
+        return found.hexdigest()[:16]
 
     def card(self) -> dict[str, Any]:
         """Describe the data in a model's card."""
@@ -80,14 +101,14 @@ def load_pictures(root: str | Path, channels: int, smallest: int = 1, crop: int 
     """
     if channels not in (1, 3):
         raise ValueError(f"channels: got {channels}, expected 1 for gray pictures or 3 for colour")
-    gray = channels == 1
+    source = _Source(root, channels == 1, smallest)
     if _is_bsds500(root):
         name, licence = "BSDS500, train and test", _BSDS500_LICENCE
-        training = [image for split in ("train", "test") for image in _large(root, split, gray, smallest)]
-        validation = list(_large(root, "val-rest", gray, smallest))[::4]
+        training = [image for split in ("train", "test") for image in source.large(split)]
+        validation = list(source.large("val-rest"))[::4]
     else:
         name, licence = f"folder {Path(root).resolve().name}", _OWN_LICENCE
-        images = list(_large(root, None, gray, smallest))
+        images = list(source.large())
         kept = len(images) - min(_VALIDATE, max(1, len(images) // 10))
         training, validation = images[:kept], images[kept:]
     if not training:
@@ -95,9 +116,8 @@ def load_pictures(root: str | Path, channels: int, smallest: int = 1, crop: int 
             f"{root}: got {len(validation)} pictures of at least {smallest} x {smallest}, expected at least 2:"
             " one to train on, one to validate on"
         )
-    return Pictures(
-        name, licence, training, [_part(_floats(image), crop or _CROP, i) for i, image in enumerate(validation)]
-    )
+    crops = [_part(_floats(image), crop or _CROP, i) for i, image in enumerate(validation)]
+    return Pictures(name, licence, training, crops, source.left_out)
 
 
 def _is_bsds500(root: str | Path) -> bool:
@@ -108,21 +128,37 @@ def _is_bsds500(root: str | Path) -> bool:
     return True
 
 
-def _large(root: str | Path, split: str | None, gray: bool, smallest: int) -> Iterator[Tensor]:
-    """Read the pictures that are large enough."""
-    pictures = datasets.folder(root, gray) if split is None else datasets.bsds500(root, split, gray)
-    for i, name in enumerate(pictures.names):
-        try:
-            sample = pictures[i]
-        except datasets.PictureError as error:
-            warnings.warn(f"left out: {name}: {error}", stacklevel=2)
-            continue
-        height, width = sample.image.shape[-2:]
-        if min(height, width) >= smallest:
-            yield _compact(sample.image)
-        else:
-            small = f"{height} x {width} pixels, expected at least {smallest} x {smallest}"
-            warnings.warn(f"left out: {Path(root) / sample.name}: {small}", stacklevel=2)
+@dataclass
+class _Source:
+    """A folder, and how many of its pictures were left out so far."""
+
+    root: str | Path
+    gray: bool
+    smallest: int
+    left_out: int = 0
+
+    def large(self, split: str | None = None) -> Iterator[Tensor]:
+        """Read the pictures that are large enough: of a split of BSDS500, or of the folder."""
+        root, gray = self.root, self.gray
+        pictures = datasets.folder(root, gray) if split is None else datasets.bsds500(root, split, gray)
+        self.left_out += len(pictures.skipped)
+        for i, name in enumerate(pictures.names):
+            try:
+                sample = pictures[i]
+            except datasets.PictureError as error:
+                self._leave_out(f"{name}: {error}")
+                continue
+            height, width = sample.image.shape[-2:]
+            if min(height, width) >= self.smallest:
+                yield _compact(sample.image)
+            else:
+                side = self.smallest
+                name = str(Path(root) / sample.name)
+                self._leave_out(f"{name}: {height} x {width} pixels, expected at least {side} x {side}")
+
+    def _leave_out(self, what: str) -> None:
+        self.left_out += 1
+        warnings.warn(f"left out: {what}", stacklevel=3)
 
 
 def _compact(image: Tensor) -> Tensor:

@@ -148,7 +148,7 @@ class Recipe:
             raise RecipeError(f"{source}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the contents of the TOML file: the inverse of :meth:`from_dict`."""
+        """Give the contents of the TOML file, noise levels to a millionth of a gray level: see :meth:`from_dict`."""
         table = dataclasses.asdict(self)
         kinds = {kind: name for name, kind in LOSSES.items()}
         table["loss"] = {"type": kinds[type(self.loss)], **table["loss"]}
@@ -173,6 +173,12 @@ class Recipe:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_files({path: tomli_w.dumps(self.to_dict()).encode()})
+
+
+def differences(made: dict[str, Any], given: dict[str, Any]) -> str:
+    """Where the tables of two recipes differ: what was given, and what was expected; empty if nowhere."""
+    keys = [key for key in {**made, **given} if made.get(key) != given.get(key)]
+    return "; ".join(f"{key}: got {given.get(key)!r}, expected {made.get(key)!r}" for key in keys)
 
 
 def _with_loss(table: dict[str, Any]) -> dict[str, Any]:
@@ -202,7 +208,7 @@ def _rates(value: Any) -> bool:
 
 
 def _range(value: Any) -> bool:
-    return _levels(value) and len(value) == 2 and bool(value[0] <= value[1])
+    return _levels(value) and len(value) == 2 and bool(value[0] <= value[1]) and value[1] > 0
 
 
 def _levels(value: Any) -> bool:
@@ -222,7 +228,7 @@ _RANGES: dict[str, Range] = {
     **dict.fromkeys(("warmup", "final"), PART),
     "average": (lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
     "fit_weight": (lambda v: isinstance(v, bool), "true or false"),
-    "sigma": (_range, "two noise levels >= 0, the lower first, here in intensities"),
+    "sigma": (_range, "two noise levels >= 0, the lower first, not both 0, here in intensities"),
     "validation_sigma": (
         lambda v: _levels(v) and len(v) > 0 and all(v),
         "one or more positive noise levels, here in intensities",

@@ -42,7 +42,7 @@ class Weights:
     def row(self) -> dict[str, float]:
         """Entries of a row of the training history."""
         named = zip(self.sigma, self.weight, self.scale, strict=True)
-        return {k: v for s, w, c in named for k, v in ((f"weight_{s * 255:g}", w), (f"scale_{s * 255:g}", c))}
+        return {k: v for s, w, c in named for k, v in ((f"weight_{_name(s)}", w), (f"scale_{_name(s)}", c))}
 
     @classmethod
     def ones(cls, sigma: Sequence[float]) -> Weights:
@@ -140,13 +140,20 @@ def _error(
 
 
 def _start(regularizer: ConvexRegularizer, image: Tensor, level: float, start: Weights | None) -> tuple[float, float]:
-    if start is not None and level in start.sigma:
-        place = start.sigma.index(level)
+    # By name: rows of the history hold levels with six digits.
+    known = [] if start is None else [_name(s) for s in start.sigma]
+    if start is not None and _name(level) in known:
+        place = known.index(_name(level))
         return math.log(start.weight[place]), math.log(start.scale[place])
     noise = level * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
     gradient = regularizer.grad((image + noise)[None].to(next(regularizer.parameters())), level)
     size = float(gradient.square().mean().sqrt())
     return (math.log(level / size) if size > 0 else 0.0), 0.0
+
+
+def _name(sigma: float) -> str:
+    """A noise level in gray levels, as rows of the history call it."""
+    return f"{sigma * 255:g}"
 
 
 def _simplex(error: Error, first: tuple[float, float]) -> tuple[float, float]:
