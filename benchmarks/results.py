@@ -3,7 +3,8 @@
     python benchmarks/results.py --data ROOT
 
 ROOT holds BSDS500 and BSD68.txt. Rows that stand in docs/results already and fit the present weights and settings are
-kept, so that an interrupted run goes on where it stopped; ``--offline`` only writes the pages from what is there. From
+kept, so that an interrupted run goes on where it stopped; ``--offline`` only writes the pages from what is there. Rows
+of earlier weights are not shown. From
 nothing it takes some hours on two cores; processes of torchrun share the work. The other sections are the tables of
 ``benchmarks/inverse.py``, ``frontier.py``, ``gradients.py`` and ``transport.py``, and that of ``flows_table.py`` of two
 demos. Rows *MODEL, sure* are of ``icgn evaluate --strength sure``.
@@ -14,15 +15,17 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import flows_table
+import torch
 import typer
 from inverse_table import section as inverse_section
 
 from icgn.regularizers import available_models, read_card
 from icgn.regularizers.pretrained import write_files
-from icgn.training import Mean, Processes, Request, evaluation, markdown, means, read_results
+from icgn.training import Mean, Processes, Request, evaluation, make_restorer, markdown, means, read_results
+from icgn.training.results import current
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -66,15 +69,13 @@ def section(color: bool) -> str:
     folder = RESULTS / ("color" if color else "gray")
     if not (folder / "results.json").exists():
         return ""
-    rows, facts = read_results(folder / "results.json")
+    table, facts = means_of(color)
     order = {m: i for i, m in enumerate(models(color))}
-    # A level that is not finished yet is left out.
-    whole = [m for m in means(rows) if _shipped(m) in order and m.pictures == len(facts["pictures"])]
-    table = sorted(whole, key=lambda m: (m.sigma, order[_shipped(m)], m.model))
+    table = sorted(table, key=lambda m: (m.sigma, order[_shipped(m.model)], m.model))
     lines = [f"## {'Colour' if color else 'Gray'}", "", markdown(table), "", _recipes(table), ""]
-    versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
+    measured = [facts["methods"][name]["measured"] for name in dict.fromkeys(m.model for m in table)]
     lines += [
-        f"Seed {facts['seed']}, {facts['threads']} CPU thread(s), {facts['device']}; {versions}.",
+        f"Seed {facts['seed']}; {_environments([e for several in measured for e in several])}.",
         "",
         f"![plot](docs/results/{folder.name}/results.png)",
         "",
@@ -82,9 +83,41 @@ def section(color: bool) -> str:
     return "\n".join(lines)
 
 
-def _shipped(row: Mean) -> str:
+def means_of(color: bool) -> tuple[list[Mean], dict[str, Any]]:
+    """The means over all pictures that are by the present weights and settings, and what they depend on."""
+    rows, facts = read_results(RESULTS / ("color" if color else "gray") / "results.json")
+    known = set(models(color))
+    named = [name for name in dict.fromkeys(e.model for e in rows) if _shipped(name) in known]
+    restorers = [make_restorer(_shipped(name), torch.device("cpu"), Request.tol, _strength(name)) for name in named]
+    present = current(rows, restorers)
+    # A level that is not finished yet is left out.
+    return [m for m in means(present) if m.pictures == len(facts["pictures"])], facts
+
+
+def _shipped(name: str) -> str:
     """The model of a row, without its strength."""
-    return row.model.split(", ")[0]
+    return name.split(", ")[0]
+
+
+def _strength(name: str) -> float | str:
+    """The strength in the name of a row."""
+    given = name.split(", ")[1:]
+    if not given:
+        return 1.0
+    return float(given[0]) if given[0][0].isdigit() else given[0]
+
+
+def _environments(measured: list[dict[str, Any]]) -> str:
+    """Threads, devices and versions by which rows were computed, each once."""
+    threads = sorted({e["threads"] for e in measured})
+    devices = sorted({e["device"] for e in measured})
+    versions = sorted({(package != "icgn", package, v) for e in measured for package, v in e["versions"].items()})
+    said = [
+        f"{' or '.join(map(str, threads))} CPU thread(s)",
+        *devices,
+        *(f"{package} {v}" for _, package, v in versions),
+    ]
+    return ", ".join(said)
 
 
 def quoted(name: str) -> str:
@@ -136,9 +169,8 @@ def main(
     sections = [section(False), section(True), inverse_section(RESULTS / "inverse"), *map(quoted, _TABLES)]
     parts = [_HEAD, *filter(None, sections)]
     write_files({ROOT / "RESULTS.md": "\n".join(parts).encode()})
-    rows, facts = read_results(RESULTS / "gray" / "results.json")
-    whole = [m for m in means(rows) if m.pictures == len(facts["pictures"])]
-    update(ROOT / "README.md", markdown([m for m in whole if m.sigma == 25 or m.model in _ALL_LEVELS]))
+    shown = [m for m in means_of(False)[0] if m.sigma == 25 or m.model in _ALL_LEVELS]
+    update(ROOT / "README.md", markdown(shown))
 
 
 if __name__ == "__main__":

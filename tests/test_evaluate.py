@@ -17,6 +17,7 @@ from icgn.datasets import add_noise, quality, seed_of
 from icgn.regularizers import RidgeICGN, save_model
 from icgn.training import Request, evaluate, evaluation, make_restorer, means, read_results
 from icgn.training.restorers import BM3D, TotalVariation
+from icgn.training.results import current
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -102,12 +103,12 @@ def test_the_files(tmp_path, folder, model):
     assert result.exit_code == 0, result.output
     rows, facts = read_results(tmp_path / "out" / "results.json")
     content = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert len(rows) == 6 and facts["seed"] == 0 and facts["pictures"] == ["00", "01", "02"]
+    assert len(rows) == 6 and facts["seed"] == 0 and list(facts["pictures"]) == ["00", "01", "02"]
+    assert len(set(facts["pictures"].values())) == 3
     assert facts["methods"]["tiny"]["sha256"] == training.restorers.read_card(model)["sha256"]
-    assert (
-        facts["methods"]["tiny"]["recipe_file"] == "tiny.toml"
-        and facts["versions"]["torch"] == torch.__version__.split("+")[0]
-    )
+    assert facts["methods"]["tiny"]["recipe_file"] == "tiny.toml"
+    (measured,) = facts["methods"]["tiny"]["measured"]
+    assert measured["versions"]["torch"] == torch.__version__.split("+")[0] and measured["device"]
     assert str(tmp_path) not in json.dumps(content)
     table = means(rows)
     assert [m["psnr"] for m in content["means"]] == [m.psnr for m in table]
@@ -134,6 +135,54 @@ def test_known_rows_are_not_computed_again(tmp_path, folder, model, monkeypatch)
     assert run("--model", "tv", *arguments).exit_code == 0
     changed = read_results(tmp_path / "out" / "results.json")[0]
     assert len(changed) == 6 and changed[3].psnr != rows[3].psnr and changed[0] == rows[0]
+    assert current(changed, [make_restorer("tv", CPU, 1e-4)]) == changed[3:]
+    monkeypatch.undo()
+    assert current(changed, [make_restorer(str(model), CPU, 1e-4), make_restorer("tv", CPU, 1e-4)]) == changed[:3]
+
+
+def test_rows_keep_the_settings_they_were_computed_by(tmp_path, folder, monkeypatch):
+    out = tmp_path / "out"
+    arguments = ("--model", "tv", "--dataset", folder, "-o", out)
+    assert run(*arguments, "--sigma", 25, "--threads", 2).exit_code == 0
+    before = (out / "results.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(TotalVariation, "restore", None)
+        assert run(*arguments, "--sigma", 25, "--threads", 1).exit_code == 0
+    assert (out / "results.json").read_bytes() == before, "nothing was computed"
+    assert run(*arguments, "--sigma", 5, "--threads", 1).exit_code == 0
+    measured = read_results(out / "results.json")[1]["methods"]["tv"]["measured"]
+    assert [m["threads"] for m in measured] == [2, 1]
+    # Rows are not those of another version of the package.
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr("icgn.training.restorers.version", lambda package: "0.0")
+        patch.setattr(TotalVariation, "restore", None)
+        evaluation(Request(["tv"], str(folder), (25.0,)), out, QUIET)
+
+
+def test_a_changed_method_replaces_its_rows_only_when_there_are_new_ones(tmp_path, folder, monkeypatch):
+    request = Request(["tv"], str(folder), (25.0,))
+    evaluation(request, tmp_path / "out", QUIET)
+    before = (tmp_path / "out" / "results.json").read_bytes()
+    monkeypatch.setattr(TotalVariation, "factor", 0.1)
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr(TotalVariation, "restore", None)
+        evaluation(request, tmp_path / "out", QUIET)
+    assert (tmp_path / "out" / "results.json").read_bytes() == before
+
+
+def test_one_run_at_a_time_writes_to_a_folder(tmp_path, folder, monkeypatch):
+    request, restore, told = Request(["tv"], str(folder), (25.0,)), TotalVariation.restore, []
+
+    def another(self, y, sigma):
+        with pytest.raises(BlockingIOError, match="out: another run writes there"):
+            evaluation(Request(["tv"], str(folder), (5.0,)), tmp_path / "out", QUIET)
+        told.append(sigma)
+        return restore(self, y, sigma)
+
+    monkeypatch.setattr(TotalVariation, "restore", another)
+    evaluation(request, tmp_path / "out", QUIET)
+    assert len(told) == 3
+    assert len(read_results(tmp_path / "out" / "results.json")[0]) == 3
 
 
 def test_a_run_that_is_stopped_keeps_its_rows_and_the_next_completes_it(tmp_path, folder, monkeypatch):
@@ -169,6 +218,15 @@ def test_models_of_one_name_are_told_apart(tmp_path, folder, model):
     named = {m.model: m.psnr for m in means(read_results(tmp_path / "out" / "results.json")[0])}
     assert set(named) == {name for path in (model, other) for name in (str(path), f"{path}, sure")}
     assert len(set(named.values())) == 4
+    # In two runs, too: the second does not replace the first.
+    separately = (*arguments[:-1], tmp_path / "separately")
+    assert run("--model", model, *separately).exit_code == run("--model", other, *separately).exit_code == 0
+    later = {m.model: m.psnr for m in means(read_results(tmp_path / "separately" / "results.json")[0])}
+    assert later == {"tiny": named[str(model)], str(other): named[str(other)]}
+    shipped = tmp_path / "tv.safetensors"
+    save_model(RidgeICGN(4, 3, knots=3), shipped, {"name": "ridge-gray"})
+    assert run("--model", shipped, *separately).exit_code == 0
+    assert str(shipped) in {e.model for e in read_results(tmp_path / "separately" / "results.json")[0]}
     assert "got 'tv' twice" in run("--model", "tv", "--model", "tv", *arguments).stderr
     assert "sigma: got 25 twice" in run("--model", "tv", *arguments, "--sigma", 25).stderr
 
@@ -192,6 +250,13 @@ def test_results_of_other_pictures_are_not_mixed(tmp_path, folder):
     assert "not the results of icgn evaluate" in run(*arguments).stderr
     (tmp_path / "out" / "results.json").write_bytes(before)
     assert run(*arguments, "--every", 2).exit_code == 2
+    datasets.write_picture(folder / "01.png", datasets.Picture(torch.rand(1, 24, 24)))
+    told = run(*arguments).stderr.replace("\n", " ")
+    assert "is of other pictures: 1 of them, 01 for one" in told
+    content = json.loads(before)
+    content["settings"]["pictures"] = list(content["settings"]["pictures"])
+    (tmp_path / "out" / "results.json").write_text(json.dumps(content))
+    assert "an icgn that did not say which" in run(*arguments).stderr.replace("\n", " ")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ fit = importlib.import_module("icgn.training.fit")
 r = recipe(batch=5)
 group = Processes("cpu")
 model = training.build(r)
-run = fit._Training(model, r, None, None, training.make_physics({}), group, False)
+run = fit._Training(model, r, None, None, "", training.make_physics({}), group, False)
 value, stop = run._backward(data().training, asked=group.rank == 1)
 if group.is_main:
     torch.save({"value": value, "stop": stop, "count": group.count, "grads": [p.grad for p in model.parameters()]},

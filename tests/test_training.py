@@ -39,7 +39,7 @@ def test_history_callback_and_checkpoint(tmp_path):
     assert [row["step"] for row in history] == [5, 10, 12]
     assert [row for row, _ in rows] == history
     assert [json.loads(content["history"])[-1]["step"] for _, content in rows] == [5, 10, 12]
-    assert {p.name for p in tmp_path.iterdir()} == {CHECKPOINT, "tensorboard"}
+    assert {p.name for p in tmp_path.iterdir()} == {CHECKPOINT, "tensorboard", ".lock"}
 
 
 def test_the_model_is_the_average_of_the_last_weights(tmp_path, monkeypatch):
@@ -349,7 +349,16 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch, save_alwa
     with pytest.raises(TrainingError, match=r"step 5: .*cannot be written: No space left.*last good checkpoint"):
         train(tmp_path, recipe())
     assert read_checkpoint(tmp_path / CHECKPOINT)["step"] == 4
-    assert {p.name for p in tmp_path.iterdir()} == {CHECKPOINT, "tensorboard"}
+    assert {p.name for p in tmp_path.iterdir()} == {CHECKPOINT, "tensorboard", ".lock"}
+
+
+def test_one_run_at_a_time_writes_to_a_folder(tmp_path):
+    def another(row):
+        with pytest.raises(BlockingIOError, match="another run writes there"):
+            train(tmp_path, recipe(), resume=True)
+
+    _, history = train(tmp_path, recipe(), on_validation=another)
+    assert train(tmp_path, recipe(), resume=True)[1] == history
 
 
 def test_bad_pictures_and_rates(tmp_path):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -14,11 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from icgn import datasets
 from icgn.datasets import Photographs
-from icgn.regularizers.pretrained import available_models
+from icgn.regularizers.pretrained import available_models, read_card
 from icgn.training.evaluate import Entry, evaluate
+from icgn.training.locks import locked
 from icgn.training.processes import Processes
-from icgn.training.report import Mean, means, read_results, settings, write_results
+from icgn.training.report import Mean, means
 from icgn.training.restorers import Model, Restorer, make_restorer
+from icgn.training.results import Results
 
 # Seconds between two writings of the files: a run that is stopped loses no more, and the row it was at.
 _WRITE_EVERY = 30.0
@@ -107,7 +111,8 @@ def evaluation(request: Request, out: str | Path | None = None, console: Console
         what to evaluate.
     out : path, optional
         folder for ``results.json``, ``results.csv`` and ``results.png``. Rows that are there already and fit the
-        request are taken over, and those of other methods or levels on the same pictures are kept.
+        request are taken over, and those of other methods or levels on the same pictures are kept. A model whose name
+        another one has there goes by its path.
     console : rich.console.Console, optional
         where progress is shown; default standard error.
 
@@ -116,7 +121,7 @@ def evaluation(request: Request, out: str | Path | None = None, console: Console
     ValueError
         if the request cannot be carried out, or `out` holds results of other pictures or another seed.
     OSError
-        if a file cannot be read or written.
+        if a file cannot be read or written, or another run writes to `out`.
     ModuleNotFoundError
         for a baseline whose package is not installed.
     """
@@ -124,76 +129,85 @@ def evaluation(request: Request, out: str | Path | None = None, console: Console
         torch.set_num_threads(request.threads)
     group = Processes(request.device)
     pictures = request.pictures()
-    restorers = _restorers(request, group)
     name = request.dataset if request.dataset in ("bundled", "bsd68") else Path(request.dataset).resolve().name
-    names = list(pictures.names)
-    facts = settings(restorers, name, names, request.color, request.seed, torch.get_num_threads(), str(group.device))
-    if out is not None:
-        Path(out).mkdir(parents=True, exist_ok=True)
-    known = _known(out, facts)
+    restorers = _restorers(request, group)
+    results = Results.of(name, pictures, request.color, request.seed, torch.get_num_threads(), str(group.device))
     console = (console or Console(stderr=True)) if group.is_main else Console(quiet=True)
+    if out is None:
+        _tell_apart(restorers, request.models, results)
+        return _evaluated(request, restorers, pictures, results, None, group, console)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out, group):
+        results.read(out)
+        _tell_apart(restorers, request.models, results)
+        return _evaluated(request, restorers, pictures, results, out, group, console)
+
+
+def _evaluated(
+    request: Request,
+    restorers: Sequence[Restorer],
+    pictures: Photographs,
+    results: Results,
+    out: Path | None,
+    group: Processes,
+    console: Console,
+) -> list[Mean] | None:
+    """Compute what `results` lack, and write them to `out`."""
+    known = list(results.rows)
+    before = {entry.key for entry in known}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    fresh: list[Entry] = []
     rows: list[Entry] = []
     written = time.monotonic()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         total = len(restorers) * len(request.sigmas) * len(pictures)
         task = progress.add_task("evaluating", total=len(group.share(range(total))))
 
-        def done(entry: Entry) -> None:
+        def done(restorer: Restorer, entry: Entry) -> None:
             nonlocal written
-            fresh.append(entry)
             progress.update(task, advance=1, description=f"{entry.model}, sigma {entry.sigma:g}")
+            results.add(entry, restorer)
             if out is not None and group.count == 1 and time.monotonic() - written > _WRITE_EVERY:
-                write_results(out, _merged(known, fresh), facts)
+                results.write(out)
                 written = time.monotonic()
 
         # Block by block, so that a run that is stopped loses little, with several processes too.
         for restorer, sigma in product(restorers, request.sigmas):
-            rows += evaluate([restorer], pictures, [sigma], request.seed, known, done, group)
+            block = evaluate([restorer], pictures, [sigma], request.seed, known, partial(done, restorer), group)
+            for entry in block:
+                if entry.key not in before:  # those of other processes
+                    results.add(entry, restorer)
+            rows += block
             if out is not None and group.is_main:
-                write_results(out, _merged(known, rows), facts)
+                results.write(out)
     return means(rows) if group.is_main else None
 
 
 def _restorers(request: Request, group: Processes) -> list[Restorer]:
-    """The methods, with different names: models of one name are called as they were asked for."""
+    """The methods, under the names of their cards."""
     found = [make_restorer(name, group.device, request.tol, request.weight) for name in request.models]
-    called = [r.name for r in found]
-    for restorer, given in zip(found, request.models, strict=True):
-        if not isinstance(restorer, Model):
-            continue
-        if called.count(restorer.name) > 1 and given not in available_models():
-            restorer.call(given)
-        if restorer.regularizer.channels == 3 and not request.color:
+    for restorer in found:
+        if isinstance(restorer, Model) and restorer.regularizer.channels == 3 and not request.color:
             raise ValueError(f"model: {restorer.name} takes colour pictures, expected a gray one, or --color")
-    names = [r.name for r in found]
-    twice = [n for n in names if names.count(n) > 1]
-    if twice:
-        raise ValueError(f"model: got {twice[0]!r} twice, expected different models")
     return found
 
 
-def _known(out: str | Path | None, facts: dict[str, object]) -> list[Entry]:
-    """Rows of an earlier run; its methods are added to the facts."""
-    path = None if out is None else Path(out) / "results.json"
-    if path is None or not path.exists():
-        return []
-    rows, old = read_results(path)
-    for key in ("dataset", "pictures", "color", "seed"):
-        if old.get(key) != facts[key]:
-            raise ValueError(f"{path}: is of another {key}, expected {facts[key]!r}; choose another folder")
-    methods = facts["methods"]
-    assert isinstance(methods, dict)
-    facts["methods"] = {**old.get("methods", {}), **methods}
-    return rows
+def _tell_apart(restorers: Sequence[Restorer], asked: Sequence[str], results: Results) -> None:
+    """Call models as they were asked for where another one has the name: in this run, in the results, or shipped."""
+    called = [r.name for r in restorers]
+    for restorer, given in zip(restorers, asked, strict=True):
+        if not isinstance(restorer, Model) or given in available_models():
+            continue
+        own = restorer.card.get("name")
+        others = [results.methods.get(restorer.name), read_card(own) if own in available_models() else None]
+        if called.count(restorer.name) > 1 or not all(_is_same(restorer.card, o) for o in others if o is not None):
+            restorer.call(given)
+    names = [r.name for r in restorers]
+    twice = [n for n in names if names.count(n) > 1]
+    if twice:
+        raise ValueError(f"model: got {twice[0]!r} twice, expected different models")
 
 
-def _merged(known: Sequence[Entry], rows: Sequence[Entry]) -> list[Entry]:
-    """Earlier rows and new ones, sorted; a method that has changed replaces its earlier self."""
-    table = {(e.model, e.sigma, e.image): e for e in known}
-    changed = {(e.model, e.method) for e in rows}
-    models = {model for model, _ in changed}
-    kept = {k: e for k, e in table.items() if e.model not in models or (e.model, e.method) in changed}
-    everything = kept | {(e.model, e.sigma, e.image): e for e in rows}
-    return [everything[key] for key in sorted(everything)]
+def _is_same(card: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two cards are of the same weights in the same architecture."""
+    return all(card.get(key) == other.get(key) for key in ("sha256", "architecture"))

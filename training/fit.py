@@ -23,6 +23,7 @@ from icgn.training.board import Board
 from icgn.training.checkpoint import CHECKPOINT, TrainingError, read_checkpoint, recipe_of, write_checkpoint
 from icgn.training.checks import check_run
 from icgn.training.interrupts import interrupts_deferred
+from icgn.training.locks import locked
 from icgn.training.optimizer import make_optimizer
 from icgn.training.patches import draw
 from icgn.training.physics import make_physics
@@ -95,6 +96,8 @@ def fit(
         if the loss or its gradient turns NaN (the step and the last good checkpoint are named), if the checkpoint is
         of another recipe, other images or another regularizer, or cannot be written, or if one exists and `resume` is
         False.
+    BlockingIOError
+        if another run writes to `out`.
     KeyboardInterrupt
         on Ctrl-C, after the step in progress was completed and saved; a validation is broken off, and made again by the
         resumed run (several processes finish it).
@@ -115,6 +118,19 @@ def fit(
         processes=group,
         half=_half(precision, device),
     )
+    with locked(out, group):
+        return _fitted(run, data, resume, console, on_validation)
+
+
+def _fitted(
+    run: _Training,
+    data: Pictures,
+    resume: bool,
+    console: Console | None,
+    on_validation: Callable[[dict[str, float]], None] | None,
+) -> list[dict[str, float]]:
+    """The loop of a run whose folder is locked."""
+    recipe, regularizer, group, out = run.recipe, run.regularizer, run.processes, run.path.parent
     run.start(resume)
     console = (console or Console(stderr=True)) if group.is_main else Console(quiet=True)
     board = Board(out / BOARD if group.is_main else None, run.step)

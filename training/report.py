@@ -18,7 +18,6 @@ from typing import Any
 import icgn
 from icgn.regularizers.pretrained import write_files
 from icgn.training.evaluate import Entry
-from icgn.training.restorers import Restorer
 
 _INFINITE = "inf"
 _PACKAGES = ("torch", "deepinv", "numpy", "scikit-image")
@@ -84,25 +83,11 @@ def markdown(table: Sequence[Mean]) -> str:
     return "\n".join(lines)
 
 
-def settings(
-    restorers: Sequence[Restorer], dataset: str, names: Sequence[str], color: bool, seed: int, threads: int, device: str
-) -> dict[str, Any]:
-    """What a run depends on: data, seed, versions, hardware, and the description of every method."""
-    return {
-        "dataset": dataset,
-        "pictures": list(names),
-        "color": color,
-        "seed": seed,
-        "threads": threads,
-        "device": device,
-        "machine": platform.machine(),
-        "versions": {
-            "icgn": icgn.__version__,
-            "python": platform.python_version(),
-            **{package: version(package) for package in _PACKAGES},
-        },
-        "methods": {r.name: r.description() for r in restorers},
-    }
+def environment() -> dict[str, Any]:
+    """The machine and the versions that rows are computed by."""
+    packages = {package: version(package) for package in _PACKAGES}
+    versions = {"icgn": icgn.__version__, "python": platform.python_version(), **packages}
+    return {"machine": platform.machine(), "versions": versions}
 
 
 def write_results(folder: str | Path, rows: Sequence[Entry], facts: dict[str, Any]) -> list[Path]:

@@ -7,12 +7,14 @@ import math
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+import icgn
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.regularizers.denoise import denoise_picture
 from icgn.regularizers.pretrained import load_pretrained, read_card
@@ -57,7 +59,7 @@ class Restorer(ABC):
 
     @abstractmethod
     def description(self) -> dict[str, Any]:
-        """All that is needed to repeat the method: hash of the weights, recipe, versions, parameters."""
+        """All that is needed to repeat the method: hash of the weights, recipe, parameters, version of its package."""
 
 
 class Model(Restorer):
@@ -105,7 +107,8 @@ class Model(Restorer):
     def description(self) -> dict[str, Any]:
         kept = ("architecture", "sha256", "recipe_file", "seed", "steps", "data")
         strength = {} if self.weight == 1.0 else {"weight": self.weight}
-        return {"kind": "model", "tol": self.tol, **strength, **{k: self.card[k] for k in kept if k in self.card}}
+        own = {k: self.card[k] for k in kept if k in self.card}
+        return {"kind": "model", "icgn": icgn.__version__, "tol": self.tol, **strength, **own}
 
 
 class TotalVariation(Restorer):
@@ -135,7 +138,8 @@ class TotalVariation(Restorer):
 
     def description(self) -> dict[str, Any]:
         own = {"factor": self.factor, "exponent": self.exponent}
-        return {"kind": "skimage.restoration.denoise_tv_chambolle", **own, "eps": self.tolerance}
+        limits = {"eps": self.tolerance, "max_num_iter": self.iterations}
+        return {"kind": "skimage.restoration.denoise_tv_chambolle", **_versions("scikit-image"), **own, **limits}
 
 
 class BM3D(Restorer):
@@ -162,9 +166,7 @@ class BM3D(Restorer):
         return Restoration(self._denoiser(noisy[None].cpu(), sigma)[0].to(noisy.dtype), math.nan)
 
     def description(self) -> dict[str, Any]:
-        from importlib.metadata import version
-
-        return {"kind": "deepinv.models.BM3D", "bm3d": version("bm3d")}
+        return {"kind": "deepinv.models.BM3D", **_versions("deepinv", "bm3d")}
 
 
 def make_restorer(name: str, device: torch.device, tol: float, weight: float | str = 1.0) -> Restorer:
@@ -185,3 +187,7 @@ def make_restorer(name: str, device: torch.device, tol: float, weight: float | s
 def fingerprint(restorer: Restorer) -> str:
     """A hash of what a method's results depend on beside the pictures."""
     return hashlib.sha256(repr(sorted(restorer.description().items())).encode()).hexdigest()[:16]
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    return {package: version(package) for package in packages}
