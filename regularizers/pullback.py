@@ -240,9 +240,16 @@ class PullBack(ConvexRegularizer):
             inner=self.regularizer.at(sigma, condition),
             physics=self.physics,
             batch=self.batch,
-            gram=gram_bounds(self.physics) if self.gram is None else self.gram,
+            gram=self._gram,
             check=self.regularizer.check_image,
         )
+
+    @property
+    def _gram(self) -> tuple[float, float]:
+        if self.gram is not None:
+            return self.gram
+        lower, upper = gram_bounds(self.physics).tolist()
+        return lower, upper
 
     def condition(self, x: Tensor, sigma: float | Tensor, residual: Tensor) -> Tensor:
         """The condition of the inner regularizer for A x; the residual is mapped by A too: exact for orthogonal A."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -37,12 +38,24 @@ class Box:
 
     def project(self, x: Tensor) -> Tensor:
         """The nearest image in the box."""
-        return x.clamp(self.low, self.high)
+        return x.clamp(*_inside(self.low, self.high, x.dtype))
 
     def bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The two bounds as scalars like x."""
-        return x.new_tensor(self.low), x.new_tensor(self.high)
+        """The two bounds as scalars like x, inside the box where x cannot hold them."""
+        low, high = _inside(self.low, self.high, x.dtype)
+        return x.new_tensor(low), x.new_tensor(high)
 
     def free(self, x: Tensor) -> Tensor:
         """Where x is strictly inside: the pixels that can move in both directions."""
         return (x > self.low) & (x < self.high) & torch.isfinite(x)
+
+
+@cache
+def _inside(low: float, high: float, dtype: torch.dtype) -> tuple[float, float]:
+    """The smallest and the largest number of a precision in the box; the nearest ones where it has none there."""
+    near = torch.tensor([low, high], dtype=dtype)
+    towards = torch.nextafter(near, near.flip(0)).tolist()
+    nearest = near.tolist()
+    first = nearest[0] if nearest[0] >= low else towards[0]
+    last = nearest[1] if nearest[1] <= high else towards[1]
+    return (first, last) if first <= last else (nearest[0], nearest[1])

@@ -12,6 +12,9 @@ from torch import Tensor
 from icgn.solvers.box import Box
 from icgn.solvers.functional import ConvexFunctional, dot
 
+# Of a sum of many numbers in float64, relative to it and to its precision.
+_ROUNDING = 32.0
+
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
@@ -60,12 +63,14 @@ class Certificate:
     def beside(self, finer: Certificate, difference: Tensor) -> Certificate:
         r"""The certificate of images x, sharpened by that of images x' of the same problem, x - x' = `difference`.
 
-        Both prove a lower bound of the minimum: :math:`F(x) - F^* \le F(x) - (F(x') - G')`, and
+        Both prove a lower bound of the minimum: :math:`F(x) - F^* \le F(x) - F(x') + G'`, with the rounding of F, and
         :math:`|x - x^*| \le |x - x'| + |x' - x^*|`.
         """
-        lower = finer.objective - finer.objective_gap
+        # The two values of F cancel: what their rounding may hide counts as gap.
+        rounding = _ROUNDING * torch.finfo(torch.float64).eps * (self.objective.abs() + finer.objective.abs())
+        apart_in_value = (self.objective - finer.objective).clamp_min(0) + rounding
         # fmin: a NaN of either proves nothing and takes nothing away.
-        gap = torch.fmin(self.objective_gap, (self.objective - lower).clamp_min(0))
+        gap = torch.fmin(self.objective_gap, apart_in_value + finer.objective_gap)
         n = difference[0].numel()
         apart = (dot(difference, difference) / n).sqrt()
         distance = torch.fmin(self.rms_distance, distance_bound(gap, self.strong_convexity, n))
@@ -118,7 +123,8 @@ def optimality(x: Tensor, grad: Tensor, floor: Tensor, box: Box | None) -> tuple
     rms = math.sqrt(x[0].numel())
     m = floor.to(x)
     if box is None:
-        terms = torch.where(m > 0, grad.square() / (2 * m), torch.where(grad != 0, torch.inf, 0.0))
+        # Not grad**2 / 2m, whose square underflows to 0 for small F.
+        terms = torch.where(m > 0, grad * (grad / m) / 2, torch.where(grad != 0, torch.inf, 0.0))
         return terms.flatten(1).sum(1), dot(grad, grad).sqrt() / rms
     low, high = box.bounds(x)
     # x - z at the maximizing z; where mu = 0 it is the far end of the box, or nothing where the gradient is 0.
@@ -134,4 +140,5 @@ def optimality(x: Tensor, grad: Tensor, floor: Tensor, box: Box | None) -> tuple
 
 def distance_bound(gap: Tensor, mu: Tensor, pixels: int) -> Tensor:
     """The bound sqrt(2 G / mu) of |x - x*| as an RMS over `pixels` values; inf where mu = 0."""
-    return torch.where(mu > 0, torch.sqrt(2 * gap / (mu * pixels)), torch.inf)
+    bound = torch.where(mu > 0, torch.sqrt(2 * gap / (mu * pixels)), torch.inf)
+    return torch.where(torch.isnan(bound), torch.inf, bound)

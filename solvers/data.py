@@ -14,6 +14,9 @@ from torch import Tensor
 
 from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
 
+PHYSICS_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, AssertionError, NotImplementedError)
+"""What deepinv's operators raise for shapes and precisions that they do not take."""
+
 
 @dataclass(frozen=True, eq=False)
 class DataFunctional(ConvexFunctional):
@@ -21,8 +24,8 @@ class DataFunctional(ConvexFunctional):
 
     y: Tensor
     physics: Any
-    gram: tuple[float, float]
-    """Rigorous lower and upper bound of A^T A (0 and inf where unknown)."""
+    gram: Tensor
+    """Rigorous lower and upper bound of A^T A (0 and inf where unknown), (2,), or (2, B): one of each image."""
 
     limited: torch.dtype | None = field(default=None, kw_only=True)
     """Precision of the physics where it cannot follow that of y."""
@@ -42,7 +45,8 @@ class DataFunctional(ConvexFunctional):
         return self.physics.A_adjoint(z) if self.limited is None else self.physics.A_adjoint(z.to(self.limited)).to(z)
 
     def select(self, index: Tensor) -> DataFunctional:
-        return replace(self, y=self.y[index], physics=of_images(self.physics, self.own, index))
+        gram = self.gram[:, index] if self.gram.ndim > 1 else self.gram
+        return replace(self, y=self.y[index], physics=of_images(self.physics, self.own, index), gram=gram)
 
     def to(self, dtype: torch.dtype) -> DataFunctional:
         if self.y.dtype == dtype:
@@ -96,10 +100,10 @@ class GaussianData(DataFunctional):
         return probe_spectrum(self)
 
     def lipschitz(self) -> Tensor:
-        return torch.tensor(self.gram[1], dtype=torch.float64)
+        return self.gram[1]
 
     def strong_convexity(self) -> Tensor:
-        return torch.tensor(self.gram[0], dtype=torch.float64)
+        return self.gram[0]
 
 
 class UnboundedData(DataFunctional):
@@ -196,7 +200,8 @@ def data_functional(y: Tensor, physics: Any, fidelity: Any) -> DataFunctional:
         for negative counts of a Poisson likelihood, a gain that is not positive or a negative background, or a physics
         whose parameters for each image are not buffers with the batch first.
     """
-    gram, own = gram_bounds(physics), image_parameters(physics, y)
+    own = image_parameters(physics, y)
+    gram = gram_bounds(physics, "mask" in own)
     if fidelity is None or isinstance(fidelity, deepinv.optim.L2):
         return GaussianData(y, physics, gram, own=own)
     if not isinstance(fidelity, deepinv.optim.PoissonLikelihood):
@@ -250,30 +255,29 @@ def is_identity(physics: Any) -> bool:
     return isinstance(physics, deepinv.physics.Denoising)
 
 
-def gram_bounds(physics: Any) -> tuple[float, float]:
-    r"""Rigorous bounds :math:`l I \preceq A^T A \preceq u I`, (0, inf) where unknown.
+def gram_bounds(physics: Any, each: bool = False) -> Tensor:
+    r"""Rigorous bounds :math:`l I \preceq A^T A \preceq u I`, (0, inf) where unknown, (2,), or (2, B) for `each` image.
 
     Known: the identity, circular convolution (deepinv's BlurFFT, by the discrete Fourier transform of its kernel) and
     inpainting, both by their singular values.
     """
     if is_identity(physics):
-        return 1.0, 1.0
+        return torch.ones(2, dtype=torch.float64)
     if isinstance(physics, deepinv.physics.BlurFFT | deepinv.physics.Inpainting):
         square = physics.mask.double().square()
+        square = square.flatten(1) if each else square.flatten()
         # The factors cover the float32 rounding of the phases, whose modulus is 1 only up to 1e-7.
-        return float(square.min()) * (1 - 1e-6), float(square.max()) * (1 + 1e-6)
-    return 0.0, float("inf")
+        return torch.stack([square.amin(-1) * (1 - 1e-6), square.amax(-1) * (1 + 1e-6)])
+    return torch.tensor([0.0, torch.inf], dtype=torch.float64)
 
 
 @torch.no_grad()
 def converted(physics: Any, y: Tensor) -> Any:
     """A copy of a physics in the precision of y, or None where it cannot follow."""
-    physics = in_precision(physics, y.dtype)
-    if is_identity(physics):
-        return physics
     try:
-        back = physics.A(physics.A_adjoint(y))
-    except RuntimeError:
+        physics = in_precision(physics, y.dtype)
+        back = y if is_identity(physics) else physics.A(physics.A_adjoint(y))
+    except PHYSICS_ERRORS:
         return None
     return physics if back.dtype == y.dtype else None
 
@@ -325,7 +329,7 @@ def _measures(physics: Any, x: Tensor, y: Tensor) -> bool:
     """Whether a physics maps x to y, to rounding."""
     try:
         found = physics.A(x)
-    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError):
+    except PHYSICS_ERRORS:
         return False
     return found.shape == y.shape and bool((found - y).abs().max() <= 1e-4 * y.abs().max())
 

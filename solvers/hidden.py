@@ -89,7 +89,9 @@ class PartialMinimum(BlackBoxFunctional):
         limit = torch.finfo(x.dtype).eps ** _ACCURACY
         best, since = torch.inf, 0
         for k in range(_ITERATIONS):
-            residual = float(state.grad.square().flatten(1).mean(1).sqrt().max())
+            # Images that are not finite have no minimizer to wait for.
+            size = state.grad.square().flatten(1).mean(1).sqrt()
+            residual = float(torch.where(torch.isfinite(size), size, 0.0).max())
             if residual < 0.9 * best:
                 best, since = residual, k
             if not residual > limit or k - since >= _STALL:

@@ -90,13 +90,16 @@ def solve_hessian(
     v = torch.zeros_like(r)
     z = mask * apply_preconditioner(spectrum, r)
     p, rz = z, dot(r, z)
+    done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for k in range(max_iter):
         hp = mask * objective.hvp_from(u, objective.linear(p), x.shape)
         php = dot(p, hp)
-        alpha = torch.where(php > 0, rz / php, 0.0)
+        alpha = torch.where((php > 0) & ~done, rz / php, 0.0)
         v = torch.addcmul(v, p, per_image(alpha, v))
         r = torch.addcmul(r, hp, per_image(-alpha, r))
-        if bool((dot(r, r) <= stop).all()):
+        # An image that is done waits: its solution does not depend on how long the others take.
+        done = done | (dot(r, r) <= stop)
+        if bool(done.all()):
             return LinearSystem(v, k + 1)
         z = mask * apply_preconditioner(spectrum, r)
         following = dot(r, z)

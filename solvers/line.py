@@ -11,6 +11,10 @@ from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
 
 # The slope that a search may leave, as a part of the first.
 _FINE = 0.1
+# A first secant step is cut to this part.
+_SHY = 0.97
+# A slope that is level: a step that ends there is taken on either side of the minimizer.
+_LEVEL = 1e-3
 
 
 class Line:
@@ -83,9 +87,12 @@ def exact_step(
     r"""Step t > 0 with `shortfall` :math:`\phi'(0) \le \phi'(t) \le 0.1 |\phi'(0)|`, :math:`\phi` convex, per image.
 
     :math:`\phi'` is nondecreasing, so that two values of opposite sign enclose a minimizer. Secant steps inside the
-    enclosure, with Illinois' correction against a stuck end. A point outside the domain of h, where the slope is not
+    enclosure, with Illinois' correction against a stuck end. A step beyond the minimizer is taken only with a proof
+    that :math:`\phi(t) \le \phi(0)`: :math:`\phi(t) - \phi(0) \le l\,\phi'(l) + (t - l)\,\phi'(t)` for the lower end
+    l, since at a kink :math:`\phi'` may have jumped right after 0; or where :math:`\phi'(t)` is a thousandth of
+    :math:`|\phi'(0)|`, so that rounding decides nothing. A point outside the domain of h, where the slope is not
     finite, is too far: halfway back from there. If `passes` evaluations do not suffice, the largest step known to be
-    too short is taken: F never increases, and the method goes on.
+    too short is taken. F does not increase, but for that thousandth, and the method goes on.
 
     Parameters
     ----------
@@ -106,7 +113,8 @@ def exact_step(
     for i in range(passes):
         s = slope_at(t)
         s = torch.where(torch.isfinite(s), s, torch.inf)
-        found = found | ((s >= shortfall * slope) & (s <= -_FINE * slope))
+        descends = (s <= -_LEVEL * slope) | (low * slope_low + (t - low) * s <= 0)
+        found = found | ((s >= shortfall * slope) & (s <= -_FINE * slope) & descends)
         # Reading the flags stalls a GPU, but for far less than a pass over the responses takes.
         if bool(found.all()):
             break
@@ -120,6 +128,8 @@ def exact_step(
         )
         was_short = short
         inside = low - slope_low * (high - low) / (slope_high - slope_low)
+        # A trial that ends a little short needs no proof.
+        inside = torch.where(low == 0, _SHY * inside, inside)
         inside = torch.where(torch.isfinite(slope_high), inside, (low + high) / 2)
         # Without an upper end, follow the secant from 0, at most to four times the step.
         beyond = t * torch.where(s > slope, slope / (slope - s), torch.inf).clamp(1.1, 4.0)

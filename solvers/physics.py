@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icgn.solvers.data import is_identity
+from icgn.solvers.data import PHYSICS_ERRORS, is_identity
 
 # Relative defect of <A u, v> = <u, A^T v> that float32 does not explain.
 _DEFECT = 1e-3
@@ -62,7 +62,7 @@ def _round_trip(physics: Any, y: Tensor) -> tuple[Tensor, Tensor]:
     try:
         x = physics.A_adjoint(torch.nan_to_num(y))
         return x, physics.A(x)
-    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
+    except PHYSICS_ERRORS as error:
         name = type(physics).__name__
         raise ValueError(f"y: got shape {tuple(y.shape)}, which {name}.A_adjoint does not take: {error}") from error
 

@@ -91,6 +91,8 @@ class Problem:
             )
         if not self.y.is_floating_point():
             raise TypeError(f"y: got {self.y.dtype}, expected a floating-point tensor; divide 8-bit images by 255")
+        if self.y.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"y: got {self.y.dtype}, expected torch.float32 or torch.float64")
         if not isinstance(self.physics, deepinv.physics.LinearPhysics):
             raise TypeError(f"physics: got {type(self.physics).__name__}, expected a deepinv.physics.LinearPhysics")
         if self.y.ndim < 2 or self.y.numel() == 0:
@@ -103,6 +105,8 @@ class Problem:
         for name in ("sigma", "noise", "weight"):
             self._check_number(name)
         self._check_unit()
+        if not bool(torch.isfinite(self._data_weight).all()):
+            raise ValueError(f"noise: got {self.noise}, expected one for which (sigma / noise)^2 is finite")
         if not bool(self.valid.any()):
             bad = int((~torch.isfinite(self.y)).sum())
             raise ValueError(f"y: got {bad} NaN or infinite values, expected finite measurements")
@@ -179,7 +183,9 @@ class Problem:
         return torch.ones_like(sigma) if self.noise is None else (sigma / self._per_image(self.noise)).square()
 
     def _per_image(self, value: float | Tensor) -> Tensor:
-        return torch.as_tensor(value, dtype=torch.float64, device=self.y.device).reshape(-1).expand(len(self.y))
+        # A copy: the caller's tensor may change.
+        numbers = torch.as_tensor(value, dtype=torch.float64, device=self.y.device).reshape(-1).clone()
+        return numbers.expand(len(self.y))
 
     def _domain(self, box: Box | None) -> Box | None:
         """The box within the domain of the data term: Poisson means are not negative."""

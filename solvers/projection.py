@@ -14,6 +14,8 @@ from icgn.solvers.method import State
 
 # Of searches whose trials cost gradients: more trials of the same line gain little.
 _ROUGH = 0.5
+# The part of the decrease along the line that its projection has to promise.
+_DOWNHILL = 1e-3
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ def projected_step(state: State, line: Line, t: Tensor, box: Box | None) -> Move
         return _moved(x, line, t, torch.zeros_like(t, dtype=torch.float64))
     work = line.work + 0.5 * left.double()
     e = inside - state.x
-    uphill = left & ~(dot(state.grad, e) < 0)
+    # Hardly downhill counts as uphill: a slope of rounding leads nowhere, and the same direction comes again.
+    uphill = left & ~(dot(state.grad, e) < _DOWNHILL * t * dot(state.grad, line.d))
     if bool(uphill.any()):
         cauchy = _cauchy_step(line.objective, state, box)
         e = torch.where(per_image(uphill, e).bool(), cauchy, e)

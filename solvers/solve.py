@@ -47,8 +47,8 @@ def solve(
     Where the objective is strongly convex (modulus at least 0.01; denoising has 1), an image has converged when its
     certificate proves :math:`|x - x^*| / \sqrt n \le` `tol`; with a smaller modulus and a box, when the gap is at most
     `gap_tol` times the objective, or :math:`n\, tol^2 / 2`, that of the distance `tol` where the modulus is 1: the
-    minimum may be 0; with neither, when the RMS gradient is at most `tol`, and then it is reported as
-    stationary, not as converged. Images stop one by one and do not influence each other.
+    minimum may be 0; with neither, when such a gap is proved all the same, or the RMS gradient is at most `tol`, and
+    then it is reported as stationary, not as converged. Images stop one by one and do not influence each other.
 
     A conditional regularizer (:mod:`icgn.solvers.conditioning`) without a condition in `problem` has it computed from
     solutions on the way; the certificate is that of the last problem, convex, which :attr:`Solution.condition` poses
@@ -283,7 +283,8 @@ class _Run:
         distance = float(proof.rms_distance) / self.tol
         if float(proof.strong_convexity) >= STRONG or distance <= 1:
             return (Status.CONVERGED if distance <= 1 else None), distance
-        gap = float(proof.objective_gap / self._allowed_gap(proof.objective, self.x[0].numel()))
+        allowed = self._allowed_gap(proof.objective, self.x[0].numel())
+        gap = float(torch.where(proof.objective_gap == 0, 0.0, proof.objective_gap / allowed))
         if self.bounded or gap <= 1:
             return (Status.CONVERGED if gap <= 1 else None), gap
         residual = float(proof.residual) / self.tol

@@ -209,7 +209,7 @@ def inexact_prox(
     tuple of Tensor
         images (B, C, H, W) and the work of each, (B,).
     """
-    identity = GaussianData(z, deepinv.physics.Denoising(), (1.0, 1.0))
+    identity = GaussianData(z, deepinv.physics.Denoising(), torch.ones(2, dtype=torch.float64))
     objective = SumFunctional([identity, regularizer], [torch.ones_like(gamma), gamma])
     method = ConjugateGradient()
     state = method.init(objective, start, None)

@@ -31,7 +31,7 @@ _STRIDE, _WIDTH = 0.35, 0.05
 # How far beyond three points the next may be, as a part of their width.
 _REACH = 0.6
 # Of the problems solved on the way: RMS distance as a part of the noise and its range, relative gap, iterations.
-_PART, _FINEST, _COARSEST = 1 / 80, 1e-4, 5e-4
+_PART, _FINEST, _COARSEST = 1 / 80, 1e-6, 5e-4
 _GAP, _ITERATIONS = 1e-2, 200
 # Pixels that a picture to be denoised is searched on, at most, and the side of the tiles they form.
 _PIXELS, _TILE = 2**18, 128
@@ -173,7 +173,9 @@ class _Path:
         """Divergence of A x with respect to y, by one sign vector, (B,)."""
         problem, physics = posed.problem, posed.problem.physics
         generator = torch.Generator().manual_seed(1)
-        signs = torch.randint(0, 2, problem.y.shape, generator=generator).to(problem.y) * 2 - 1
+        # The same for all images: what is estimated of one depends on no neighbour.
+        signs = torch.randint(0, 2, (self.tiles, *problem.y.shape[1:]), generator=generator).to(problem.y) * 2 - 1
+        signs = signs.repeat(len(self.noise), *(1 for _ in problem.y.shape[1:]))
         pulled = physics.A_adjoint(signs * self.seen)
         scale = problem.objective.weights[0]
         # The error of b^T H^-1 b is the square of that of the solution.
@@ -220,7 +222,7 @@ def _of_images(values: Tensor, batch: int) -> Tensor:
 
 
 def _increasing(f: Trial, like: Tensor) -> Tensor:
-    """Root of an increasing function of log w per image, by bisection sped up by secants (Illinois)."""
+    """Root of an increasing function of log w per image, by bisection sped up by secants."""
     low, high = torch.full_like(like, math.log(_LOW)), torch.full_like(like, math.log(_HIGH))
     s, at_low, at_high = torch.zeros_like(like), None, None
     for _ in range(_STEPS):
