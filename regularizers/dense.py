@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from icgn.regularizers.activations import Activation, make_activation
 from icgn.regularizers.group import GroupHead, MaxEnvelope, Penalty, check_groups
-from icgn.regularizers.responses import tensor
 from icgn.regularizers.softmax import LogSumExp, check_members
 from icgn.regularizers.sweep import ConvexActivation, DeepHead, MatrixMap, check_nondecreasing, raw_weights
 from icgn.regularizers.vectors import GradientNetwork, MatrixFunctional, QuadraticFunctional, check_vectors
+from icgn.solvers.functional import tensor
 
 
 class DenseGrouped(GradientNetwork):

@@ -18,7 +18,7 @@ from icgn.regularizers.base import ConvexRegularizer
 from icgn.regularizers.curves import curve, rescale
 from icgn.regularizers.filters import FilterBank, FilterOperator, squared_norm_bound
 from icgn.regularizers.ridge_functional import RidgeFunctional
-from icgn.solvers.functional import ConvexFunctional, Responses, dot
+from icgn.solvers.functional import ConvexFunctional, Responses, dot, tensor
 
 SquaredNorm = Callable[[Tensor], Tensor]
 """Rigorous bound of the squared norm of the linear map of some rows (K, ...): a float64 scalar."""
@@ -271,9 +271,3 @@ class BankRegularizer(FiniteState, ConvexRegularizer):
         new = copy.deepcopy(self)
         rescale(new, sigma, weight, scale)
         return new
-
-
-def tensor(u: Responses) -> Tensor:
-    """The responses of a functional that has one tensor of them."""
-    assert isinstance(u, Tensor)
-    return u

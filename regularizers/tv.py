@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from icgn.regularizers.base import ConvexRegularizer, check_sigma
-from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
+from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image, tensor
 
 # |D|^2 <= 4 for the differences along each of the two axes.
 _SQUARED_NORM = 8.0
@@ -87,34 +87,34 @@ class TotalVariationFunctional(ConvexFunctional):
         return torch.stack([F.pad(x.diff(dim=-1), (0, 1)), F.pad(x.diff(dim=-2), (0, 0, 0, 1))], 2)
 
     def linear_adjoint(self, z: Responses, shape: torch.Size) -> Tensor:
-        right, down = _tensor(z).unbind(2)
+        right, down = tensor(z).unbind(2)
         return -F.pad(right[..., :-1], (1, 1)).diff(dim=-1) - F.pad(down[..., :-1, :], (0, 0, 1, 1)).diff(dim=-2)
 
     def potential(self, u: Responses) -> Tensor:
-        square, m = self._lengths(_tensor(u))
+        square, m = self._lengths(tensor(u))
         return self.weight.to(m) * (square / m + m - self.eps).flatten(1).sum(1) / 2
 
     def potential_grad(self, u: Responses) -> Tensor:
-        _, m = self._lengths(_tensor(u))
-        return _tensor(u) * (per_image(self.weight, m) / m)
+        _, m = self._lengths(tensor(u))
+        return tensor(u) * (per_image(self.weight, m) / m)
 
     def potential_hvp(self, u: Responses, q: Responses) -> Tensor:
-        v, p = _tensor(u), _tensor(q)
+        v, p = tensor(u), tensor(q)
         square, m = self._lengths(v)
         along = torch.where(square > self.eps**2, (v * p).sum(2, keepdim=True) / m.square(), 0.0)
         return (p - v * along) * (per_image(self.weight, m) / m)
 
     def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
-        return dot(self.potential_grad(self.move(u, q, t)), _tensor(q))
+        return dot(self.potential_grad(self.move(u, q, t)), tensor(q))
 
     def curvature(self, u: Responses, q: Responses) -> Tensor:
-        return dot(self.potential_hvp(u, q), _tensor(q))
+        return dot(self.potential_hvp(u, q), tensor(q))
 
     def prox_potential(self, v: Responses, s: Tensor) -> Responses:
         r"""Shrink the lengths: :math:`p = v\, (1 - t / \max(|v|, \varepsilon + t))` with t = s w."""
-        square, _ = self._lengths(_tensor(v))
+        square, _ = self._lengths(tensor(v))
         t = per_image(s.to(self.weight.device) * self.weight, square)
-        return _tensor(v) * (1 - t / torch.maximum(square.sqrt(), self.eps + t))
+        return tensor(v) * (1 - t / torch.maximum(square.sqrt(), self.eps + t))
 
     def linear_norm(self) -> Tensor:
         return self.weight.new_tensor(math.sqrt(_SQUARED_NORM))
@@ -137,7 +137,7 @@ class TotalVariationFunctional(ConvexFunctional):
 
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
         """The spectrum of the Laplacian times the mean over pixels and channels of half the trace of the Hessian."""
-        square, m = self._lengths(_tensor(u))
+        square, m = self._lengths(tensor(u))
         bend = torch.where(square > self.eps**2, 0.5, 1.0) / m
         height, width = shape[-2:]
         return per_image(self.weight * bend.flatten(1).mean(1), m[:, :, 0]) * _laplacian(height, width).to(m)
@@ -154,8 +154,3 @@ def _laplacian(height: int, width: int) -> Tensor:
     rows = 2 - 2 * torch.cos(2 * math.pi * torch.fft.fftfreq(height, dtype=torch.float64))
     columns = 2 - 2 * torch.cos(2 * math.pi * torch.fft.rfftfreq(width, dtype=torch.float64))
     return rows[:, None] + columns
-
-
-def _tensor(u: Responses) -> Tensor:
-    assert isinstance(u, Tensor)
-    return u

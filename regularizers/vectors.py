@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from icgn.regularizers.responses import FiniteState, HeadFunctional, tensor
+from icgn.regularizers.responses import FiniteState, HeadFunctional
 from icgn.regularizers.sweep import matrix_norm
-from icgn.solvers.functional import BlackBoxFunctional, ConvexFunctional, Responses, SumFunctional
+from icgn.solvers.functional import BlackBoxFunctional, ConvexFunctional, Responses, SumFunctional, tensor
 from icgn.solvers.prox import prox
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from icgn.solvers.box import Box
-from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
+from icgn.solvers.functional import ConvexFunctional, Responses, difference, dot, per_image
 from icgn.solvers.gradient import backtrack, begin, initial_step
 from icgn.solvers.method import Method, State
 from icgn.solvers.splitting import BoxSplitting, Splitting
@@ -64,7 +64,7 @@ class AcceleratedGradient(Method[AcceleratedState]):
         uphill = dot(state.grad, back) > 0
         beta, after = torch.where(uphill, 0.0, beta), torch.where(uphill, 1.0, after)
         here = split.responses(state.u)
-        change = _difference(here, split.responses(state.u_old))
+        change = difference(here, split.responses(state.u_old))
         for _ in range(2):
             y = torch.addcmul(state.x, back, per_image(beta, back))
             u = split.smooth.move(here, change, beta)
@@ -78,10 +78,3 @@ class AcceleratedGradient(Method[AcceleratedState]):
         now = split.evaluate(trial.u, trial.x)
         work = state.work + 0.5 + now.work + trial.work
         return AcceleratedState(trial.x, now.u, now.grad, work, state.x, state.u, trial.step, after)
-
-
-def _difference(u: Responses, old: Responses) -> Responses:
-    if isinstance(u, tuple) and isinstance(old, tuple):
-        return tuple(_difference(a, b) for a, b in zip(u, old, strict=True))
-    assert isinstance(u, Tensor) and isinstance(old, Tensor)
-    return u - old

@@ -49,10 +49,10 @@ class _Alternating(Method[SplittingState]):
         refuse_box(self.name, problem)
 
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> SplittingState:
-        weight = parts(objective).weight
+        data_weight = parts(objective).data_weight
         u, grad, work = evaluate(objective, x)
         # Where the data term has no weight any penalty will do.
-        first = self.rho * torch.where(weight > 0, weight, 1.0).to(x)
+        first = self.rho * torch.where(data_weight > 0, data_weight, 1.0).to(x)
         return SplittingState(x, u, grad, work, torch.zeros_like(x), first.expand(len(x)), 0)
 
 
@@ -133,10 +133,10 @@ def _alternate(
     """Images after the proximal map of the data term at `at`, after that of the regularizer, and the work."""
     p = parts(objective)
     data: GaussianData = p.data  # type: ignore[assignment]
-    v = data_prox(data, at, p.weight.to(rho) / rho)
+    v = data_prox(data, at, p.data_weight.to(rho) / rho)
 
     def accurate(x: Tensor, r: Tensor) -> Tensor:
         return dot(r, r).sqrt() <= 0.1 * dot(x - state.x, x - state.x).sqrt() / (1 + state.counter) ** 1.1
 
-    x, work = inexact_prox(p.regularizer, p.strength.to(rho) / rho, v + multiplier, state.x, accurate)
+    x, work = inexact_prox(p.regularizer, p.weight.to(rho) / rho, v + multiplier, state.x, accurate)
     return v, x, work

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
+from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image, tensor
 
 PHYSICS_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, AssertionError, NotImplementedError)
 """What deepinv's operators raise for shapes and precisions that they do not take."""
@@ -39,7 +39,7 @@ class DataFunctional(ConvexFunctional):
         return self.physics.A(x) if self.limited is None else self.physics.A(x.to(self.limited)).to(x)
 
     def linear_adjoint(self, z: Responses, shape: torch.Size) -> Tensor:
-        z = _tensor(z)
+        z = tensor(z)
         if is_identity(self.physics):
             return z
         return self.physics.A_adjoint(z) if self.limited is None else self.physics.A_adjoint(z.to(self.limited)).to(z)
@@ -66,20 +66,20 @@ class GaussianData(DataFunctional):
     r""":math:`\tfrac12 |A x - y|^2`."""
 
     def potential(self, u: Responses) -> Tensor:
-        r = _tensor(u) - self.y
+        r = tensor(u) - self.y
         return dot(r, r) / 2
 
     def potential_grad(self, u: Responses) -> Tensor:
-        return _tensor(u) - self.y
+        return tensor(u) - self.y
 
     def potential_hvp(self, u: Responses, q: Responses) -> Tensor:
-        return _tensor(q)
+        return tensor(q)
 
     def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
-        return dot(_tensor(u) - self.y, _tensor(q)) + t * dot(_tensor(q), _tensor(q))
+        return dot(tensor(u) - self.y, tensor(q)) + t * dot(tensor(q), tensor(q))
 
     def curvature(self, u: Responses, q: Responses) -> Tensor:
-        return dot(_tensor(q), _tensor(q))
+        return dot(tensor(q), tensor(q))
 
     def hessian_floor(self, x: Tensor) -> Tensor:
         if isinstance(self.physics, deepinv.physics.Inpainting):
@@ -88,11 +88,11 @@ class GaussianData(DataFunctional):
 
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
         if is_identity(self.physics):
-            return _tensor(u).new_ones(1, 1, 1, 1)
+            return tensor(u).new_ones(1, 1, 1, 1)
         if isinstance(self.physics, deepinv.physics.BlurFFT):
-            return self.physics.mask[..., 0].square().to(_tensor(u))
+            return self.physics.mask[..., 0].square().to(tensor(u))
         if isinstance(self.physics, deepinv.physics.MRI) and self.physics.mask.ndim == 4:
-            return _mask_spectrum(self.physics.mask).to(_tensor(u))
+            return _mask_spectrum(self.physics.mask).to(tensor(u))
         return self._probed_spectrum
 
     @cached_property
@@ -110,11 +110,11 @@ class UnboundedData(DataFunctional):
     """A data term of which no modulus is known: the Lipschitz bound is inf and the strong convexity 0."""
 
     def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
-        v = torch.addcmul(_tensor(u), _tensor(q), per_image(t, _tensor(u)))
-        return dot(_tensor(self.potential_grad(v)), _tensor(q))
+        v = torch.addcmul(tensor(u), tensor(q), per_image(t, tensor(u)))
+        return dot(tensor(self.potential_grad(v)), tensor(q))
 
     def curvature(self, u: Responses, q: Responses) -> Tensor:
-        return dot(_tensor(self.potential_hvp(u, q)), _tensor(q))
+        return dot(tensor(self.potential_hvp(u, q)), tensor(q))
 
     def lipschitz(self) -> Tensor:
         return torch.tensor(torch.inf, dtype=torch.float64)
@@ -133,21 +133,21 @@ class FidelityData(UnboundedData):
     fidelity: Any
 
     def potential(self, u: Responses) -> Tensor:
-        return self.fidelity.d.fn(_tensor(u), self.y)
+        return self.fidelity.d.fn(tensor(u), self.y)
 
     def potential_grad(self, u: Responses) -> Tensor:
         # deepinv's default switches requires_grad on in place: hand it a copy of its own.
-        v = _tensor(u).detach().clone()
-        if not (torch.is_grad_enabled() and (self.y.requires_grad or _tensor(u).requires_grad)):
+        v = tensor(u).detach().clone()
+        if not (torch.is_grad_enabled() and (self.y.requires_grad or tensor(u).requires_grad)):
             return self.fidelity.d.grad(v, self.y).detach()
-        v = _tensor(u) if _tensor(u).requires_grad else v.requires_grad_()
+        v = tensor(u) if tensor(u).requires_grad else v.requires_grad_()
         return torch.autograd.grad(self.fidelity.d.fn(v, self.y).sum(), v, create_graph=True)[0]
 
     def potential_hvp(self, u: Responses, q: Responses) -> Tensor:
         with torch.enable_grad():
-            v = _tensor(u).detach().clone().requires_grad_()
+            v = tensor(u).detach().clone().requires_grad_()
             g = torch.autograd.grad(self.fidelity.d.fn(v, self.y).sum(), v, create_graph=True)[0]
-            return torch.autograd.grad(g, v, _tensor(q).detach())[0]
+            return torch.autograd.grad(g, v, tensor(q).detach())[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,14 +178,14 @@ class PoissonData(UnboundedData):
     def potential_hvp(self, u: Responses, q: Responses) -> Tensor:
         v = self._mean(u)
         bend = torch.where(self._counts > 0, self._counts / v.square(), 0.0)
-        return torch.where(self._inside(v), bend, torch.nan) * _tensor(q) / self.gain**2
+        return torch.where(self._inside(v), bend, torch.nan) * tensor(q) / self.gain**2
 
     @property
     def _counts(self) -> Tensor:
         return self.y if self.counted else self.y / self.gain
 
     def _mean(self, u: Responses) -> Tensor:
-        return _tensor(u) / self.gain + self.background
+        return tensor(u) / self.gain + self.background
 
     def _inside(self, v: Tensor) -> Tensor:
         return (v > 0) | ((v == 0) & (self._counts == 0))
@@ -344,8 +344,3 @@ def of_images(physics: Any, own: tuple[str, ...], index: Tensor) -> Any:
         leaf = name.rpartition(".")[2]
         setattr(owner, leaf, getattr(owner, leaf)[index])
     return selected
-
-
-def _tensor(u: Responses) -> Tensor:
-    assert isinstance(u, Tensor)
-    return u

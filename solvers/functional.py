@@ -186,22 +186,22 @@ class BlackBoxFunctional(ConvexFunctional):
         return x
 
     def linear_adjoint(self, z: Responses, shape: torch.Size) -> Tensor:
-        return _tensor(z)
+        return tensor(z)
 
     def potential(self, u: Responses) -> Tensor:
-        return self.fn(_tensor(u))
+        return self.fn(tensor(u))
 
     def potential_grad(self, u: Responses) -> Responses:
-        return self.grad(_tensor(u))
+        return self.grad(tensor(u))
 
     def potential_hvp(self, u: Responses, q: Responses) -> Responses:
-        return self.hvp(_tensor(u), _tensor(q))
+        return self.hvp(tensor(u), tensor(q))
 
     def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
-        return dot(_tensor(q), self.grad(_tensor(self.move(u, q, t))))
+        return dot(tensor(q), self.grad(tensor(self.move(u, q, t))))
 
     def curvature(self, u: Responses, q: Responses) -> Tensor:
-        return dot(_tensor(q), self.hvp(_tensor(u), _tensor(q)))
+        return dot(tensor(q), self.hvp(tensor(u), tensor(q)))
 
     @abstractmethod
     def fn(self, x: Tensor) -> Tensor: ...
@@ -374,9 +374,17 @@ class SumFunctional(ConvexFunctional):
         return sum(parts[1:], parts[0])
 
 
-def _tensor(u: Responses) -> Tensor:
+def tensor(u: Responses) -> Tensor:
+    """The responses of a functional that has one tensor of them."""
     assert isinstance(u, Tensor)
     return u
+
+
+def difference(u: Responses, old: Responses) -> Responses:
+    """The responses u less others of the same functional."""
+    if isinstance(u, tuple) and isinstance(old, tuple):
+        return tuple(difference(a, b) for a, b in zip(u, old, strict=True))
+    return tensor(u) - tensor(old)
 
 
 def _scale(z: Responses, w: Tensor) -> Responses:

@@ -11,7 +11,7 @@ from torch import Tensor
 from icgn.solvers.assumptions import refuse_nonquadratic
 from icgn.solvers.certificate import Certificate, certify, distance_bound
 from icgn.solvers.data import GaussianData, is_identity
-from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image
+from icgn.solvers.functional import ConvexFunctional, Responses, difference, dot, per_image
 from icgn.solvers.method import Method, State
 from icgn.solvers.projection import project
 from icgn.solvers.splitting import Parts, data_prox, parts
@@ -81,7 +81,7 @@ class PrimalDual(Method[PrimalDualState]):
         p = parts(objective)
         u = objective.linear(x)
         point = u[1]
-        pulled = per_image(p.strength, x) * p.regularizer.grad_from(point, x.shape)
+        pulled = per_image(p.weight, x) * p.regularizer.grad_from(point, x.shape)
         work = torch.ones(len(x), dtype=torch.float64, device=x.device)
         return PrimalDualState(x, u, _data_grad(p, u[0], x) + pulled, work, point, pulled)
 
@@ -90,15 +90,15 @@ class PrimalDual(Method[PrimalDualState]):
         steps = _steps(p, s.x, box)
         x = self._primal(p, s, steps.primal, box)
         u = objective.linear(x)
-        strength = p.strength.to(x)
-        ahead = p.regularizer.move(u[1], _minus(u[1], s.u[1]), steps.relaxation)
+        weight = p.weight.to(x)
+        ahead = p.regularizer.move(u[1], difference(u[1], s.u[1]), steps.relaxation)
         # Moreau: with v = z / s + U(...) the primal point of the new dual variable is prox_{h / s}(v).
         z = p.regularizer.potential_grad(s.point)
-        v = p.regularizer.move(ahead, z, strength / steps.dual)
-        point = p.regularizer.prox_potential(v, strength / steps.dual)
+        v = p.regularizer.move(ahead, z, weight / steps.dual)
+        point = p.regularizer.prox_potential(v, weight / steps.dual)
         assert point is not None
-        pulled = per_image(p.strength, x) * p.regularizer.grad_from(point, x.shape)
-        grad = _data_grad(p, u[0], x) + per_image(p.strength, x) * p.regularizer.grad_from(u[1], x.shape)
+        pulled = per_image(p.weight, x) * p.regularizer.grad_from(point, x.shape)
+        grad = _data_grad(p, u[0], x) + per_image(p.weight, x) * p.regularizer.grad_from(u[1], x.shape)
         return PrimalDualState(x, u, grad, s.work + 1.5, point, pulled)
 
     def _primal(self, p: Parts, state: PrimalDualState, step: Tensor, box: Box | None) -> Tensor:
@@ -106,7 +106,7 @@ class PrimalDual(Method[PrimalDualState]):
         if box is not None:
             return project(x - t * (_data_grad(p, state.u[0], x) + state.pulled), box)
         assert isinstance(p.data, GaussianData)
-        return data_prox(p.data, x - t * state.pulled, step * p.weight.to(step))
+        return data_prox(p.data, x - t * state.pulled, step * p.data_weight.to(step))
 
     def certify(self, objective: ConvexFunctional, state: PrimalDualState, box: Box | None) -> Certificate:
         x, point = state.x.double(), _double(state.point)
@@ -133,15 +133,15 @@ def duality_gap(p: Parts, x: Tensor, point: Responses) -> Tensor:
     :math:`\tfrac{1}{2 w} |w (x - y) + U^T z|^2`, and the Fenchel gap of h at U x and z.
     """
     u = p.regularizer.linear(x)
-    strength, weight = p.strength.to(x), p.weight.to(x)
+    weight, data_weight = p.weight.to(x), p.data_weight.to(x)
     z = p.regularizer.potential_grad(point)
-    pulled = per_image(strength, x) * p.regularizer.linear_adjoint(z, x.shape)
+    pulled = per_image(weight, x) * p.regularizer.linear_adjoint(z, x.shape)
     r = _data_grad(p, p.data.linear(x), x) + pulled
-    zero = torch.zeros_like(strength)
+    zero = torch.zeros_like(weight)
     # h(u) - h(p) - <z, u - p>; the slope of h at p along u - p is <z, u - p>.
     fenchel = p.regularizer.potential(u) - p.regularizer.potential(point)
-    fenchel = fenchel - p.regularizer.slope(point, _minus(u, point), zero)
-    return (dot(r, r) / (2 * weight) + strength * fenchel.clamp_min(0)).double()
+    fenchel = fenchel - p.regularizer.slope(point, difference(u, point), zero)
+    return (dot(r, r) / (2 * data_weight) + weight * fenchel.clamp_min(0)).double()
 
 
 @dataclass(frozen=True)
@@ -154,15 +154,15 @@ class _Steps:
 
 
 def _steps(p: Parts, x: Tensor, box: Box | None) -> _Steps:
-    norm = p.regularizer.linear_norm().to(p.weight.device).expand(len(x))
-    lipschitz = p.weight * p.data.lipschitz().to(p.weight.device)
-    modulus = p.weight * p.data.strong_convexity().to(p.weight.device)
+    norm = p.regularizer.linear_norm().to(p.data_weight.device).expand(len(x))
+    lipschitz = p.data_weight * p.data.lipschitz().to(p.data_weight.device)
+    modulus = p.data_weight * p.data.strong_convexity().to(p.data_weight.device)
     if box is not None:
         dual = torch.maximum(lipschitz, norm) / norm.square()
         primal = 1 / (lipschitz / 2 + dual * norm.square())
         return _Steps(primal.to(x), dual.to(x), torch.ones_like(primal).to(x))
     # h* is strongly convex, for the gradient of h is Lipschitz.
-    conjugate = 1 / (p.strength * p.regularizer.potential_lipschitz().to(norm)).clamp_min(1e-300)
+    conjugate = 1 / (p.weight * p.regularizer.potential_lipschitz().to(norm)).clamp_min(1e-300)
     mu = 2 * (modulus * conjugate).sqrt() / norm
     strong = modulus > 1e-4 * lipschitz.nan_to_num(posinf=0.0)
     primal = torch.where(strong, mu / (2 * modulus), 1 / norm)
@@ -171,12 +171,7 @@ def _steps(p: Parts, x: Tensor, box: Box | None) -> _Steps:
 
 
 def _data_grad(p: Parts, measured: Responses, x: Tensor) -> Tensor:
-    return per_image(p.weight, x) * p.data.grad_from(measured, x.shape)
-
-
-def _minus(u: Responses, v: Responses) -> Tensor:
-    assert isinstance(u, Tensor) and isinstance(v, Tensor)
-    return u - v
+    return per_image(p.data_weight, x) * p.data.grad_from(measured, x.shape)
 
 
 def _double(u: Responses) -> Tensor:

@@ -83,14 +83,14 @@ class DataSplitting(Splitting):
 
     smooth: ConvexFunctional
     data: GaussianData
-    weight: Tensor
+    data_weight: Tensor
 
     @classmethod
     def of(cls, objective: ConvexFunctional) -> DataSplitting:
         """Split an objective of :class:`~icgn.solvers.Problem`."""
-        data, regularizer, weight, strength = parts(objective)
+        data, regularizer, data_weight, weight = parts(objective)
         assert isinstance(data, GaussianData)
-        return cls(SumFunctional([regularizer], [strength]), data, weight)
+        return cls(SumFunctional([regularizer], [weight]), data, data_weight)
 
     def responses(self, u: Responses) -> Responses:
         return (u[1],)
@@ -98,14 +98,14 @@ class DataSplitting(Splitting):
     def evaluate(self, u: Responses, x: Tensor) -> Evaluation:
         smooth_grad = self.smooth.grad_from(u, x.shape)
         measured = self.data.linear(x)
-        grad = smooth_grad + per_image(self.weight, x) * self.data.grad_from(measured, x.shape)
+        grad = smooth_grad + per_image(self.data_weight, x) * self.data.grad_from(measured, x.shape)
         return Evaluation((measured, u[0]), grad, smooth_grad, 0.5)
 
     def backward(self, z: Tensor, t: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
-        return data_prox(self.data, z, t * self.weight.to(t)), torch.zeros_like(t, dtype=torch.float64)
+        return data_prox(self.data, z, t * self.data_weight.to(t)), torch.zeros_like(t, dtype=torch.float64)
 
     def strong_convexity(self) -> Tensor:
-        return self.weight * self.data.strong_convexity().to(self.weight.device)
+        return self.data_weight * self.data.strong_convexity().to(self.data_weight.device)
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,14 @@ class RegularizerSplitting(Splitting):
 
     smooth: ConvexFunctional
     regularizer: ConvexFunctional
-    strength: Tensor
+    weight: Tensor
     accuracy: float
 
     @classmethod
     def of(cls, objective: ConvexFunctional, accuracy: float = 0.1) -> RegularizerSplitting:
         """Split an objective of :class:`~icgn.solvers.Problem`."""
-        data, regularizer, weight, strength = parts(objective)
-        return cls(SumFunctional([data], [weight]), regularizer, strength, accuracy)
+        data, regularizer, data_weight, weight = parts(objective)
+        return cls(SumFunctional([data], [data_weight]), regularizer, weight, accuracy)
 
     def responses(self, u: Responses) -> Responses:
         return (u[0],)
@@ -135,17 +135,17 @@ class RegularizerSplitting(Splitting):
     def evaluate(self, u: Responses, x: Tensor) -> Evaluation:
         smooth_grad = self.smooth.grad_from(u, x.shape)
         response = self.regularizer.linear(x)
-        grad = smooth_grad + per_image(self.strength, x) * self.regularizer.grad_from(response, x.shape)
+        grad = smooth_grad + per_image(self.weight, x) * self.regularizer.grad_from(response, x.shape)
         return Evaluation((u[0], response), grad, smooth_grad, 1.0)
 
     def backward(self, z: Tensor, t: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
         def accurate(x: Tensor, r: Tensor) -> Tensor:
             return dot(r, r) <= self.accuracy**2 * dot(x - near, x - near)
 
-        return inexact_prox(self.regularizer, t * self.strength.to(t), z, near, accurate)
+        return inexact_prox(self.regularizer, t * self.weight.to(t), z, near, accurate)
 
     def strong_convexity(self) -> Tensor:
-        return self.strength * self.regularizer.strong_convexity().to(self.strength.device)
+        return self.weight * self.regularizer.strong_convexity().to(self.weight.device)
 
 
 class Parts(NamedTuple):
@@ -153,8 +153,8 @@ class Parts(NamedTuple):
 
     data: DataFunctional
     regularizer: ConvexFunctional
+    data_weight: Tensor
     weight: Tensor
-    strength: Tensor
 
 
 def parts(objective: ConvexFunctional) -> Parts:
