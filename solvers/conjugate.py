@@ -70,7 +70,8 @@ class ConjugateGradient(Method[ConjugateState]):
     Theorem (Gilbert and Nocedal 1992, SIAM J. Optim. 2(1), Theorem 4.3), for a fixed P: for F with bounded level sets
     and Lipschitz gradient, :math:`\liminf |g_k| = 0`; for convex F the iterates approach the minimum. With a box
     (Bertsekas 1982, SIAM J. Control Optim. 20(2), Proposition 2, for directions without the conjugate part): limit
-    points are minimizers; F never increases. Assumes an objective that is finite everywhere.
+    points are minimizers; F does not increase, as far as the line search goes. Assumes an objective that is finite
+    everywhere.
 
     Parameters
     ----------
