@@ -271,7 +271,13 @@ def test_checkpoint_of_another_recipe(tmp_path):
     with pytest.raises(TrainingError, match=f"{CHECKPOINT}: a run is there already"):
         train(tmp_path, recipe())
     other = RidgeICGN(filters=4, size=3, knots=3)
-    with pytest.raises(TrainingError, match=f"{CHECKPOINT}: the checkpoint is of another architecture"):
+    with pytest.raises(
+        TrainingError, match=f"{CHECKPOINT}: the checkpoint is of another architecture: filters: got 4, ex"
+    ):
+        train(tmp_path, recipe(), resume=True, model=other)
+    # Of the same shapes, too.
+    other = RidgeICGN(filters=3, size=3, knots=3, min_knee=0.1)
+    with pytest.raises(TrainingError, match=r"another architecture: min_knee: got 0\.1, expected"):
         train(tmp_path, recipe(), resume=True, model=other)
 
 

@@ -329,6 +329,10 @@ class _Training:
         other = differences(json.loads(made), json.loads(own))
         if other:
             raise TrainingError(f"{self.path}: the checkpoint is of another recipe: {other}")
+        own = json.dumps(architecture_of(self.regularizer) or {})
+        other = differences(json.loads(content.get("architecture", own)) or {}, json.loads(own))
+        if other:
+            raise TrainingError(f"{self.path}: the checkpoint is of another architecture: {other}")
         if content.get("data", self.digest) != self.digest:
             raise TrainingError(
                 f"{self.path}: the checkpoint is of other pictures; resume with the data it was made on, or start from"

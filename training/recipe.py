@@ -176,7 +176,7 @@ class Recipe:
 
 
 def differences(made: dict[str, Any], given: dict[str, Any]) -> str:
-    """Where the tables of two recipes differ: what was given, and what was expected; empty if nowhere."""
+    """Where the tables of two recipes, or of what they make, differ: given and expected values; empty if nowhere."""
     keys = [key for key in {**made, **given} if made.get(key) != given.get(key)]
     return "; ".join(f"{key}: got {given.get(key)!r}, expected {made.get(key)!r}" for key in keys)
 
