@@ -186,7 +186,7 @@ def test_train_command_interrupted_leaves_a_model(tmp_path, run, monkeypatch, in
 def test_ctrl_c_before_anything_is_saved(tmp_path, run, monkeypatch, interruptible):
     monkeypatch.setattr(LOOP, "Board", lambda *_: signal.raise_signal(signal.SIGINT))
     assert run().exit_code == 130
-    assert not list((tmp_path / "run").iterdir())
+    assert [p.name for p in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 def test_a_run_needs_its_init_no_longer_once_it_is_saved(tmp_path, run, monkeypatch, interruptible):
