@@ -4,10 +4,9 @@
 
 ROOT holds BSDS500 and BSD68.txt. Rows that stand in docs/results already and fit the present weights and settings are
 kept, so that an interrupted run goes on where it stopped; ``--offline`` only writes the pages from what is there. Rows
-of earlier weights are not shown. From
-nothing it takes some hours on two cores; processes of torchrun share the work. The other sections are the tables of
-``benchmarks/inverse.py``, ``frontier.py``, ``gradients.py`` and ``transport.py``, and that of ``flows_table.py`` of two
-demos. Rows *MODEL, sure* are of ``icgn evaluate --strength sure``.
+of earlier weights are not shown. From nothing it takes some hours on two cores; processes of torchrun share the work.
+The other sections are the tables of ``benchmarks/inverse.py``, ``frontier.py``, ``gradients.py`` and ``transport.py``,
+and that of ``flows_table.py`` of two demos. Rows *MODEL, sure* are of ``icgn evaluate --strength sure``.
 """
 
 from __future__ import annotations

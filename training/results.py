@@ -70,7 +70,7 @@ class Results:
         """Add a row that was computed; the first one of a method that has changed replaces its earlier self."""
         if any(e.model == entry.model and e.method != entry.method for e in self.rows):
             self.rows = [e for e in self.rows if e.model != entry.model]
-            del self.methods[entry.model]
+            self.methods.pop(entry.model, None)
         self.rows = sorted(
             [*(e for e in self.rows if e.key != entry.key), entry], key=lambda e: (e.model, e.sigma, e.image)
         )
