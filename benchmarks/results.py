@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,6 +83,7 @@ def section(color: bool) -> str:
     return "\n".join(lines)
 
 
+@cache
 def means_of(color: bool) -> tuple[list[Mean], dict[str, Any]]:
     """The means over all pictures that are by the present weights and settings, and what they depend on."""
     rows, facts = read_results(RESULTS / ("color" if color else "gray") / "results.json")

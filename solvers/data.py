@@ -14,7 +14,7 @@ from torch import Tensor
 
 from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image, tensor
 
-PHYSICS_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, AssertionError, NotImplementedError)
+PHYSICS_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, AssertionError)
 """What deepinv's operators raise for shapes and precisions that they do not take."""
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from icgn.solvers.assumptions import refuse_nonquadratic
 from icgn.solvers.certificate import Certificate, certify, distance_bound
 from icgn.solvers.data import GaussianData, is_identity
-from icgn.solvers.functional import ConvexFunctional, Responses, difference, dot, per_image
+from icgn.solvers.functional import ConvexFunctional, Responses, difference, dot, per_image, tensor
 from icgn.solvers.method import Method, State
 from icgn.solvers.projection import project
 from icgn.solvers.splitting import Parts, data_prox, parts
@@ -109,7 +109,7 @@ class PrimalDual(Method[PrimalDualState]):
         return data_prox(p.data, x - t * state.pulled, step * p.data_weight.to(step))
 
     def certify(self, objective: ConvexFunctional, state: PrimalDualState, box: Box | None) -> Certificate:
-        x, point = state.x.double(), _double(state.point)
+        x, point = state.x.double(), tensor(state.point).double()
         proof = certify(objective, x, box)
         p = parts(objective)
         if box is not None or not is_identity(p.data.physics):
@@ -172,8 +172,3 @@ def _steps(p: Parts, x: Tensor, box: Box | None) -> _Steps:
 
 def _data_grad(p: Parts, measured: Responses, x: Tensor) -> Tensor:
     return per_image(p.data_weight, x) * p.data.grad_from(measured, x.shape)
-
-
-def _double(u: Responses) -> Tensor:
-    assert isinstance(u, Tensor)
-    return u.double()

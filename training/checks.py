@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from icgn.regularizers.base import ConvexRegularizer
+from icgn.solvers.data import PHYSICS_ERRORS
 from icgn.training.pictures import Pictures
 from icgn.training.processes import Processes
 from icgn.training.ranges import RecipeError
@@ -26,7 +27,7 @@ def check_run(
     trial = torch.zeros(1, *data.training[0].shape[:1], recipe.patch, recipe.patch)
     try:
         physics.A(trial.to(next(regularizer.parameters())))
-    except (RuntimeError, ValueError, IndexError) as error:
+    except PHYSICS_ERRORS as error:
         raise ValueError(f"physics: does not take patches of {tuple(trial.shape[1:])}: {error}") from error
     if recipe.batch < processes.count:
         raise ValueError(f"batch: got {recipe.batch} patches for {processes.count} processes, expected one for each")

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
-import icgn
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.regularizers.conditional import ConditionalICGN
 from icgn.regularizers.latent import LatentICGN
@@ -26,6 +23,7 @@ from icgn.training.fit import Precision, fit
 from icgn.training.pictures import load_pictures
 from icgn.training.processes import Processes
 from icgn.training.recipe import Recipe
+from icgn.training.report import versions
 from icgn.training.weight import Weights
 
 
@@ -215,14 +213,13 @@ def _last_row(content: dict[str, Any]) -> dict[str, float]:
 
 def _card(recipe: Recipe, content: dict[str, Any]) -> dict[str, Any]:
     last = {k: v for k, v in _last_row(content).items() if math.isfinite(v)}
-    packages = {name: version(name) for name in ("torch", "deepinv", "numpy")}
     return {
         "name": recipe.name,
         "recipe": recipe.to_dict(),
         "seed": recipe.seed,
         "steps": content["step"],
         "seconds": round(content["seconds"], 1) if "seconds" in content else None,
-        "versions": {"icgn": icgn.__version__, "python": platform.python_version(), **packages},
+        "versions": versions("torch", "deepinv", "numpy"),
         "validation": last,
         "psnr": {"validation": {k[5:]: round(v, 3) for k, v in last.items() if k.startswith("psnr_")}},
     }

@@ -95,20 +95,22 @@ def evaluate(
     group = Processes("cpu") if processes is None else processes
     old = {entry.key: entry for entry in known}
     tasks = [(r, s, i) for r in restorers for s in sigmas for i in range(len(pictures))]
+    methods = {r.name: fingerprint(r) for r in restorers}
     rows = []
     for restorer, sigma, i in group.share(tasks):
-        key = (restorer.name, pictures.names[i], float(sigma), fingerprint(restorer))
+        method = methods[restorer.name]
+        key = (restorer.name, pictures.names[i], float(sigma), method)
         if key in old:
             rows.append(old[key])
             continue
-        rows.append(_entry(restorer, pictures, i, float(sigma), seed))
+        rows.append(_entry(restorer, method, pictures, i, float(sigma), seed))
         if done is not None:
             done(rows[-1])
     order = {(r.name, float(s), pictures.names[i]): n for n, (r, s, i) in enumerate(tasks)}
     return sorted(group.gather(rows), key=lambda e: order[e.model, e.sigma, e.image])
 
 
-def _entry(restorer: Restorer, pictures: Photographs, i: int, sigma: float, seed: int) -> Entry:
+def _entry(restorer: Restorer, method: str, pictures: Photographs, i: int, sigma: float, seed: int) -> Entry:
     sample = pictures[i]
     noisy = add_noise(sample.image, sigma / 255, seed_of(sample.name, seed))
     result = restorer(noisy, sigma / 255)
@@ -125,5 +127,5 @@ def _entry(restorer: Restorer, pictures: Photographs, i: int, sigma: float, seed
         rms_distance=255 * result.rms_distance,
         status=result.status,
         parameters=restorer.parameters,
-        method=fingerprint(restorer),
+        method=method,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -20,9 +21,9 @@ from icgn.regularizers.pretrained import available_models, read_card
 from icgn.training.evaluate import Entry, evaluate
 from icgn.training.locks import locked
 from icgn.training.processes import Processes
-from icgn.training.report import Mean, means
+from icgn.training.report import Mean, environment, means
 from icgn.training.restorers import Model, Restorer, make_restorer
-from icgn.training.results import Results
+from icgn.training.results import Results, data_of
 
 # Seconds between two writings of the files: a run that is stopped loses no more, and the row it was at.
 _WRITE_EVERY = 30.0
@@ -131,15 +132,15 @@ def evaluation(request: Request, out: str | Path | None = None, console: Console
     pictures = request.pictures()
     name = request.dataset if request.dataset in ("bundled", "bsd68") else Path(request.dataset).resolve().name
     restorers = _restorers(request, group)
-    results = Results.of(name, pictures, request.color, request.seed, torch.get_num_threads(), str(group.device))
+    results = Results({"threads": torch.get_num_threads(), "device": str(group.device), **environment()})
     console = (console or Console(stderr=True)) if group.is_main else Console(quiet=True)
-    if out is None:
-        _tell_apart(restorers, request.models, results)
-        return _evaluated(request, restorers, pictures, results, None, group, console)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    with locked(out, group):
-        results.read(out)
+    out = None if out is None else Path(out)
+    with ExitStack() as stack:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(out, group))
+            results.data = data_of(name, pictures, request.color, request.seed)
+            results.read(out)
         _tell_apart(restorers, request.models, results)
         return _evaluated(request, restorers, pictures, results, out, group, console)
 
@@ -154,8 +155,7 @@ def _evaluated(
     console: Console,
 ) -> list[Mean] | None:
     """Compute what `results` lack, and write them to `out`."""
-    known = list(results.rows)
-    before = {entry.key for entry in known}
+    known = list(results.rows.values())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     rows: list[Entry] = []
     written = time.monotonic()
@@ -174,9 +174,8 @@ def _evaluated(
         # Block by block, so that a run that is stopped loses little, with several processes too.
         for restorer, sigma in product(restorers, request.sigmas):
             block = evaluate([restorer], pictures, [sigma], request.seed, known, partial(done, restorer), group)
-            for entry in block:
-                if entry.key not in before:  # those of other processes
-                    results.add(entry, restorer)
+            for entry in block:  # also those of other processes
+                results.add(entry, restorer)
             rows += block
             if out is not None and group.is_main:
                 results.write(out)

@@ -22,15 +22,14 @@ class Interrupts:
             return
         if self.asked:
             raise KeyboardInterrupt
-        noting = signal.getsignal(signal.SIGINT)
-        if not isinstance(getattr(noting, "__self__", None), Interrupts):
+        if signal.getsignal(signal.SIGINT) != self.note:
             yield  # nothing is deferred
             return
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, noting)
+            signal.signal(signal.SIGINT, self.note)
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """A signal handler: the second signal has its usual effect again."""

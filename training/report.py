@@ -85,9 +85,13 @@ def markdown(table: Sequence[Mean]) -> str:
 
 def environment() -> dict[str, Any]:
     """The machine and the versions that rows are computed by."""
-    packages = {package: version(package) for package in _PACKAGES}
-    versions = {"icgn": icgn.__version__, "python": platform.python_version(), **packages}
-    return {"machine": platform.machine(), "versions": versions}
+    return {"machine": platform.machine(), "versions": versions(*_PACKAGES)}
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The versions of icgn, of Python and of some packages."""
+    own = {"icgn": icgn.__version__, "python": platform.python_version()}
+    return own | {package: version(package) for package in packages}
 
 
 def write_results(folder: str | Path, rows: Sequence[Entry], facts: dict[str, Any]) -> list[Path]:

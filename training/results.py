@@ -10,7 +10,7 @@ from typing import Any
 
 from icgn.datasets import Photographs
 from icgn.training.evaluate import Entry
-from icgn.training.report import environment, read_results, write_results
+from icgn.training.report import read_results, write_results
 from icgn.training.restorers import Restorer, fingerprint
 
 RESULTS = "results.json"
@@ -22,28 +22,21 @@ class Results:
 
     Attributes
     ----------
+    environment : dict
+        threads, device, machine and versions of the run that adds rows.
     data : dict
-        dataset, hash of the pixels of each picture, colour and seed.
-    threads, device : int, str
-        of the run that adds rows.
-    rows : list of Entry
-        those that are there.
+        dataset, hash of the pixels of each picture, colour and seed, of results that are in a folder.
+    rows : dict
+        those that are there, by key.
     methods : dict
         by name what a method is (:meth:`Restorer.description`), and under ``measured`` the machines, threads and
         versions by which its rows were computed.
     """
 
-    data: dict[str, Any]
-    threads: int
-    device: str
-    rows: list[Entry] = field(default_factory=list)
+    environment: dict[str, Any]
+    data: dict[str, Any] = field(default_factory=dict)
+    rows: dict[tuple[str, str, float, str], Entry] = field(default_factory=dict)
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, name: str, pictures: Photographs, color: bool, seed: int, threads: int, device: str) -> Results:
-        """No rows yet, of pictures of a dataset."""
-        hashes = {n: _hash(pictures, i) for i, n in enumerate(pictures.names)}
-        return cls({"dataset": name, "pictures": hashes, "color": color, "seed": seed}, threads, device)
 
     def read(self, folder: str | Path) -> None:
         """Take over what a folder holds already.
@@ -61,27 +54,33 @@ class Results:
         rows, facts = read_results(path)
         for key, value in self.data.items():
             if facts.get(key) != value:
-                what = f"another {key}, expected {value!r}"
-                what = _other_pictures(facts.get(key), value) if key == "pictures" else what
+                other = f"another {key}, expected {value!r}"
+                what = _other_pictures(facts.get(key), value) if key == "pictures" else other
                 raise ValueError(f"{path}: is of {what}; choose another folder")
-        self.rows, self.methods = rows, dict(facts.get("methods", {}))
+        self.rows, self.methods = {e.key: e for e in rows}, dict(facts.get("methods", {}))
 
     def add(self, entry: Entry, restorer: Restorer) -> None:
-        """Add a row that was computed; the first one of a method that has changed replaces its earlier self."""
-        if any(e.model == entry.model and e.method != entry.method for e in self.rows):
-            self.rows = [e for e in self.rows if e.model != entry.model]
+        """Add a row, unless it is there; the first one of a method that has changed replaces its earlier self."""
+        if entry.key in self.rows:
+            return
+        if any(e.model == entry.model and e.method != entry.method for e in self.rows.values()):
+            self.rows = {key: e for key, e in self.rows.items() if e.model != entry.model}
             self.methods.pop(entry.model, None)
-        self.rows = sorted(
-            [*(e for e in self.rows if e.key != entry.key), entry], key=lambda e: (e.model, e.sigma, e.image)
-        )
+        self.rows[entry.key] = entry
         method = self.methods.setdefault(entry.model, {**restorer.description(), "measured": []})
-        now = {"threads": self.threads, "device": self.device, **environment()}
-        if now not in method.setdefault("measured", []):
-            method["measured"].append(now)
+        if self.environment not in method.setdefault("measured", []):
+            method["measured"].append(self.environment)
 
     def write(self, folder: str | Path) -> None:
         """Replace the files of a folder; see :func:`write_results`."""
-        write_results(folder, self.rows, {**self.data, "methods": self.methods})
+        rows = sorted(self.rows.values(), key=lambda e: (e.model, e.sigma, e.image))
+        write_results(folder, rows, {**self.data, "methods": self.methods})
+
+
+def data_of(name: str, pictures: Photographs, color: bool, seed: int) -> dict[str, Any]:
+    """What rows of pictures of a dataset depend on beside the method; every picture is read."""
+    hashes = {n: _hash(pictures, i) for i, n in enumerate(pictures.names)}
+    return {"dataset": name, "pictures": hashes, "color": color, "seed": seed}
 
 
 def current(rows: Sequence[Entry], restorers: Sequence[Restorer]) -> list[Entry]:
