@@ -24,7 +24,7 @@ _HOMES = {
     "TotalVariation": "icgn.regularizers",
     "available_models": "icgn.regularizers",
     "check_regularizer": "icgn.regularizers",
-    "denoise": "icgn.regularizers",
+    "denoise": "icgn.pictures",
     "load_pretrained": "icgn.regularizers",
     "Certificate": "icgn.solvers",
     "Problem": "icgn.solvers",
@@ -33,7 +33,7 @@ _HOMES = {
     "Status": "icgn.solvers",
     "solve": "icgn.solvers",
 }
-_PARTS = ("datasets", "regularizers", "solvers", "training", "transport")
+_PARTS = ("datasets", "evaluation", "functionals", "pictures", "regularizers", "solvers", "training", "transport")
 
 __all__ = [*_HOMES, *_PARTS, "__version__"]
 
@@ -51,7 +51,8 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from icgn import datasets, regularizers, solvers, training, transport
+    from icgn import datasets, evaluation, functionals, pictures, regularizers, solvers, training, transport
+    from icgn.pictures import denoise
     from icgn.regularizers import (
         ICGN,
         ICNN,
@@ -68,7 +69,6 @@ if TYPE_CHECKING:
         TotalVariation,
         available_models,
         check_regularizer,
-        denoise,
         load_pretrained,
     )
     from icgn.solvers import Certificate, Problem, Reconstructor, Solution, Status, solve

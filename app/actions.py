@@ -16,9 +16,9 @@ from icgn.app.restore import Order, Result, restore_photograph, restore_upload
 from icgn.app.sessions import Sessions
 from icgn.app.tasks import TASKS, Damage
 from icgn.app.watch import StoppedError, TooLongError, Watch
-from icgn.commands.inpainting import read_mask
-from icgn.commands.kernels import read_kernel
+from icgn.cli.inpainting import read_mask
 from icgn.datasets import Picture
+from icgn.pictures.kernels import read_kernel
 
 OWN = "my own picture"
 """The choice, beside the photographs, of the uploaded picture."""

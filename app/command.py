@@ -6,7 +6,7 @@ import signal
 import threading
 import webbrowser
 
-from icgn.commands.screen import console, refuse
+from icgn.cli.screen import console, refuse
 
 
 def run_app(host: str, port: int, browser: bool, threads: int | None) -> None:

@@ -11,14 +11,14 @@ from icgn.app.models import load, model_name
 from icgn.app.pictures import photograph
 from icgn.app.tasks import TASKS, Damage, Posed, Subject
 from icgn.app.watch import Point, Watch
-from icgn.commands.batch import restored
-from icgn.commands.deblurring import middle
-from icgn.commands.levels import noise_part
-from icgn.commands.models import check_channels, find_device
-from icgn.commands.outcome import Restored
+from icgn.cli.batch import restored
+from icgn.cli.deblurring import middle
+from icgn.cli.levels import noise_part
+from icgn.cli.models import check_channels, find_device
+from icgn.cli.outcome import Restored
 from icgn.datasets import Picture, estimate_sigma
+from icgn.pictures.denoise import PictureSolution
 from icgn.regularizers import ConvexRegularizer
-from icgn.regularizers.denoise import PictureSolution
 from icgn.solvers import Problem, Solution, solve
 
 GAP = 1e-2

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from icgn.app.pictures import check_pixels
-from icgn.commands import deblurring, inpainting
-from icgn.commands.deblurring import blur_measurement, middle
-from icgn.commands.inpainting import mask_measurement
-from icgn.commands.inverse import Measurement
+from icgn.cli import deblurring, inpainting
+from icgn.cli.deblurring import blur_measurement, middle
+from icgn.cli.inpainting import mask_measurement
+from icgn.cli.inverse import Measurement
 from icgn.datasets import add_noise, seed_of
+from icgn.pictures.denoise import picture_batch
 from icgn.regularizers import ConvexRegularizer
-from icgn.regularizers.denoise import picture_batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Damage:
     Attributes
     ----------
     kernel : Tensor or None
-        blur kernel (1, 1, h, w), as :func:`icgn.commands.kernels.read_kernel` gives it.
+        blur kernel (1, 1, h, w), as :func:`icgn.pictures.kernels.read_kernel` gives it.
     factor : int
         of the enlargement.
     missing : Tensor or None

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icgn.solvers.box import Box
+from icgn.functionals.box import Box
+from icgn.functionals.functional import ConvexFunctional
 from icgn.solvers.certificate import distance_bound, optimality
-from icgn.solvers.functional import ConvexFunctional
-from icgn.solvers.method import Method, State
-from icgn.solvers.methods import choose
+from icgn.solvers.methods.choice import choose
+from icgn.solvers.methods.method import Method, State
 from icgn.solvers.problem import Problem
 from icgn.solvers.solve import STRONG
 

@@ -35,7 +35,7 @@ from gradients_report import Fields, drawing, markdown, table
 from gradients_targets import Polynomial, PositiveNorms, Samples, Target, best_affine, random_maximum
 from torch import Tensor, nn
 
-from icgn.regularizers.pretrained import write_files
+from icgn.storage.files import write_files
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = (100, 1_000, 10_000)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from icgn.regularizers import ICGN
 from icgn.regularizers.activations import Activation
-from icgn.regularizers.dense import DenseDeepICGN, DenseGroupICGN, DenseRidgeICGN, DenseSoftmaxICGN
 from icgn.regularizers.quadrature import GaussLegendre, MonteCarlo, Quadrature
 from icgn.regularizers.sweep import raw_weights
+from icgn.transport.dense import DenseDeepICGN, DenseGroupICGN, DenseRidgeICGN, DenseSoftmaxICGN
 
 # Nodes of the quadrature in training, Gauss-Legendre and random ones, and in evaluation.
 _NODES, _RANDOM_NODES, _EVALUATION_NODES = 16, 4, 32
@@ -56,7 +56,7 @@ class Logistic(Activation):
 class OneHiddenLayer(nn.Module):
     r"""The module :math:`M(x) = (a \odot \tanh(W x + b),\; Q x)` of the paper, of pictures (B, n, 1, 1).
 
-    Its ICGN is the closed form of :class:`~icgn.regularizers.dense.DenseRidgeICGN`, with :math:`Q^T Q x`.
+    Its ICGN is the closed form of :class:`~icgn.transport.dense.DenseRidgeICGN`, with :math:`Q^T Q x`.
     """
 
     def __init__(self, dim: int, width: int, quadratic: int) -> None:
@@ -97,7 +97,7 @@ class ICNN(nn.Module):
         f(x) = \langle c, z_L\rangle + \tfrac12 |Q x|^2 + \langle a, x\rangle,
 
     s the softplus and U, c > 0 (of a softplus as well). To train it on gradients takes derivatives of derivatives. It
-    starts as :class:`~icgn.regularizers.dense.DenseDeepICGN` does.
+    starts as :class:`~icgn.transport.dense.DenseDeepICGN` does.
     """
 
     def __init__(self, dim: int, widths: tuple[int, ...], quadratic: int) -> None:

@@ -39,8 +39,8 @@ from torch import Tensor
 import icgn
 from icgn.datasets import bsd68, bsds500, bundled, quality
 from icgn.regularizers import ConvexRegularizer, PerChannel, TotalVariation, load_pretrained, read_card
-from icgn.regularizers.pretrained import write_files
 from icgn.solvers import Problem, solve
+from icgn.storage.files import write_files
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "results" / "inverse"
 GAP, ITERATIONS = 1e-3, 3000

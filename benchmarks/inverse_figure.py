@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from icgn.datasets import comparison, quality
-from icgn.regularizers.pretrained import write_files
+from icgn.storage.files import write_files
 
 # Of every picture in pixels: smaller ones get a white margin, and every label is narrower.
 _SIDE = 192

@@ -26,9 +26,9 @@ from torch import Tensor
 import icgn
 from icgn.datasets import add_noise, bundled, quality, seed_of
 from icgn.regularizers import ConditionalICGN
-from icgn.regularizers.pretrained import write_files
 from icgn.solvers import Problem, solve
 from icgn.solvers.conditioning import conditioned
+from icgn.storage.files import write_files
 
 ROOT = Path(__file__).resolve().parent.parent
 # Share of the numbers that the colours leave out at each end, and of the picture that a filter takes.

@@ -32,12 +32,12 @@ from torch import Tensor
 
 import icgn
 from icgn.datasets import add_noise, bundled, seed_of
-from icgn.regularizers.pretrained import write_files
+from icgn.functionals.box import Box
+from icgn.functionals.functional import ConvexFunctional, dot
 from icgn.solvers import Method, State
-from icgn.solvers.box import Box
 from icgn.solvers.certificate import certify
-from icgn.solvers.functional import ConvexFunctional, dot
-from icgn.solvers.methods import METHODS
+from icgn.solvers.methods.choice import METHODS
+from icgn.storage.files import write_files
 
 ROOT = Path(__file__).resolve().parent.parent
 # A method that has used so many times the work of ours is stopped.

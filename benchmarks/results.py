@@ -22,10 +22,11 @@ import torch
 import typer
 from inverse_table import section as inverse_section
 
+from icgn.evaluation import Mean, Request, evaluation, make_restorer, markdown, means, read_results
+from icgn.evaluation.results import current
 from icgn.regularizers import available_models, read_card
-from icgn.regularizers.pretrained import write_files
-from icgn.training import Mean, Processes, Request, evaluation, make_restorer, markdown, means, read_results
-from icgn.training.results import current
+from icgn.storage.files import write_files
+from icgn.training import Processes
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"

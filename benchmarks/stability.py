@@ -49,10 +49,11 @@ from torch import Tensor
 
 import icgn
 from icgn.datasets import add_noise, bundled, seed_of
+from icgn.evaluation.restorers import BM3D
 from icgn.regularizers import ConvexRegularizer
-from icgn.regularizers.pretrained import read_card, write_files
+from icgn.regularizers.pretrained import read_card
 from icgn.solvers import Problem, solve
-from icgn.training.restorers import BM3D
+from icgn.storage.files import write_files
 
 ROOT = Path(__file__).resolve().parent.parent
 PHYSICS = deepinv.physics.Denoising()

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from icgn.regularizers import DenseSoftmaxICGN
+from icgn.transport import DenseSoftmaxICGN
 from icgn.transport.correlation import Correlation
 from icgn.transport.evaluation import cosine, l2_uvp
 from icgn.transport.fitting import Start, fit_map

@@ -18,7 +18,7 @@ import typer
 from scipy import optimize
 
 from icgn.datasets import add_noise, bsds500, quality, seed_of
-from icgn.training.restorers import TotalVariation
+from icgn.evaluation.restorers import TotalVariation
 
 
 def main(

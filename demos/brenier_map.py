@@ -20,7 +20,7 @@ from matplotlib import pyplot as plt
 from sklearn.datasets import make_moons
 
 from icgn.datasets import bundled
-from icgn.regularizers import DenseSoftmaxICGN
+from icgn.transport import DenseSoftmaxICGN
 from icgn.transport.correlation import Correlation
 from icgn.transport.evaluation import cosine, l2_uvp
 from icgn.transport.fitting import fit_map

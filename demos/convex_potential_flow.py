@@ -21,8 +21,8 @@ import torch
 from sklearn.datasets import load_breast_cancer, make_circles, make_moons
 from sklearn.mixture import GaussianMixture
 
-from icgn.regularizers.dense import DenseRidgeICGN
 from icgn.transport.convex_flow import ConvexPotentialFlow, FlowRecipe, fit_flow, mean_log_prob
+from icgn.transport.dense import DenseRidgeICGN
 from icgn.transport.logdet import ExactLogDet, StochasticLogDet
 
 parser = argparse.ArgumentParser(description="Density estimation with gradients of convex networks.")

@@ -15,8 +15,8 @@ from pathlib import Path
 import deepinv
 
 import icgn
-from icgn.commands.kernels import read_kernel
 from icgn.datasets import add_noise, bundled, quality
+from icgn.pictures.kernels import read_kernel
 
 parser = argparse.ArgumentParser(description="Deblur a photograph.")
 parser.add_argument("folder", nargs="?", type=Path, default=Path("out"), help="where the figure goes")

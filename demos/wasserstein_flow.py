@@ -23,8 +23,8 @@ import torch
 from matplotlib.patches import Ellipse
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from icgn.regularizers.dense import DenseDeepICGN, DenseRidgeICGN
 from icgn.transport.composition import fit_affine
+from icgn.transport.dense import DenseDeepICGN, DenseRidgeICGN
 from icgn.transport.wasserstein import JKORecipe, OrnsteinUhlenbeck, WassersteinFlow, jko_step, symmetric_kl
 
 parser = argparse.ArgumentParser(description="Wasserstein gradient flows with gradients of convex networks.")

@@ -1,11 +1,10 @@
 """Convex regularizers, learned and composed."""
 
+from icgn.compat import moved
 from icgn.regularizers.base import ConvexRegularizer, SumRegularizer
 from icgn.regularizers.checks import ContractError, ContractReport, check_regularizer
 from icgn.regularizers.conditional import ConditionalICGN
 from icgn.regularizers.deep import DeepICGN
-from icgn.regularizers.denoise import denoise
-from icgn.regularizers.dense import DenseDeepICGN, DenseGroupICGN, DenseRidgeICGN, DenseSoftmaxICGN
 from icgn.regularizers.filters import FilterBank
 from icgn.regularizers.group import GroupICGN
 from icgn.regularizers.icgn import ICGN, IntegrabilityDefect, NotAGradientError
@@ -16,7 +15,6 @@ from icgn.regularizers.pullback import PerChannel, PullBack
 from icgn.regularizers.ridge import RidgeICGN
 from icgn.regularizers.softmax import SoftmaxICGN
 from icgn.regularizers.tv import TotalVariation
-from icgn.regularizers.vectors import GradientNetwork
 
 __all__ = [
     "ICGN",
@@ -26,12 +24,7 @@ __all__ = [
     "ContractReport",
     "ConvexRegularizer",
     "DeepICGN",
-    "DenseDeepICGN",
-    "DenseGroupICGN",
-    "DenseRidgeICGN",
-    "DenseSoftmaxICGN",
     "FilterBank",
-    "GradientNetwork",
     "GroupICGN",
     "IntegrabilityDefect",
     "LatentICGN",
@@ -45,8 +38,10 @@ __all__ = [
     "TotalVariation",
     "available_models",
     "check_regularizer",
-    "denoise",
     "load_pretrained",
     "read_card",
     "save_model",
 ]
+
+_DENSE = ("DenseDeepICGN", "DenseGroupICGN", "DenseRidgeICGN", "DenseSoftmaxICGN", "GradientNetwork")
+__getattr__ = moved(__name__, {"denoise": "icgn.pictures", **dict.fromkeys(_DENSE, "icgn.transport")})

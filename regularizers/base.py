@@ -10,7 +10,7 @@ import torch
 from deepinv.optim import Prior
 from torch import Tensor
 
-from icgn.solvers.functional import ConvexFunctional, SumFunctional
+from icgn.functionals.functional import ConvexFunctional, SumFunctional
 from icgn.solvers.prox import prox
 
 

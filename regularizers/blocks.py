@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from icgn.functionals.functional import BlackBoxFunctional, Responses
 from icgn.regularizers.filters import extend, extend_adjoint
-from icgn.solvers.functional import BlackBoxFunctional, Responses
 
 if TYPE_CHECKING:
     from icgn.regularizers.ridge_functional import RidgeFunctional

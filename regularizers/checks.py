@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from icgn.functionals.functional import ConvexFunctional, Responses, dot
 from icgn.regularizers.curvature import random_direction, ritz, secant
-from icgn.solvers.functional import ConvexFunctional, Responses, dot
 
 if TYPE_CHECKING:
     from icgn.regularizers.base import ConvexRegularizer

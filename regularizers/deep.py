@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from icgn.functionals.functional import Responses, tensor
 from icgn.regularizers.activations import make_activation
 from icgn.regularizers.base import check_sigma
 from icgn.regularizers.curves import log_knots
 from icgn.regularizers.filters import Border, FilterBank
 from icgn.regularizers.responses import BLOCK, BankFunctional, BankRegularizer
 from icgn.regularizers.sweep import ConvexActivation, ConvolutionMap, DeepHead, raw_weights
-from icgn.solvers.functional import Responses, tensor
 
 
 class PictureFunctional(BankFunctional):

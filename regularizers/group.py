@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from icgn.functionals.functional import per_image
 from icgn.regularizers.base import check_sigma
 from icgn.regularizers.curves import curve, log_knots
 from icgn.regularizers.filters import Border, FilterBank
 from icgn.regularizers.responses import BankFunctional, BankRegularizer, Head, SquaredNorm
-from icgn.solvers.functional import per_image
 
 # Groups of at most so many members are sorted by a network of comparisons, much faster than a sort on a CPU.
 _NETWORK = 8

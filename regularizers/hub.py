@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from icgn.regularizers.pretrained import ModelError, load_pretrained, locate, read_card, write_files
+from icgn.regularizers.pretrained import ModelError, load_pretrained, locate, read_card
+from icgn.storage.files import write_files
 
 PREFIX = "hf:"
 """What a name of a model on the hub begins with."""

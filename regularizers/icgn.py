@@ -10,10 +10,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from icgn.functionals.functional import BlackBoxFunctional, dot
 from icgn.regularizers.base import ConvexRegularizer, check_image, check_sigma
 from icgn.regularizers.curvature import extreme_curvatures
 from icgn.regularizers.quadrature import GaussLegendre, Quadrature, Rule
-from icgn.solvers.functional import BlackBoxFunctional, dot
 
 Hessian = Literal["auto", "gram", "derivative"]
 

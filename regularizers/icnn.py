@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from icgn.functionals.functional import BlackBoxFunctional, per_image
 from icgn.regularizers.base import ConvexRegularizer, check_sigma
 from icgn.regularizers.curves import at_knots, curve, log_knots
 from icgn.regularizers.filters import full_float32, initial_filters, squared_norm_bound
-from icgn.solvers.functional import BlackBoxFunctional, per_image
 
 
 class ICNN(ConvexRegularizer):

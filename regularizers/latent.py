@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from icgn.functionals.functional import BlackBoxFunctional, Responses, SumFunctional, dot, per_image
 from icgn.regularizers.base import ConvexRegularizer, check_sigma
 from icgn.regularizers.blocks import BlockRidgeFunctional
 from icgn.regularizers.curves import curve, log_knots
@@ -17,7 +18,6 @@ from icgn.regularizers.filters import Border, initial_filters
 from icgn.regularizers.responses import FiniteState
 from icgn.regularizers.ridge import RidgeICGN
 from icgn.regularizers.ridge_functional import RidgeFunctional
-from icgn.solvers.functional import BlackBoxFunctional, Responses, SumFunctional, dot, per_image
 from icgn.solvers.hidden import PartialMinimum
 
 # Least modulus in the latent pictures: what certificates and the speed of solvers rest on.

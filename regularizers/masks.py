@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from icgn.functionals.functional import per_image
 from icgn.regularizers.filters import FilterOperator
-from icgn.solvers.functional import per_image
 
 # Responses are compared with this part of the noise level before their logarithm is taken.
 _FLOOR = 0.1

@@ -11,9 +11,9 @@ import deepinv
 import torch
 from torch import Tensor
 
+from icgn.functionals.data import gram_bounds, in_precision, of_images
+from icgn.functionals.functional import ComposedFunctional, ConvexFunctional, Responses, colour_basis
 from icgn.regularizers.base import ConvexRegularizer
-from icgn.solvers.data import gram_bounds, in_precision, of_images
-from icgn.solvers.functional import ComposedFunctional, ConvexFunctional, Responses, colour_basis
 
 
 class PerChannel(ConvexRegularizer):

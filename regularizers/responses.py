@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from icgn.functionals.functional import ConvexFunctional, Responses, dot, tensor
 from icgn.regularizers.activations import HardTanh
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.regularizers.curves import curve, rescale
 from icgn.regularizers.filters import FilterBank, FilterOperator, squared_norm_bound
 from icgn.regularizers.ridge_functional import RidgeFunctional
-from icgn.solvers.functional import ConvexFunctional, Responses, dot, tensor
 
 SquaredNorm = Callable[[Tensor], Tensor]
 """Rigorous bound of the squared norm of the linear map of some rows (K, ...): a float64 scalar."""

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from icgn.functionals.functional import ConvexFunctional, Responses, colour_basis, per_image
 from icgn.regularizers.activations import Activation, HardTanh
 from icgn.regularizers.blocks import BlockRidgeFunctional
 from icgn.regularizers.filters import FilterOperator, squared_norm_bound
-from icgn.solvers.functional import ConvexFunctional, Responses, colour_basis, per_image
 
 # Elements handled at once by the pointwise passes on a CPU: a few such blocks fit the second-level cache.
 _BLOCK = 1 << 17

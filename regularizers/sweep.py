@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from icgn.functionals.functional import dot
 from icgn.regularizers.activations import Activation
 from icgn.regularizers.filters import full_float32
 from icgn.regularizers.responses import Head, SquaredNorm
-from icgn.solvers.functional import dot
 
 # Covers the rounding of the norm of a matrix in float64.
 _ROUNDING = 1 + 1e-12

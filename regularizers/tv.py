@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_image, tensor
 from icgn.regularizers.base import ConvexRegularizer, check_sigma
-from icgn.solvers.functional import ConvexFunctional, Responses, dot, per_image, tensor
 
 # |D|^2 <= 4 for the differences along each of the two axes.
 _SQUARED_NORM = 8.0

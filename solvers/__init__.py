@@ -1,19 +1,19 @@
 """Solvers for convex imaging problems, with a certificate for every image."""
 
-from icgn.solvers.accelerated import AcceleratedGradient
-from icgn.solvers.admm import ADMM, HQS
-from icgn.solvers.box import Box
+from icgn.functionals.box import Box
+from icgn.functionals.functional import BlackBoxFunctional, ConvexFunctional, SumFunctional
 from icgn.solvers.certificate import Certificate, certify
-from icgn.solvers.conjugate import ConjugateGradient
-from icgn.solvers.functional import BlackBoxFunctional, ConvexFunctional, SumFunctional
-from icgn.solvers.gradient import GradientDescent
-from icgn.solvers.lbfgs import LBFGS
-from icgn.solvers.method import Method, State
-from icgn.solvers.newton import NewtonCG
-from icgn.solvers.nmapg import NmAPG
-from icgn.solvers.primal_dual import PrimalDual
+from icgn.solvers.methods.accelerated import AcceleratedGradient
+from icgn.solvers.methods.admm import ADMM, HQS
+from icgn.solvers.methods.conjugate import ConjugateGradient
+from icgn.solvers.methods.gradient import GradientDescent
+from icgn.solvers.methods.lbfgs import LBFGS
+from icgn.solvers.methods.method import Method, State
+from icgn.solvers.methods.newton import NewtonCG
+from icgn.solvers.methods.nmapg import NmAPG
+from icgn.solvers.methods.primal_dual import PrimalDual
+from icgn.solvers.methods.proximal import FISTA, ProximalGradient
 from icgn.solvers.problem import Problem
-from icgn.solvers.proximal import FISTA, ProximalGradient
 from icgn.solvers.reconstructor import Reconstructor
 from icgn.solvers.solution import Solution, Stats, Status
 from icgn.solvers.solve import solve

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from icgn.solvers.box import Box
-from icgn.solvers.functional import ConvexFunctional, dot
+from icgn.functionals.box import Box
+from icgn.functionals.functional import ConvexFunctional, dot
 
 # Of a sum of many numbers in float64, relative to it and to its precision.
 _ROUNDING = 32.0

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icgn.solvers.box import Box
+from icgn.functionals.box import Box
+from icgn.functionals.functional import ConvexFunctional, per_image
 from icgn.solvers.certificate import optimality
-from icgn.solvers.functional import ConvexFunctional, per_image
 from icgn.solvers.implicit import attach_gradient
-from icgn.solvers.method import Method
-from icgn.solvers.methods import choose
+from icgn.solvers.methods.choice import choose
+from icgn.solvers.methods.method import Method
 from icgn.solvers.problem import Problem, Regularizer
 
 # Iterations between two looks at the gradient: each reads a number back from the device.

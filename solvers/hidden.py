@@ -19,10 +19,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from icgn.solvers.box import Box
-from icgn.solvers.certificate import Certificate, distance_bound
-from icgn.solvers.conjugate import ConjugateGradient
-from icgn.solvers.functional import (
+from icgn.functionals.box import Box
+from icgn.functionals.functional import (
     BlackBoxFunctional,
     ComposedFunctional,
     ConvexFunctional,
@@ -30,7 +28,9 @@ from icgn.solvers.functional import (
     SumFunctional,
     colour_basis,
 )
+from icgn.solvers.certificate import Certificate, distance_bound
 from icgn.solvers.implicit import attached, solve_hessian
+from icgn.solvers.methods.conjugate import ConjugateGradient
 from icgn.solvers.problem import Problem
 
 # Power of the rounding unit to which hidden pictures of a single evaluation are found: 2e-12 in float64.

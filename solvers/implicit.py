@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from icgn.solvers.box import Box
-from icgn.solvers.functional import ConvexFunctional, dot, per_image
-from icgn.solvers.preconditioner import apply_preconditioner, preconditioner_at
+from icgn.functionals.box import Box
+from icgn.functionals.functional import ConvexFunctional, dot, per_image
+from icgn.solvers.methods.preconditioner import apply_preconditioner, preconditioner_at
 from icgn.solvers.problem import Problem
 
 

@@ -11,10 +11,10 @@ import deepinv
 import torch
 from torch import Tensor
 
-from icgn.solvers.box import Box
-from icgn.solvers.data import DataFunctional, converted, data_functional, is_identity
-from icgn.solvers.functional import ConvexFunctional, SumFunctional, per_image
-from icgn.solvers.physics import check_physics
+from icgn.functionals.box import Box
+from icgn.functionals.data import DataFunctional, converted, data_functional, is_identity
+from icgn.functionals.functional import ConvexFunctional, SumFunctional, per_image
+from icgn.functionals.physics import check_physics
 
 _RULES = ("discrepancy", "sure")
 _NOT_DIFFERENTIABLE = (deepinv.optim.L1, deepinv.optim.IndicatorL2)
@@ -68,7 +68,7 @@ class Problem:
         for a wrong shape, a negative or non-finite sigma, noise or weight, an empty box, a condition that does not fit
         the images or that the regularizer does not take, a data fidelity that is not differentiable, negative counts of
         a Poisson likelihood, a physics that does not fit y, maps everything to zero, or whose adjoint is none
-        (:func:`icgn.solvers.physics.check_physics`), or a measurement without any image of finite values. If some
+        (:func:`icgn.functionals.physics.check_physics`), or a measurement without any image of finite values. If some
         images of a batch are finite, the others are reported as invalid input in the solution and do not disturb them.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from icgn.solvers.functional import ConvexFunctional
+from icgn.functionals.functional import ConvexFunctional
 
 
 @torch.no_grad()

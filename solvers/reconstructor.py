@@ -10,8 +10,8 @@ import deepinv
 import torch
 from torch import Tensor, nn
 
-from icgn.solvers.box import Box
-from icgn.solvers.method import Method, State
+from icgn.functionals.box import Box
+from icgn.solvers.methods.method import Method, State
 from icgn.solvers.problem import Problem, Regularizer
 from icgn.solvers.solution import Solution, Status
 from icgn.solvers.solve import solve

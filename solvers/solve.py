@@ -9,16 +9,16 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from icgn.solvers.box import Box
+from icgn.functionals.box import Box
+from icgn.functionals.functional import ConvexFunctional
 from icgn.solvers.certificate import Certificate, certify, distance_bound, optimality
 from icgn.solvers.conditioning import conditioned, is_conditional
-from icgn.solvers.functional import ConvexFunctional
 from icgn.solvers.hidden import begun, lifted, proved, seen, tolerance
 from icgn.solvers.implicit import attach_gradient
-from icgn.solvers.method import Method, State
-from icgn.solvers.methods import choose
+from icgn.solvers.methods.choice import choose
+from icgn.solvers.methods.method import Method, State
+from icgn.solvers.methods.projection import free_pixels
 from icgn.solvers.problem import Problem
-from icgn.solvers.projection import free_pixels
 from icgn.solvers.solution import Solution, Stats, Status
 from icgn.solvers.strength import resolved
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from icgn.functionals.data import is_identity
+from icgn.functionals.functional import dot, per_image
 from icgn.solvers.conditioning import unconditional
-from icgn.solvers.data import is_identity
-from icgn.solvers.functional import dot, per_image
 from icgn.solvers.implicit import solve_hessian
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from icgn.solvers.functional import dot, per_image
+from icgn.functionals.functional import dot, per_image
 from icgn.solvers.problem import Problem
 
 

@@ -22,12 +22,13 @@ from typer.testing import CliRunner
 
 import icgn
 from icgn import cli
-from icgn.commands.kernels import read_kernel
 from icgn.datasets import Picture, PictureError, estimate_sigma, read_picture, write_picture
+from icgn.evaluation import read_results
+from icgn.pictures.kernels import read_kernel
 from icgn.regularizers import ModelError, RidgeICGN, load_pretrained, save_model
 from icgn.solvers import Status, solve
-from icgn.solvers.methods import METHODS
-from icgn.training import Recipe, TrainingError, read_checkpoint, read_results
+from icgn.solvers.methods.choice import METHODS
+from icgn.training import Recipe, TrainingError, read_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from icgn.regularizers.pretrained import write_files
+from icgn.storage.files import write_files
 from icgn.training.recipe import Recipe
 
 CHECKPOINT = "checkpoint.pt"

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from icgn.functionals.data import PHYSICS_ERRORS
 from icgn.regularizers.base import ConvexRegularizer
-from icgn.solvers.data import PHYSICS_ERRORS
 from icgn.training.pictures import Pictures
 from icgn.training.processes import Processes
 from icgn.training.ranges import RecipeError

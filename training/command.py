@@ -18,12 +18,12 @@ from icgn.regularizers.conditional import ConditionalICGN
 from icgn.regularizers.latent import LatentICGN
 from icgn.regularizers.pretrained import ModelError, build_model, load_pretrained, save_model
 from icgn.regularizers.ridge import RidgeICGN
+from icgn.storage.versions import versions
 from icgn.training.checkpoint import CHECKPOINT, TrainingError, read_checkpoint, recipe_of
 from icgn.training.fit import Precision, fit
 from icgn.training.pictures import load_pictures
 from icgn.training.processes import Processes
 from icgn.training.recipe import Recipe
-from icgn.training.report import versions
 from icgn.training.weight import Weights
 
 

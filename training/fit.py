@@ -19,11 +19,11 @@ from torch import Tensor
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.regularizers.filters import full_float32
 from icgn.regularizers.pretrained import architecture_of
+from icgn.storage.locks import locked
 from icgn.training.board import Board
 from icgn.training.checkpoint import CHECKPOINT, TrainingError, read_checkpoint, recipe_of, write_checkpoint
 from icgn.training.checks import check_run
 from icgn.training.interrupts import interrupts_deferred
-from icgn.training.locks import locked
 from icgn.training.optimizer import make_optimizer
 from icgn.training.patches import draw
 from icgn.training.physics import make_physics

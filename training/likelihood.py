@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from icgn.functionals.functional import per_image
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.regularizers.conditional import ConditionalICGN
 from icgn.solvers import Problem
 from icgn.solvers.conditioning import conditioned
-from icgn.solvers.functional import per_image
 from icgn.training.loss import Loss, full_precision
 from icgn.training.patches import Batch
 from icgn.training.ranges import COUNT, POSITIVE, RecipeError, check

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from icgn.regularizers.pretrained import write_files
+from icgn.storage.files import write_files
 from icgn.training.adversarial import Adversarial
 from icgn.training.bilevel import Bilevel
 from icgn.training.denoising import GradientSteps, ScoreMatching

@@ -3,6 +3,7 @@
 from icgn.transport.composition import Composition, DiagonalAffine
 from icgn.transport.convex_flow import ConvexPotentialFlow, FlowRecipe, fit_flow, mean_log_prob
 from icgn.transport.correlation import Correlation
+from icgn.transport.dense import DenseDeepICGN, DenseGroupICGN, DenseRidgeICGN, DenseSoftmaxICGN
 from icgn.transport.evaluation import cosine, l2_uvp
 from icgn.transport.fitting import History, fit_map
 from icgn.transport.logdet import ExactLogDet, StochasticLogDet
@@ -17,6 +18,7 @@ from icgn.transport.pairs import (
     random_covariance,
 )
 from icgn.transport.sinkhorn import Sinkhorn
+from icgn.transport.vectors import GradientNetwork
 from icgn.transport.wasserstein import JKORecipe, OrnsteinUhlenbeck, WassersteinFlow, jko_step, symmetric_kl
 
 __all__ = [
@@ -24,10 +26,15 @@ __all__ = [
     "Composition",
     "ConvexPotentialFlow",
     "Correlation",
+    "DenseDeepICGN",
+    "DenseGroupICGN",
+    "DenseRidgeICGN",
+    "DenseSoftmaxICGN",
     "DiagonalAffine",
     "ExactLogDet",
     "FlowRecipe",
     "GaussianMixture",
+    "GradientNetwork",
     "History",
     "JKORecipe",
     "OrnsteinUhlenbeck",

@@ -9,8 +9,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from icgn.regularizers.vectors import GradientNetwork, check_vectors
 from icgn.transport.logdet import ExactLogDet, LogDet
+from icgn.transport.vectors import GradientNetwork, check_vectors
 
 
 class Pushed(NamedTuple):

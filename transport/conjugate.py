@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from icgn.regularizers.vectors import GradientNetwork
-from icgn.solvers.functional import BlackBoxFunctional, SumFunctional
-from icgn.solvers.newton import NewtonCG
+from icgn.functionals.functional import BlackBoxFunctional, SumFunctional
+from icgn.solvers.methods.newton import NewtonCG
+from icgn.transport.vectors import GradientNetwork
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def conjugate_points(network: GradientNetwork, y: Tensor, x: Tensor, steps: int,
     y, x : Tensor
         where the conjugate is wanted, and where to start, (B, d).
     steps : int
-        of :class:`~icgn.solvers.newton.NewtonCG`, with exact line search: <x, y> - f(x) never falls.
+        of :class:`~icgn.solvers.methods.newton.NewtonCG`, with exact line search: <x, y> - f(x) never falls.
     max_inner : int
         conjugate-gradient steps in each.
     """

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from icgn.regularizers.vectors import GradientNetwork, check_vectors
 from icgn.transport.composition import Composition, DiagonalAffine, fit_affine
 from icgn.transport.logdet import ExactLogDet, LogDet
 from icgn.transport.samples import covariance
+from icgn.transport.vectors import GradientNetwork, check_vectors
 
 
 class ConvexPotentialFlow(Composition):

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from icgn.regularizers.dense import DenseDeepICGN, DenseGrouped
-from icgn.regularizers.vectors import GradientNetwork
+from icgn.transport.dense import DenseDeepICGN, DenseGrouped
+from icgn.transport.vectors import GradientNetwork
 
 DenseNetwork: TypeAlias = "DenseGrouped | DenseDeepICGN"
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from icgn.regularizers.vectors import GradientNetwork
 from icgn.transport.conjugate import conjugate_points
 from icgn.transport.losses import Objective, TransportLoss
+from icgn.transport.vectors import GradientNetwork
 
 
 @dataclass(frozen=True, eq=False)

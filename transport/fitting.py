@@ -11,11 +11,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from icgn.regularizers.vectors import GradientNetwork, check_vectors
 from icgn.transport.coordinates import DenseNetwork, centred, check_dense, parameter_groups
 from icgn.transport.losses import Objective, TransportLoss
 from icgn.transport.moments import match_moments, match_scale
 from icgn.transport.samples import Sampler, make_sampler
+from icgn.transport.vectors import GradientNetwork, check_vectors
 
 Start = Literal["moments", "scale", "network"]
 _MATCHES = {"moments": match_moments, "scale": match_scale}

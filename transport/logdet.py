@@ -14,8 +14,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from icgn.regularizers.vectors import GradientNetwork
-from icgn.solvers.functional import dot
+from icgn.functionals.functional import dot
+from icgn.transport.vectors import GradientNetwork
 
 Distribution = Literal["rademacher", "gaussian", "orthogonal"]
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from icgn.regularizers.vectors import GradientNetwork
+from icgn.transport.vectors import GradientNetwork
 
 
 class Objective(ABC):

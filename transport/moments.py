@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from icgn.regularizers.vectors import check_vectors
 from icgn.transport.coordinates import DenseNetwork, activations, strengthen
 from icgn.transport.pairs import gaussian_map
 from icgn.transport.samples import covariance
+from icgn.transport.vectors import check_vectors
 
 # Share of the slope of the map that the curved part h(W x) has at the start.
 _CURVED = 0.1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from icgn.regularizers import DenseSoftmaxICGN
+from icgn.transport.dense import DenseSoftmaxICGN
 from icgn.transport.samples import Sampler
 
 # Eigenvalues of a covariance below this part of the largest, and asymmetries above it, are refused.

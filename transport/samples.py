@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from icgn.regularizers.vectors import check_vectors
+from icgn.transport.vectors import check_vectors
 
 Sampler = Callable[[int], Tensor]
 """Draws n fresh samples, (n, d)."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from icgn.regularizers.vectors import GradientNetwork
 from icgn.transport.losses import Objective, TransportLoss
+from icgn.transport.vectors import GradientNetwork
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
-from icgn.regularizers.vectors import GradientNetwork, check_vectors
 from icgn.transport.composition import Composition
 from icgn.transport.convex_flow import half_cosine
 from icgn.transport.logdet import ExactLogDet, LogDet
+from icgn.transport.vectors import GradientNetwork, check_vectors
 
 
 @dataclass(frozen=True)

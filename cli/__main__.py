@@ -1,0 +1,5 @@
+"""``python -m icgn.cli``: the command line, also under torchrun and accelerate launch."""
+
+from icgn.cli.main import main
+
+main()

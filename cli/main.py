@@ -1,0 +1,389 @@
+"""The command line: ``icgn denoise``, ``deblur``, ``inpaint``, ``restore``, ``train``, ``evaluate`` and others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from icgn.cli.screen import console, refuse, say, warnings_said
+
+# What commands do, and with it torch, deepinv and scikit-image, is imported inside them: `icgn --help` answers at once.
+app = typer.Typer(
+    name="icgn",
+    help="Restore pictures with learned convex regularizers, and prove how far each is from the global minimizer.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Precision = Literal["auto", "float32", "bfloat16"]
+Border = Literal["valid", "circular"]
+
+# Options that several commands have.
+Inputs = Annotated[
+    list[Path], typer.Argument(metavar="IN...", help="Pictures (PNG, JPEG, TIFF), or folders, without those in them.")
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", metavar="OUT", help="File, or folder for several; what is there is replaced.")
+]
+Reference = Annotated[
+    Path | None, typer.Option("--reference", metavar="CLEAN", help="Clean picture, or folder: adds PSNR and SSIM.")
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Shipped model or path; default conditional-gray or conditional-color. Gray ones take each channel.",
+    ),
+]
+Tol = Annotated[float, typer.Option("--tol", help="Certified RMS distance to the minimizer, in intensities (0 to 1).")]
+Gap = Annotated[
+    float, typer.Option("--gap", help="Certified relative gap of the objective, where no distance can be certified.")
+]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; default cuda where there is one.")]
+Compare = Annotated[
+    Path | None,
+    typer.Option("--compare", metavar="FIG", help="Of one picture: before, restored and difference side by side."),
+]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads.")]
+Noise = Annotated[
+    float | None,
+    typer.Option("--noise", metavar="LEVEL", help="Noise of the measurement in 8-bit gray levels; default estimated."),
+]
+ModelSigma = Annotated[
+    float | None,
+    typer.Option(
+        "--sigma",
+        help="Noise level at which the model is used, in gray levels: how much is smoothed. Default the noise, times"
+        " 7.5 (deblur) or 6 (inpaint), which suits them; for restore, try six to eight times the noise.",
+    ),
+]
+Strength = Annotated[
+    str,
+    typer.Option(
+        "--strength",
+        metavar="W",
+        help="Factor of the regularizer, or the rule that finds it from the noise level: discrepancy (the residual as"
+        " large as the noise) or sure (the least estimated error); both take five to ten times as long; large"
+        " pictures are searched on tiles that make up a quarter megapixel.",
+    ),
+]
+
+
+@app.command()
+def denoise(
+    inputs: Inputs,
+    output: Output,
+    sigma: Annotated[
+        float | None,
+        typer.Option(help="Standard deviation of the noise in 8-bit gray levels, 0 to 255 (also for 16-bit files)."),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="CLEAN", help="Clean picture, or folder: adds PSNR and SSIM, and gives sigma."),
+    ] = None,
+    model: Model = None,
+    strength: Strength = "1",
+    tol: Tol = 1e-4,
+    device: Device = None,
+    compare: Compare = None,
+) -> None:
+    """Remove white noise from pictures.
+
+    Without --sigma the noise level is measured against --reference, or else estimated from the picture and clamped to
+    the range of the model. Depth, transparency, colour profile, dpi and Exif data are kept as far as the format of OUT
+    can, and pictures are turned upright. The exit code is 0 only if every picture was written; 2 if the command cannot
+    be carried out as given.
+    """
+    from icgn.cli.batch import Request
+    from icgn.cli.denoising import denoise_files
+
+    denoise_files(Request(inputs, output, reference, compare, model, tol, device), sigma, strength)
+
+
+@app.command()
+def deblur(
+    inputs: Inputs,
+    output: Output,
+    kernel: Annotated[
+        str,
+        typer.Option(
+            metavar="KERNEL", help="Picture or .npy of a blurred point, gaussian:STD (pixels), or motion:LENGTH,ANGLE."
+        ),
+    ],
+    border: Annotated[
+        Border, typer.Option(help="valid: photographs; circular: simulated blur that wraps around the frame.")
+    ] = "valid",
+    noise: Noise = None,
+    sigma: ModelSigma = None,
+    strength: Strength = "1",
+    reference: Reference = None,
+    model: Model = None,
+    tol: Tol = 1e-4,
+    gap: Gap = 1e-2,
+    device: Device = None,
+    compare: Compare = None,
+) -> None:
+    """Remove a known blur from pictures.
+
+    The kernel is the picture of a point of light as the blurred picture shows it (convolution, not correlation), its
+    centre the pixel (height // 2, width // 2); it is scaled to sum 1. ANGLE is in degrees, counterclockwise from the
+    horizontal. With --border valid nothing is assumed beyond the frame: the margin that was blurred into it is
+    estimated too, and cut off.
+    """
+    from icgn.cli.deblurring import deblur_files
+    from icgn.cli.inverse import InverseRequest
+
+    request = InverseRequest(
+        inputs, output, reference, compare, model, tol, device, noise, sigma, strength=strength, gap=gap
+    )
+    deblur_files(request, kernel, border)
+
+
+@app.command()
+def inpaint(
+    inputs: Inputs,
+    output: Output,
+    mask: Annotated[
+        Path,
+        typer.Option(
+            metavar="MASK",
+            help="White (128 or more) where the picture is known. One for all, or a folder of masks"
+            " named as the pictures.",
+        ),
+    ],
+    noise: Annotated[
+        float | None,
+        typer.Option(metavar="LEVEL", help="Noise of the known pixels in 8-bit gray levels; default 1."),
+    ] = None,
+    sigma: ModelSigma = None,
+    strength: Strength = "1",
+    reference: Reference = None,
+    model: Model = None,
+    tol: Tol = 1e-4,
+    gap: Gap = 1e-2,
+    device: Device = None,
+    compare: Compare = None,
+) -> None:
+    """Fill in missing pixels of pictures, and remove the noise of the others."""
+    from icgn.cli.inpainting import inpaint_files
+    from icgn.cli.inverse import InverseRequest
+
+    request = InverseRequest(
+        inputs, output, reference, compare, model, tol, device, noise, sigma, strength=strength, gap=gap
+    )
+    inpaint_files(request, mask)
+
+
+@app.command()
+def restore(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="IN...", help="Measurements: pictures, .npy, .pt or .safetensors, or folders."),
+    ],
+    output: Output,
+    physics: Annotated[
+        str, typer.Option(metavar="FILE.py:FACTORY", help="Function that returns a deepinv LinearPhysics; FILE is run.")
+    ],
+    noise: Noise = None,
+    sigma: ModelSigma = None,
+    strength: Strength = "1",
+    reference: Reference = None,
+    model: Model = None,
+    tol: Tol = 1e-4,
+    gap: Gap = 1e-2,
+    device: Device = None,
+    compare: Compare = None,
+) -> None:
+    """Restore pictures from measurements of any linear physics.
+
+    FACTORY(img_size=SHAPE, device=DEVICE) is called for every measurement, SHAPE being its own without the batch,
+    (C, H, W) of a picture, with C = 1 for gray models. The restored picture has the shape that A_adjoint gives.
+    Measurements in .npy, .pt and .safetensors need --noise.
+    """
+    from icgn.cli.inverse import InverseRequest
+    from icgn.cli.measuring import restore_files
+
+    request = InverseRequest(
+        inputs, output, reference, compare, model, tol, device, noise, sigma, strength=strength, gap=gap
+    )
+    restore_files(request, physics)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the pictures.")] = Path(
+        "icgn-demo"
+    ),
+) -> None:
+    """Denoise two bundled photographs, one gray and one colour, with the shipped models."""
+    from icgn.cli.denoising import demonstrate
+
+    demonstrate(output)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Option(metavar="FILE", help="Recipe: a TOML file, as those in recipes/.")],
+    data: Annotated[Path, typer.Option(metavar="ROOT", help="Folder of photographs, or root of BSDS500.")],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Folder for checkpoint, weights and card.")],
+    init: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Start from this model instead of the recipe's init.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in RUN.")] = False,
+    device: Device = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="CPU threads; with 1 a resumed run is exact, bit for bit.")
+    ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="Of convolutions in adversarial and score-matching losses; auto: bfloat16 on GPUs."),
+    ] = "auto",
+) -> None:
+    """Train a regularizer; afterwards, or meanwhile: icgn denoise --model RUN.
+
+    Curves and example pictures: tensorboard --logdir RUN. Several processes: accelerate launch -m icgn.cli train ...,
+    or torchrun --standalone --nproc-per-node N -m icgn.cli train .... Ctrl-C saves the step in progress and ends with
+    exit code 130; --resume continues from there. The exit code is 1 if training could not go on, or RUN has a run
+    already, and 2 if it cannot be carried out as given.
+    """
+    import torch
+
+    from icgn import training
+    from icgn.cli.models import find_device
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        with warnings_said():
+            weights = training.train(
+                recipe, data, out, resume, find_device(device), console(stderr=True), precision, init
+            )
+    except (training.TrainingError, torch.cuda.OutOfMemoryError) as error:
+        say("error", str(error))
+        raise typer.Exit(1) from error
+    except (ValueError, OSError, ImportError) as error:
+        refuse(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    console().print(f"Model: {weights}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        list[str], typer.Option(help="Shipped model, path, or a baseline: tv, bm3d (if installed). May be repeated.")
+    ],
+    dataset: Annotated[
+        str, typer.Option(metavar="D", help="bundled (photographs of scikit-image), bsd68 (with --data), or a folder.")
+    ] = "bundled",
+    sigma: Annotated[
+        list[float] | None, typer.Option(help="Noise level in 8-bit gray levels; default 5, 15, 25, 50.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(metavar="ROOT", help="Root of BSDS500, for bsd68.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for results.csv, .json and .png.")
+    ] = None,
+    color: Annotated[bool, typer.Option("--color", help="Colour pictures; gray models take each channel.")] = False,
+    every: Annotated[int, typer.Option(min=1, metavar="N", help="Take every N-th picture.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    strength: Strength = "1",
+    tol: Tol = 1e-4,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Measure denoising models on clean photographs: PSNR, SSIM, iterations, seconds, certified distance.
+
+    Rows that results.json in DIR holds already, of the same pictures, seed, weights and settings, are not computed
+    again. Several processes share the pictures: torchrun --standalone --nproc-per-node N -m icgn.cli evaluate ...
+    """
+    from icgn import evaluation
+    from icgn.cli.levels import check_tolerance, parse_strength
+    from icgn.cli.models import find_device
+    from icgn.cli.tables import print_means
+
+    levels = sigma or [5.0, 15.0, 25.0, 50.0]
+    try:
+        check_tolerance("--tol", tol, "1e-4: intensities, white being 1")
+        place, weight = find_device(device), parse_strength(strength)
+        request = evaluation.Request(model, dataset, levels, data, color, every, seed, tol, place, threads, weight)
+        with warnings_said():
+            table = evaluation.evaluation(request, output, console(stderr=True))
+    except (ValueError, OSError, ImportError) as error:
+        refuse(str(error))
+    except (RuntimeError, MemoryError) as error:  # a device out of memory, for example
+        say("error", str(error) or type(error).__name__)
+        raise typer.Exit(1) from error
+    if table is None:
+        return  # another process prints it
+    print_means(table)
+    if output is not None:
+        console().print(f"Results are in {output}", soft_wrap=True, markup=False)
+
+
+@app.command(name="app")
+def page(
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to listen; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="0 takes any that is free.")] = 7860,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
+    threads: Threads = None,
+) -> None:
+    """Serve a page on which pictures are restored (needs: pip install 'icgn[app]').
+
+    Pictures are worked on by this machine, are held in memory while a visitor's page is open, and are not kept; nothing
+    is fetched from the network. The exit code is 2 if the page cannot be served as given.
+    """
+    from icgn.app.command import run_app
+
+    run_app(host, port, browser, threads)
+
+
+@app.command()
+def hub(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Shipped model or path, as for --model.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder, made if missing.")],
+    repository: Annotated[
+        str, typer.Option("--repository", metavar="OWNER/NAME", help="Where it will be uploaded; for the README.")
+    ] = "OWNER/NAME",
+) -> None:
+    """Prepare a model for the Hugging Face Hub: weights, card and README in a folder; nothing is uploaded.
+
+    Afterwards: hf upload OWNER/NAME DIR, and wherever a model is named: hf:OWNER/NAME (needs: pip install 'icgn[hub]').
+    """
+    from icgn.cli.hub import prepare_model
+
+    prepare_model(model, output, repository)
+
+
+@app.command()
+def info() -> None:
+    """Print versions, devices and shipped models."""
+    from icgn.cli.tables import print_info
+
+    print_info()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import icgn
+
+        typer.echo(f"icgn {icgn.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

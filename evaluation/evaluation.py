@@ -1,0 +1,213 @@
+"""What ``icgn evaluate`` does: pictures and methods by name, a progress bar, files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from icgn import datasets
+from icgn.datasets import Photographs
+from icgn.evaluation.evaluate import Entry, evaluate
+from icgn.evaluation.report import Mean, means
+from icgn.evaluation.restorers import Model, Restorer, make_restorer
+from icgn.evaluation.results import Results, data_of
+from icgn.regularizers.pretrained import available_models, read_card
+from icgn.storage.locks import locked
+from icgn.storage.versions import environment
+from icgn.training.processes import Processes
+
+# Seconds between two writings of the files: a run that is stopped loses no more, and the row it was at.
+_WRITE_EVERY = 30.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be evaluated.
+
+    Attributes
+    ----------
+    models : sequence of str
+        see :func:`~icgn.training.make_restorer`.
+    dataset : str
+        ``bundled``, ``bsd68`` or a folder.
+    sigmas : sequence of float
+        noise levels in 8-bit gray levels.
+    data : path, optional
+        root of BSDS500, for ``bsd68``.
+    color : bool
+        whether the pictures are taken in colour.
+    every : int
+        take every so many-th picture.
+    seed : int
+        of the noise.
+    tol : float
+        certified RMS distance, in intensities.
+    device : str or torch.device, optional
+        default a GPU where there is one.
+    threads : int, optional
+        CPU threads.
+    weight : float or str
+        strength of the regularizers, or the rule that finds it for each picture; see :func:`icgn.denoise`. Another
+        than 1 is part of the names in the table.
+    """
+
+    models: Sequence[str]
+    dataset: str = "bundled"
+    sigmas: Sequence[float] = (5.0, 15.0, 25.0, 50.0)
+    data: Path | None = None
+    color: bool = False
+    every: int = 1
+    seed: int = 0
+    tol: float = 1e-4
+    device: str | torch.device | None = None
+    threads: int | None = None
+    weight: float | str = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise ValueError("model: got none, expected at least one")
+        twice = sorted({s for s in self.sigmas if list(self.sigmas).count(s) > 1})
+        if twice:
+            raise ValueError(f"sigma: got {twice[0]:g} twice, expected different levels")
+        for s in self.sigmas:
+            if not 0 < s <= 255:
+                raise ValueError(f"sigma: got {s:g}, expected gray levels of an 8-bit picture, above 0 up to 255")
+
+    def pictures(self) -> Photographs:
+        """The photographs.
+
+        Raises
+        ------
+        ValueError
+            for ``bsd68`` without `data`.
+        FileNotFoundError
+            if they are not there.
+        """
+        if self.dataset == "bundled":
+            found = datasets.bundled(gray=not self.color)
+        elif self.dataset == "bsd68":
+            if self.data is None:
+                raise ValueError("data: got none, expected the root of BSDS500 for the dataset bsd68")
+            found = datasets.bsd68(self.data, gray=not self.color)
+        else:
+            found = datasets.folder(self.dataset, gray=not self.color)
+        return found[:: self.every]
+
+
+def evaluation(request: Request, out: str | Path | None = None, console: Console | None = None) -> list[Mean] | None:
+    """Evaluate and write the files; returns the means, or None in all processes but the main one.
+
+    Parameters
+    ----------
+    request : Request
+        what to evaluate.
+    out : path, optional
+        folder for ``results.json``, ``results.csv`` and ``results.png``. Rows that are there already and fit the
+        request are taken over, and those of other methods or levels on the same pictures are kept. A model whose name
+        another one has there goes by its path.
+    console : rich.console.Console, optional
+        where progress is shown; default standard error.
+
+    Raises
+    ------
+    ValueError
+        if the request cannot be carried out, or `out` holds results of other pictures or another seed.
+    OSError
+        if a file cannot be read or written, or another run writes to `out`.
+    ModuleNotFoundError
+        for a baseline whose package is not installed.
+    """
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    group = Processes(request.device)
+    pictures = request.pictures()
+    name = request.dataset if request.dataset in ("bundled", "bsd68") else Path(request.dataset).resolve().name
+    restorers = _restorers(request, group)
+    results = Results({"threads": torch.get_num_threads(), "device": str(group.device), **environment()})
+    console = (console or Console(stderr=True)) if group.is_main else Console(quiet=True)
+    out = None if out is None else Path(out)
+    with ExitStack() as stack:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(out, group))
+            results.data = data_of(name, pictures, request.color, request.seed)
+            results.read(out)
+        _tell_apart(restorers, request.models, results)
+        return _evaluated(request, restorers, pictures, results, out, group, console)
+
+
+def _evaluated(
+    request: Request,
+    restorers: Sequence[Restorer],
+    pictures: Photographs,
+    results: Results,
+    out: Path | None,
+    group: Processes,
+    console: Console,
+) -> list[Mean] | None:
+    """Compute what `results` lack, and write them to `out`."""
+    known = list(results.rows.values())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    rows: list[Entry] = []
+    written = time.monotonic()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        total = len(restorers) * len(request.sigmas) * len(pictures)
+        task = progress.add_task("evaluating", total=len(group.share(range(total))))
+
+        def done(restorer: Restorer, entry: Entry) -> None:
+            nonlocal written
+            progress.update(task, advance=1, description=f"{entry.model}, sigma {entry.sigma:g}")
+            results.add(entry, restorer)
+            if out is not None and group.count == 1 and time.monotonic() - written > _WRITE_EVERY:
+                results.write(out)
+                written = time.monotonic()
+
+        # Block by block, so that a run that is stopped loses little, with several processes too.
+        for restorer, sigma in product(restorers, request.sigmas):
+            block = evaluate([restorer], pictures, [sigma], request.seed, known, partial(done, restorer), group)
+            for entry in block:  # also those of other processes
+                results.add(entry, restorer)
+            rows += block
+            if out is not None and group.is_main:
+                results.write(out)
+    return means(rows) if group.is_main else None
+
+
+def _restorers(request: Request, group: Processes) -> list[Restorer]:
+    """The methods, under the names of their cards."""
+    found = [make_restorer(name, group.device, request.tol, request.weight) for name in request.models]
+    for restorer in found:
+        if isinstance(restorer, Model) and restorer.regularizer.channels == 3 and not request.color:
+            raise ValueError(f"model: {restorer.name} takes colour pictures, expected a gray one, or --color")
+    return found
+
+
+def _tell_apart(restorers: Sequence[Restorer], asked: Sequence[str], results: Results) -> None:
+    """Call models as they were asked for where another one has the name: in this run, in the results, or shipped."""
+    called = [r.name for r in restorers]
+    for restorer, given in zip(restorers, asked, strict=True):
+        if not isinstance(restorer, Model) or given in available_models():
+            continue
+        own = restorer.card.get("name")
+        others = [results.methods.get(restorer.name), read_card(own) if own in available_models() else None]
+        if called.count(restorer.name) > 1 or not all(_is_same(restorer.card, o) for o in others if o is not None):
+            restorer.call(given)
+    names = [r.name for r in restorers]
+    twice = [n for n in names if names.count(n) > 1]
+    if twice:
+        raise ValueError(f"model: got {twice[0]!r} twice, expected different models")
+
+
+def _is_same(card: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two cards are of the same weights in the same architecture."""
+    return all(card.get(key) == other.get(key) for key in ("sha256", "architecture"))

@@ -1,0 +1,193 @@
+"""What is compared in a table: icgn's models and baselines, behind one call."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import icgn
+from icgn.pictures.denoise import denoise_picture
+from icgn.regularizers.base import ConvexRegularizer
+from icgn.regularizers.pretrained import load_pretrained, read_card
+
+BASELINES = ("tv", "bm3d")
+
+
+@dataclass(frozen=True, eq=False)
+class Restoration:
+    """A restored picture (C, H, W) and what it took; the RMS distance, in intensities, is nan where none is proved."""
+
+    image: Tensor
+    seconds: float
+    iterations: float = math.nan
+    rms_distance: float = math.nan
+    status: str = "no certificate"
+
+
+class Restorer(ABC):
+    """A denoising method.
+
+    Attributes
+    ----------
+    name : str
+        in tables.
+    parameters : int
+        number of learned parameters.
+    """
+
+    name: str
+    parameters: int = 0
+
+    def __call__(self, noisy: Tensor, sigma: float) -> Restoration:
+        """Denoise a picture (C, H, W), intensities in [0, 1] plus noise of standard deviation sigma."""
+        begin = time.perf_counter()
+        result = self.restore(noisy, sigma)
+        return replace(result, image=result.image.cpu(), seconds=time.perf_counter() - begin)
+
+    @abstractmethod
+    def restore(self, noisy: Tensor, sigma: float) -> Restoration:
+        """As the call, which adds the seconds."""
+
+    @abstractmethod
+    def description(self) -> dict[str, Any]:
+        """All that is needed to repeat the method: hash of the weights, recipe, parameters, version of its package."""
+
+
+class Model(Restorer):
+    """A convex regularizer: the certified minimizer. A gray one takes the channels of a colour picture one by one.
+
+    Parameters
+    ----------
+    name : str
+        shipped model or path.
+    device : torch.device
+        where it computes.
+    tol : float
+        certified RMS distance, in intensities.
+    weight : float or str
+        strength of the regularizer, or the rule that finds it; another than 1 is part of the name.
+
+    Raises
+    ------
+    ModelError
+        if it cannot be loaded.
+    """
+
+    def __init__(self, name: str, device: torch.device, tol: float, weight: float | str = 1.0) -> None:
+        self.regularizer: ConvexRegularizer = load_pretrained(name, device)
+        self.card = read_card(name)
+        self.parameters = sum(p.numel() for p in self.regularizer.parameters())
+        self.tol, self.weight = tol, weight
+        self.call(str(self.card.get("name", Path(name).name)))
+
+    def call(self, name: str) -> None:
+        """Take a name, to which a strength other than 1 is added."""
+        strength = self.weight if isinstance(self.weight, str) else f"{self.weight:g}"
+        self.name = name if self.weight == 1.0 else f"{name}, {strength}"
+
+    def restore(self, noisy: Tensor, sigma: float) -> Restoration:
+        result = denoise_picture(noisy, sigma, self.regularizer, tol=self.tol, weight=self.weight)
+        return Restoration(
+            image=result.image,
+            seconds=math.nan,
+            iterations=float(result.solution.stats.iterations.double().mean()),
+            rms_distance=result.rms_distance,
+            status=str(result.status).split(":")[0],
+        )
+
+    def description(self) -> dict[str, Any]:
+        kept = ("architecture", "sha256", "recipe_file", "seed", "steps", "data")
+        strength = {} if self.weight == 1.0 else {"weight": self.weight}
+        own = {k: self.card[k] for k in kept if k in self.card}
+        return {"kind": "model", "icgn": icgn.__version__, "tol": self.tol, **strength, **own}
+
+
+class TotalVariation(Restorer):
+    r"""Total variation (Rudin, Osher, Fatemi 1992) by scikit-image, every channel on its own.
+
+    Its weight is :math:`a \sigma^b`, a and b fitted on photographs that are not those of the test:
+    ``benchmarks/tv_weight.py``.
+    """
+
+    name = "tv"
+    factor, exponent = 1.469, 1.351
+    tolerance, iterations = 1e-6, 500
+
+    def weight(self, sigma: float) -> float:
+        """The weight at a noise level in intensities."""
+        return self.factor * sigma**self.exponent
+
+    def restore(self, noisy: Tensor, sigma: float) -> Restoration:
+        from skimage import restoration as skimage_restoration
+
+        tv: Any = skimage_restoration  # untyped
+        channels = [
+            tv.denoise_tv_chambolle(c.double().numpy(), self.weight(sigma), self.tolerance, self.iterations)
+            for c in noisy.cpu()
+        ]
+        return Restoration(torch.stack([torch.from_numpy(c) for c in channels]).to(noisy.dtype), math.nan)
+
+    def description(self) -> dict[str, Any]:
+        own = {"factor": self.factor, "exponent": self.exponent}
+        limits = {"eps": self.tolerance, "max_num_iter": self.iterations}
+        return {"kind": "skimage.restoration.denoise_tv_chambolle", **_versions("scikit-image"), **own, **limits}
+
+
+class BM3D(Restorer):
+    """BM3D (Dabov et al. 2007) by the package ``bm3d`` of its authors, through deepinv.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        if ``bm3d`` is not installed.
+    """
+
+    name = "bm3d"
+
+    def __init__(self) -> None:
+        try:
+            import bm3d  # noqa: F401
+        except ImportError:
+            raise ModuleNotFoundError("bm3d is not installed, expected: pip install bm3d") from None
+        from deepinv.models import BM3D as Denoiser  # noqa: N811
+
+        self._denoiser = Denoiser()
+
+    def restore(self, noisy: Tensor, sigma: float) -> Restoration:
+        return Restoration(self._denoiser(noisy[None].cpu(), sigma)[0].to(noisy.dtype), math.nan)
+
+    def description(self) -> dict[str, Any]:
+        return {"kind": "deepinv.models.BM3D", **_versions("deepinv", "bm3d")}
+
+
+def make_restorer(name: str, device: torch.device, tol: float, weight: float | str = 1.0) -> Restorer:
+    """The method called `name`: ``tv``, ``bm3d``, a shipped model, or the path of one, with a strength.
+
+    Raises
+    ------
+    ModelError
+        for a model that cannot be loaded.
+    ModuleNotFoundError
+        for ``bm3d`` where it is not installed.
+    """
+    if name == "tv":
+        return TotalVariation()
+    return BM3D() if name == "bm3d" else Model(name, device, tol, weight)
+
+
+def fingerprint(restorer: Restorer) -> str:
+    """A hash of what a method's results depend on beside the pictures."""
+    return hashlib.sha256(repr(sorted(restorer.description().items())).encode()).hexdigest()[:16]
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    return {package: version(package) for package in packages}

@@ -1,0 +1,1 @@
+"""Iterative methods, one file each, and what they share."""

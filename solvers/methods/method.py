@@ -1,0 +1,109 @@
+"""The shape of an iterative method: `init` and `step` behind the one loop of :func:`icgn.solvers.solve`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from icgn.functionals.functional import ConvexFunctional, Responses
+from icgn.solvers.certificate import Certificate, certify
+
+if TYPE_CHECKING:
+    from icgn.functionals.box import Box
+    from icgn.solvers.problem import Problem
+
+PROOF_BYTES = 1 << 26
+"""Most memory of a set of responses in a certificate: it is computed once, and twice as large as those of a solver."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a method stands: every tensor has the batch first, so that images can leave the batch.
+
+    Attributes
+    ----------
+    x : Tensor
+        current images (B, C, H, W), feasible.
+    u : Responses
+        responses of x under the objective's linear part.
+    grad : Tensor
+        gradient of the objective at x.
+    work : Tensor
+        linear maps and adjoints applied per image so far, in pairs (one W and one W^T count 1), float, shape (B,).
+    """
+
+    x: Tensor
+    u: Responses
+    grad: Tensor
+    work: Tensor
+
+    def select(self: StateT, index: Tensor) -> StateT:
+        """The state of the images `index`."""
+        return replace(self, **{f.name: _take(getattr(self, f.name), index) for f in fields(self)})
+
+    def put(self: StateT, index: Tensor, other: StateT) -> StateT:
+        """The state with the images `index` replaced by those of another."""
+        return replace(
+            self, **{f.name: _put(getattr(self, f.name), index, getattr(other, f.name)) for f in fields(self)}
+        )
+
+
+StateT = TypeVar("StateT", bound=State)
+
+
+class Method(ABC, Generic[StateT]):
+    """An iterative method for min F(x) over a box. Objects hold parameters only, never the state of a run.
+
+    Attributes
+    ----------
+    splits : bool
+        whether it needs data term and regularizer one by one, as functions of the picture alone.
+    """
+
+    splits: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name under which results report the method."""
+        return type(self).__name__
+
+    def check(self, problem: Problem) -> None:
+        """Raise ``ValueError``, naming the method and the assumption, if the method's theorem does not cover it."""
+
+    @abstractmethod
+    def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> StateT:
+        """The state at the starting images x, which are feasible."""
+
+    @abstractmethod
+    def step(self, objective: ConvexFunctional, state: StateT, box: Box | None) -> StateT:
+        """One iteration."""
+
+    def certify(self, objective: ConvexFunctional, state: StateT, box: Box | None) -> Certificate:
+        """The certificate of the images of a state, by a float64 `objective`; a method may know a better one."""
+        x = state.x.double()
+        return certify(objective.blockwise(x.shape, PROOF_BYTES), x, box)
+
+
+def evaluate(objective: ConvexFunctional, x: Tensor) -> tuple[Responses, Tensor, Tensor]:
+    """Responses, gradient and a work count of 1 for the images x."""
+    u = objective.linear(x)
+    grad = objective.grad_from(u, x.shape)
+    return u, grad, torch.ones(x.shape[0], dtype=torch.float64, device=x.device)
+
+
+def _take(value: Any, index: Tensor) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_take(v, index) for v in value)
+    return value[index] if isinstance(value, Tensor) else value
+
+
+def _put(value: Any, index: Tensor, other: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_put(v, index, o) for v, o in zip(value, other, strict=True))
+    if not isinstance(value, Tensor):
+        return value
+    return value.index_copy(0, index, torch.ones_like(value[index]) if other is None else other)

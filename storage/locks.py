@@ -1,0 +1,45 @@
+"""Folders that one run at a time may write to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Group(Protocol):
+    """What a lock asks of the processes of a run: see :class:`icgn.training.Processes`."""
+
+    def from_main(self, make: Callable[[], T]) -> T:
+        """What the main process makes, or its error, in all of them."""
+
+
+@contextmanager
+def locked(folder: Path, processes: Group) -> Iterator[None]:
+    """Hold the lock of a folder, which ends with the process at the latest: also by ``kill -9``.
+
+    Raises
+    ------
+    BlockingIOError
+        if another run holds it, in all processes.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock")
+
+    def acquire() -> None:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise BlockingIOError(
+                f"{folder}: another run writes there, expected to wait for it or another folder"
+            ) from None
+
+    processes.from_main(acquire)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,118 @@
+"""Several processes: real ones under torchrun, on the CPU by gloo."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomli_w
+import torch
+from training_cases import data, recipe, write_photographs
+
+from icgn import training
+from icgn.evaluation import read_results
+from icgn.training import CHECKPOINT, Processes, read_checkpoint
+
+HELPERS = Path(__file__).parent / "helpers"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+
+GRADIENTS = """
+import atexit, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import torch
+torch.set_num_threads(1)
+# Called after what is registered later.
+atexit.register(lambda: Path(f"{sys.argv[2]}.{group.rank}").write_text(str(torch.distributed.is_initialized())))
+import importlib
+from training_cases import data, recipe
+from icgn import training
+from icgn.training import Processes
+fit = importlib.import_module("icgn.training.fit")
+r = recipe(batch=5)
+group = Processes("cpu")
+model = training.build(r)
+run = fit._Training(model, r, None, None, "", training.make_physics({}), group, False)
+value, stop = run._backward(data().training, asked=group.rank == 1)
+if group.is_main:
+    torch.save({"value": value, "stop": stop, "count": group.count, "grads": [p.grad for p in model.parameters()]},
+               sys.argv[2])
+"""
+
+
+def launch(launcher, *arguments, cwd, code=0):
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [str(a) for a in (*launcher, *arguments)]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert (done.returncode == 0) == (code == 0), done.stderr[-3000:]
+    return done
+
+
+def test_two_processes_find_the_gradients_of_one(tmp_path):
+    script = tmp_path / "gradients.py"
+    script.write_text(GRADIENTS)
+    launch(TORCHRUN, script, HELPERS, tmp_path / "two.pt", cwd=tmp_path)
+    two = torch.load(tmp_path / "two.pt", weights_only=True)
+    r = recipe(batch=5)
+    model = training.build(r)
+    batch = training.draw(data().training, r, 0, training.make_physics({}))
+    mean = r.loss.values(model, batch).mean()
+    mean.backward()
+    assert two["count"] == 2 and two["stop"] is True
+    # A group left open now and then aborts its process in the teardown of the interpreter.
+    assert [(tmp_path / f"two.pt.{rank}").read_text() for rank in (0, 1)] == ["False", "False"]
+    assert two["value"] == pytest.approx(float(mean.detach()), rel=1e-5)
+    for parallel, parameter in zip(two["grads"], model.parameters(), strict=True):
+        assert torch.allclose(parallel, parameter.grad, rtol=1e-3, atol=1e-6)
+
+
+@pytest.fixture
+def run_files(tmp_path):
+    folder = write_photographs(tmp_path / "photographs", 4)
+    file = tmp_path / "r.toml"
+    file.write_text(tomli_w.dumps(recipe(steps=4, validate_every=4).to_dict()))
+    return folder, file
+
+
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_the_command_trains_in_two_processes(tmp_path, run_files, launcher):
+    folder, file = run_files
+    module = ("-m", "icgn.cli", "train", "--recipe", file, "--data", folder, "--device", "cpu")
+    launch(launcher, *module, "--out", tmp_path / "two", cwd=tmp_path)
+    launch((sys.executable,), *module, "--out", tmp_path / "one", cwd=tmp_path)
+    two, one = (read_checkpoint(tmp_path / name / CHECKPOINT) for name in ("two", "one"))
+    for name, weight in one["model"].items():
+        assert torch.allclose(two["model"][name], weight, atol=2e-3), name
+    rows = [json.loads(content["history"])[-1] for content in (two, one)]
+    assert rows[0]["psnr_25"] == pytest.approx(rows[1]["psnr_25"], abs=0.05)
+    # An error of one is that of all, and no process is left waiting.
+    failed = launch(launcher, *module, "--out", tmp_path / "two", cwd=tmp_path, code=1)
+    assert "a run is there already" in failed.stderr + failed.stdout
+
+
+def test_evaluation_is_shared(tmp_path, run_files):
+    folder, _ = run_files
+    command = ("-m", "icgn.cli", "evaluate", "--model", "tv", "--dataset", folder, "--sigma", 25, "--device", "cpu")
+    launch(TORCHRUN, *command, "-o", tmp_path / "two", cwd=tmp_path)
+    launch((sys.executable,), *command, "-o", tmp_path / "one", cwd=tmp_path)
+    two, one = (read_results(tmp_path / name / "results.json")[0] for name in ("two", "one"))
+    assert [(e.image, e.psnr) for e in two] == [(e.image, e.psnr) for e in one] and len(one) == 4
+
+
+def test_one_process_needs_no_launcher():
+    group = Processes("cpu")
+    assert (group.rank, group.count, group.is_main) == (0, 1, True)
+    assert group.share([1, 2, 3]) == [1, 2, 3] and group.gather([4]) == [4] and group.from_main(lambda: 5) == 5
+
+
+def test_several_processes_without_accelerate(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r"several processes need accelerate, expected: pip install 'icgn\[train\]'"
+    ):
+        Processes("cpu")

@@ -1,0 +1,406 @@
+"""Optimal transport maps: closed forms, exact changes of coordinates, losses, fits, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+
+import pytest
+import torch
+
+from icgn.transport import DenseDeepICGN, DenseGroupICGN, DenseRidgeICGN, DenseSoftmaxICGN
+from icgn.transport.conjugate import conjugate_points
+from icgn.transport.coordinates import centred, parameter_groups, strengthen, translate
+from icgn.transport.correlation import Correlation
+from icgn.transport.evaluation import cosine, l2_uvp
+from icgn.transport.fitting import fit_map
+from icgn.transport.moments import match_moments, match_scale
+from icgn.transport.pairs import gaussian_map, gaussian_pair, mixture_pair, random_covariance
+from icgn.transport.samples import make_sampler
+from icgn.transport.sinkhorn import Sinkhorn, divergence
+
+NETWORKS = {
+    "ridge": lambda d, **o: DenseRidgeICGN(d, width=12, **o),
+    "deep": lambda d, **o: DenseDeepICGN(d, widths=(6, 6), **o),
+    "softmax": lambda d, **o: DenseSoftmaxICGN(d, groups=2, members=6, **o),
+    "group": lambda d, **o: DenseGroupICGN(d, groups=2, members=6, **o),
+}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def network_of(name="softmax", dim=3, seed=0, **options):
+    torch.manual_seed(seed)
+    network = NETWORKS[name](dim, **{"strong_convexity": 0.1, "quadratic": dim, **options}).double()
+    with torch.no_grad():
+        network.shift.normal_()
+        for parameter in ("log_beta", "log_tau"):
+            if hasattr(network, parameter):
+                getattr(network, parameter).normal_(std=0.3)
+    return network
+
+
+@pytest.mark.parametrize("dim", [1, 2, 8])
+def test_gaussian_map_pushes_covariance_and_is_symmetric(dim):
+    g = seeded(dim)
+    m, n = torch.randn(2, dim, generator=g, dtype=torch.float64)
+    c, e = (random_covariance(dim, g, 30.0) for _ in range(2))
+    t = gaussian_map(m, c, n, e)
+    torch.testing.assert_close(t.matrix @ c @ t.matrix, e)
+    assert torch.equal(t.matrix, t.matrix.T) and torch.linalg.eigvalsh(t.matrix).min() > 0
+    torch.testing.assert_close(t(m[None]), n[None])
+    torch.testing.assert_close(gaussian_map(n, e, m, c)(t(c)), c)
+
+
+def test_gaussian_map_of_commuting_covariances():
+    a, b = torch.tensor([1.0, 4.0, 9.0]), torch.tensor([4.0, 1.0, 0.0])
+    t = gaussian_map(torch.zeros(3), a.diag(), torch.ones(3), b.diag())
+    torch.testing.assert_close(t.matrix, (b / a).sqrt().diag().double())
+
+
+def test_random_covariance_has_the_condition_number():
+    values = torch.linalg.eigvalsh(random_covariance(6, seeded(), 25.0))
+    assert math.isclose(values[-1] / values[0], 25.0, rel_tol=1e-9)
+
+
+def test_samples_of_pairs_have_the_moments_and_the_map():
+    pair = gaussian_pair(3, seeded(), 10.0)
+    x, y = pair.source(200_000), pair.target(200_000)
+    torch.testing.assert_close(torch.cov(pair.map(x).T), torch.cov(y.T), atol=0.05, rtol=0.05)
+    torch.testing.assert_close(pair.map(x).mean(0), y.mean(0), atol=0.03, rtol=0)
+
+
+def test_map_of_a_mixture_is_a_gradient_of_a_convex_function():
+    pair = mixture_pair(3, seeded())
+    x = pair.source(5).double()
+    steps = 1e-5 * torch.eye(3).double()
+    jacobians = torch.stack([(pair.map(x + e) - pair.map(x - e)) / 2e-5 for e in steps], 1)
+    torch.testing.assert_close(jacobians, jacobians.mT, atol=1e-5, rtol=0)
+    assert torch.linalg.eigvalsh(jacobians).min() > 0.3 - 1e-5
+    assert pair.target(7).shape == (7, 3)
+
+
+def test_figures_of_merit_by_hand():
+    x = torch.tensor([[0.0, 1.0], [2.0, 1.0], [0.0, -1.0], [2.0, -1.0]])
+
+    def double(x):
+        return 2 * x
+
+    assert l2_uvp(double, double, x) == 0 and math.isclose(cosine(double, double, x), 1)
+    # Var(nu) = 8 and |(3, 4)|^2 = 25.
+    assert math.isclose(l2_uvp(lambda x: 2 * x + torch.tensor([3.0, 4.0]), double, x), 100 * 25 / 8)
+    mean = double(x).mean(0)
+    assert math.isclose(l2_uvp(lambda x: mean.expand_as(x), double, x), 100)
+    assert math.isclose(cosine(lambda x: 0 * x, double, x), -1)
+    assert abs(cosine(lambda x: x + x.flip(1) * torch.tensor([1.0, -1.0]), double, x)) < 1e-12
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_translation_is_exact_and_undone(name):
+    network = network_of(name)
+    x, s, t = torch.randn(6, 3, dtype=torch.float64), 5 * torch.randn(3).double(), torch.randn(3).double()
+    before, at = network(x).detach(), network(x - s).detach() + t
+    translate(network, s, t)
+    torch.testing.assert_close(network(x).detach(), at)
+    translate(network, -s, -t)
+    torch.testing.assert_close(network(x).detach(), before)
+    with pytest.raises(KeyboardInterrupt), centred(network, s, t):
+        torch.testing.assert_close(network(x - s).detach(), before - t)
+        raise KeyboardInterrupt
+    torch.testing.assert_close(network(x).detach(), before)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_strength_multiplies_the_curved_part(name):
+    network, x = network_of(name, quadratic=0, strong_convexity=0.0), torch.randn(4, 3, dtype=torch.float64)
+    before = network(x).detach() - network.shift.detach()
+    strengthen(network, 0.01)
+    torch.testing.assert_close(network(x).detach() - network.shift.detach(), 0.01 * before)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_start_matches_the_moments(name):
+    pair = gaussian_pair(4, seeded(1), 15.0)
+    x, y = pair.source(4000).double(), pair.target(4000).double()
+    network = network_of(name, 4)
+    match_moments(network, x, y)
+    pushed = network(x).detach()
+    torch.testing.assert_close(pushed.mean(0), y.mean(0))
+    # But for the bends of the curved part.
+    assert (torch.cov(pushed.T) - torch.cov(y.T)).norm() < 0.1 * torch.cov(y.T).norm()
+    assert l2_uvp(network, pair.map, x) < 2
+    match_scale(network, x, y)
+    pushed = network(x).detach()
+    torch.testing.assert_close(pushed.mean(0), y.mean(0))
+    assert math.isclose(pushed.var(0).sum(), y.var(0).sum(), rel_tol=0.05)
+
+
+def test_start_with_few_rows_takes_the_largest_slopes():
+    x = torch.randn(20000, 3, dtype=torch.float64, generator=seeded())
+    y = torch.randn(20000, 3, dtype=torch.float64, generator=seeded(1)) * torch.tensor([3.0, 0.5, 0.5])
+    network = network_of(dim=3, quadratic=1)
+    match_moments(network, x, y)
+    Q = network.Q.detach()
+    assert 2 < float(Q.square().sum()) < 3.2 and abs(Q[0, 0]) > 10 * Q[0, 1:].abs().max()
+
+
+def test_learning_rates_follow_the_units():
+    network = network_of()
+    rates = [{id(g["params"][0]): g["lr"] for g in parameter_groups(network, *s, 0.1)} for s in ((1, 1), (2, 8))]
+    ratio = {n: rates[1][id(p)] / rates[0][id(p)] for n, p in network.named_parameters()}
+    assert math.isclose(ratio["W"], 0.5) and math.isclose(ratio["shift"], 8) and math.isclose(ratio["Q"], 2)
+    assert ratio["bias"] == ratio["log_lambda"] == 1
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_conjugate_points_solve_the_equation(name):
+    network = network_of(name).requires_grad_(False)
+    y = 2 * torch.randn(16, 3, dtype=torch.float64)
+    x = conjugate_points(network, y, torch.zeros_like(y), 40)
+    torch.testing.assert_close(network(x), y, atol=1e-6, rtol=0)
+    few = conjugate_points(network, y, torch.zeros_like(y), 1)
+    # The concave objective never falls.
+    assert ((few * y).sum(1) - network.fn(few) >= -1e-12).all()
+
+
+def test_divergence_is_zero_in_the_mean_at_the_target_and_grows():
+    loss, g = Sinkhorn(0.2), seeded()
+    values = {
+        shift: torch.stack([
+            divergence(torch.randn(64, 8, generator=g) + shift, torch.randn(64, 8, generator=g), loss)
+            for _ in range(60)
+        ])
+        for shift in (0.0, 1.0)
+    }  # fmt: skip
+    error = values[0.0].std() / 60**0.5
+    assert abs(values[0.0].mean()) < 4 * error
+    # W_2^2 / 2 of a shift by 1 in each of 8 coordinates is 4, at most blurred.
+    assert 2 < values[1.0].mean() < 5
+
+
+def test_gradient_of_the_divergence_has_mean_zero_at_the_truth():
+    # With pushed samples s y the derivative in s at 1; the usual divergence of batches is biased towards s < 1.
+    g, loss, slopes = seeded(), Sinkhorn(0.1), []
+    for _ in range(100):
+        s = torch.ones((), requires_grad=True)
+        value = divergence(s * torch.randn(32, 16, generator=g), torch.randn(32, 16, generator=g), loss)
+        slopes.append(torch.autograd.grad(value, s)[0])
+    slopes = torch.stack(slopes)
+    assert abs(slopes.mean()) < 4 * slopes.std() / 100**0.5
+
+
+def test_divergence_has_the_units_of_its_cost():
+    x, y = torch.randn(2, 40, 3, generator=seeded())
+    loss = Sinkhorn()
+    torch.testing.assert_close(divergence(10 * x, 10 * y, loss), 100 * divergence(x, y, loss), rtol=1e-4, atol=1e-4)
+
+
+def test_gradient_of_the_dual_is_that_of_the_exact_one():
+    network, conjugate = network_of(), network_of(seed=1)
+    x, y = torch.randn(2, 30, 3, dtype=torch.float64, generator=seeded())
+    objective = Correlation(newton=40, conjugate=conjugate).bind(network)
+    own = torch.autograd.grad(objective.values(x, y)[0], list(network.parameters()), allow_unused=True)
+    best = conjugate_points(network, y, torch.zeros_like(y), 40)
+    exact = torch.autograd.grad(network.fn(x).mean() - network.fn(best).mean(), list(network.parameters()))
+    for a, b in zip(own, exact, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+    value = network.fn(x).mean() + ((best * y).sum(1) - network.fn(best)).mean()
+    torch.testing.assert_close(objective.values(x, y)[1], value.detach(), atol=1e-8, rtol=1e-8)
+
+
+LOSSES = {"sinkhorn": Sinkhorn(), "correlation": Correlation()}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=list(LOSSES))
+@pytest.mark.parametrize("seed", [0])
+def test_fit_reaches_the_map_of_gaussians_without_their_moments(loss, seed, one_thread):
+    pair = gaussian_pair(2, seeded(seed), 5.0)
+    network = network_of(dim=2, seed=seed, strong_convexity=0.01).float()
+    x = pair.source(5000)
+    match_scale(network, x, pair.target(5000))
+    before = l2_uvp(network, pair.map, x)
+    history = fit_map(network, pair.source, pair.target, loss, steps=150, batch=128, learning_rate=5e-2, start="scale")
+    assert len(history.loss) == 150 and history.seconds > 0
+    after = l2_uvp(network, pair.map, x)
+    assert after < 3 and after < before / 5
+    assert cosine(network, pair.map, x) > 0.98
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=list(LOSSES))
+def test_fit_keeps_the_map_of_gaussians(loss, one_thread):
+    pair = gaussian_pair(8, seeded(), 20.0)
+    network = network_of(dim=8, strong_convexity=0.01).float()
+    fit_map(network, pair.source, pair.target, loss, steps=30, batch=256, learning_rate=5e-3)
+    assert l2_uvp(network, pair.map, pair.source(4000)) < 1
+
+
+def test_fit_does_not_depend_on_units_and_means(one_thread):
+    x, y = torch.randn(2, 3000, 2, generator=seeded(), dtype=torch.float64)
+    y = y @ torch.tensor([[1.0, 0.5], [0.0, 0.7]], dtype=torch.float64)
+    s, t, m, n = 7.0, 0.1, torch.tensor([30.0, -50.0]).double(), torch.tensor([2.0, 3.0]).double()
+    images = []
+    for scale, u, v in ((1.0, x, y), (s, s * x + m, t * y + n)):
+        network = network_of(dim=2, strong_convexity=0.0)
+        fit_map(network, u, v, Sinkhorn(), steps=20, batch=64, generator=seeded(3))
+        images.append(network(u[:50]).detach() if scale == 1 else (network(u[:50]).detach() - n) / t)
+    torch.testing.assert_close(images[0], images[1], atol=1e-3, rtol=1e-3)
+
+
+def test_fit_on_fixed_samples_repeats_with_the_generator(one_thread):
+    x, y = torch.randn(2, 300, 2, generator=seeded())
+    fits = []
+    for _ in range(2):
+        network = network_of(dim=2).float()
+        fit_map(network, x, 2 * y + 1, Correlation(), steps=5, batch=32, generator=seeded(5))
+        fits.append(network(x).detach())
+    assert torch.equal(*fits)
+
+
+def test_given_conjugate_is_trained_to_be_the_inverse(one_thread):
+    pair = gaussian_pair(2, seeded(), 5.0)
+    network, back = (network_of(dim=2, seed=i, strong_convexity=0.01).float() for i in range(2))
+    fit_map(network, pair.source, pair.target, Correlation(conjugate=back), steps=60, batch=128)
+    y = pair.target(1000)
+    with torch.no_grad():
+        cycled = network(back(y))
+    assert (cycled - y).square().sum(1).mean() < 0.02 * y.var(0).sum()
+
+
+def test_zero_steps_are_the_start_and_the_network_goes_on(one_thread):
+    x, y = torch.randn(2, 300, 2, generator=seeded())
+    network = network_of(dim=2).float()
+    fit_map(network, x, y, Sinkhorn(), steps=0)
+    before = network(x).detach()
+    fit_map(network, x, y, Sinkhorn(), steps=0, start="network")
+    torch.testing.assert_close(network(x).detach(), before, atol=1e-5, rtol=1e-5)
+
+
+def test_device(device, one_thread):
+    pair = gaussian_pair(2, seeded())
+    network = network_of(dim=2).float().to(device)
+    for loss in LOSSES.values():
+        fit_map(network, pair.source(300).to(device), pair.target(300).to(device), loss, steps=2, batch=32)
+    assert network(pair.source(4).to(device)).device.type == device
+
+
+GOOD = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+NAN = torch.where(torch.arange(50)[:, None] == 7, math.nan, GOOD)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        (torch.randn(50, 3), GOOD, r"source: got shape \(50, 3\), expected \(B, 2\)"),
+        (GOOD, torch.randn(50, 3), r"target: got shape"),
+        (NAN, GOOD, r"source: got nan or infinite numbers in rows \[7\]"),
+        (GOOD, lambda n: torch.full((n, 2), math.inf), "target: got nan"),
+        (GOOD[:1], GOOD, "source: got 1 vectors, expected at least 2"),
+        (GOOD[:2], GOOD, "source: got 2 vectors, expected at least 3"),
+        (GOOD * torch.tensor([1.0, 0.0]), GOOD, "singular covariance"),
+        (GOOD, torch.ones(50, 2), "target: got samples of variance 0"),
+    ],
+)
+def test_bad_samples_are_refused(source, target, message):
+    with pytest.raises(ValueError, match=message):
+        fit_map(network_of(dim=2).float(), source, target, Sinkhorn(), steps=1)
+
+
+def test_bad_types_are_refused():
+    with pytest.raises(TypeError, match=r"source: got torch.int64"):
+        fit_map(network_of(dim=2), torch.ones(9, 2, dtype=torch.int64), GOOD, Sinkhorn())
+    with pytest.raises(TypeError, match=r"target: got str"):
+        make_sampler("target", "samples", None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": -1}, "steps, batch: got -1"),
+        ({"batch": 3}, "steps, batch: got 1000, 3"),
+        ({"learning_rate": 0.0}, "learning_rate: got 0.0"),
+        ({"start": "zero"}, "start: got 'zero', expected one of moments, scale, network"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        fit_map(network_of(dim=2), GOOD, GOOD, Sinkhorn(), **options)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Sinkhorn(0.0), "blur: got 0.0"),
+        (lambda: Sinkhorn(scaling=1.0), "scaling: got 1.0"),
+        (lambda: Correlation(-1.0), "cycle: got -1.0"),
+        (lambda: Correlation(newton=-1), "newton: got -1"),
+        (lambda: Correlation(conjugate=network_of(dim=3)).bind(network_of(dim=2)), "conjugate: got dimension 3"),
+        (lambda: divergence(GOOD[:3], GOOD, Sinkhorn()), "batch: got 3 and 50 samples"),
+        (lambda: mixture_pair(2, seeded(), components=0), "components: got 0"),
+        (lambda: random_covariance(2, seeded(), 0.5), "dim, condition: got 2, 0.5"),
+        (lambda: l2_uvp(lambda x: x, lambda x: 0 * x, GOOD), "optimal: got a constant map"),
+        (lambda: cosine(lambda x: x, lambda x: 2 * x, GOOD), "identity"),
+        (lambda: l2_uvp(lambda x: x[:, :1], lambda x: x, GOOD), r"map\(x\): got shape"),
+        (lambda: l2_uvp(lambda x: x[:4], lambda x: x, GOOD), r"got \[4, 50\] images, expected 50"),
+        (lambda: l2_uvp(lambda x: x, lambda x: x, NAN), "x: got nan"),
+    ],
+)
+def test_bad_parameters_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+EYE, ZERO = torch.eye(2), torch.zeros(2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((ZERO, torch.ones(2, 2), ZERO, EYE), "cov: got a singular covariance"),
+        ((ZERO, EYE, ZERO, torch.tensor([[1.0, 0.5], [0.0, 1.0]])), "target_cov: got a matrix with"),
+        ((ZERO, EYE, ZERO, torch.diag(torch.tensor([1.0, -1.0]))), "target_cov: got an eigenvalue -1"),
+        ((ZERO, torch.eye(3), ZERO, EYE), r"cov: got shape \(3, 3\), expected \(2, 2\)"),
+        ((ZERO, EYE, torch.zeros(3), EYE), r"target_mean: got shape \(3,\)"),
+        ((torch.tensor(0.0), EYE, ZERO, EYE), r"mean: got shape \(\)"),
+        ((ZERO * math.nan, EYE, ZERO, EYE), "mean: got nan"),
+        ((ZERO, EYE * math.nan, ZERO, EYE), "cov: got nan"),
+        ((ZERO, 0 * EYE, ZERO, EYE), "singular"),
+    ],
+)
+def test_bad_gaussians_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        gaussian_map(*arguments)
+
+
+def test_a_loss_that_is_not_finite_stops_the_fit():
+    class Broken(Sinkhorn):
+        def bind(self, network):
+            objective = super().bind(network)
+            objective.values = lambda x, y: (network(x).sum() * math.nan, torch.tensor(math.nan))
+            return objective
+
+    network = network_of(dim=2).float()
+    with pytest.raises(FloatingPointError, match="step 0: the loss is nan"):
+        fit_map(network, GOOD, GOOD, Broken(), steps=3)
+    assert all(torch.isfinite(p).all() for p in network.parameters())
+
+
+def test_missing_geomloss_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "geomloss", None)
+    with pytest.raises(ImportError, match=r"icgn\[transport\]"):
+        divergence(GOOD, GOOD, Sinkhorn())
+
+
+def test_benchmark_writes_its_table(monkeypatch, tmp_path, script):
+    module = script("transport")
+    arguments = "transport --dims 2 --mixtures 2 --seeds 0 --steps 2 --batch 16 --starts moments --output"
+    monkeypatch.setattr(sys, "argv", [*arguments.split(), str(tmp_path)])
+    module.main()
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert {(r["pair"], r["loss"]) for r in rows} == {
+        (p, loss) for p in ("Gaussian, d = 2", "mixture, d = 2") for loss in ("Sinkhorn", "correlation")
+    }
+    text = (tmp_path / "table.md").read_text()
+    assert all(f"{r['uvp']:.3f}" in text for r in rows)
