@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/icgn demo -o out
 
+# On all cores; a worker that has nothing left takes tests from the others.
 test: $(VENV)/.installed-test
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -49,7 +50,7 @@ fuzz: $(VENV)/.installed-test
 oldest:
 	rm -rf build/oldest && $(PYTHON) -m venv build/oldest
 	build/oldest/bin/python -m pip install --quiet --editable ".[test]" "torch==2.4.*" "deepinv==0.5.*"
-	build/oldest/bin/pytest
+	build/oldest/bin/pytest -n auto --dist worksteal
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

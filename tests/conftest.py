@@ -1,8 +1,13 @@
 """Fixtures shared by all tests."""
 
 import importlib
+import os
 import signal
 from pathlib import Path
+
+# One CPU thread in every process, this one and those that tests start: problems are small, and workers share the cores.
+# It is read when torch is loaded.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
@@ -18,13 +23,16 @@ def device(request):
     return request.param
 
 
-@pytest.fixture(scope="module")
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """`-n auto` is one worker for each core that this process may use, hyper-threads included."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+@pytest.fixture(autouse=True)
 def one_thread():
-    """One CPU thread, with which sums are always made in the same order."""
-    threads = torch.get_num_threads()
+    """One CPU thread, with which sums are always made in the same order, whatever the last test chose."""
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -49,7 +57,7 @@ def run():
 
 
 @pytest.fixture
-def script(monkeypatch, one_thread):
+def script(monkeypatch):
     """Import a script of the benchmarks by name, as Python does that runs it."""
     monkeypatch.syspath_prepend(str(Path(icgn.__file__).parent / "benchmarks"))
     return importlib.import_module

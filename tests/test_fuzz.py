@@ -30,8 +30,6 @@ from icgn.solvers import Status, solve
 from icgn.solvers.methods.choice import METHODS
 from icgn.training import Recipe, TrainingError, read_checkpoint
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 fuzz = settings(
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "15")),
     deadline=None,

@@ -39,7 +39,7 @@ ARGUMENTS = [
 CROP = (slice(None), slice(100, 148), slice(200, 264))
 
 # Gradio warns of its own use of pandas.
-pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore:::gradio.queueing")]
+pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")
 
 
 def small(gray=True):

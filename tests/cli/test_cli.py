@@ -32,7 +32,6 @@ class Denoiser(RidgeICGN):
 
 
 # Two threads on pictures this small wait for each other, above all on a busy machine.
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,6 @@ from icgn.datasets import Picture, add_noise, bundled, read_picture, write_pictu
 from icgn.pictures.kernels import read_kernel
 
 # Two threads on pictures this small wait for each other, above all on a busy machine.
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 # A sigma above the noise and a loose gap: the mathematics is the same, and a fraction of the iterations suffices.
 QUICK = ["--model", "ridge-gray-small", "--gap", "0.05", "--noise", "2", "--sigma", "8"]

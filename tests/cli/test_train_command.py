@@ -18,9 +18,6 @@ from icgn.training import CHECKPOINT, Adversarial, Bilevel, MaskLikelihood, Reci
 LOOP = importlib.import_module("icgn.training.fit")
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture
 def folder(tmp_path):
     return write_photographs(tmp_path / "photographs", 11)

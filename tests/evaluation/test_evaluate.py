@@ -19,7 +19,6 @@ from icgn.evaluation.restorers import BM3D, TotalVariation
 from icgn.evaluation.results import current
 from icgn.regularizers import RidgeICGN, save_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 
 

@@ -16,9 +16,6 @@ REPOSITORY = Path(icgn.__file__).parent
 WEIGHTS = REPOSITORY / "regularizers" / "weights"
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture
 def model():
     torch.manual_seed(0)

@@ -16,7 +16,6 @@ from icgn.training import Adversarial, Batch, Bilevel, GradientSteps, ScoreMatch
 from icgn.training.loss import weighted_error
 from icgn.training.weight import _simplex
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 DENOISING = deepinv.physics.Denoising()
 EXACT = {"tol": 1e-11, "max_iter": 3000, "cg_tol": 1e-11, "cg_iter": 1000}
 LOSSES = [Bilevel(**EXACT), Bilevel("unrolled", max_iter=7), Adversarial(), GradientSteps(3), ScoreMatching()]

@@ -28,9 +28,6 @@ def save_always(monkeypatch):
     monkeypatch.setattr(LOOP, "_SAVE_SECONDS", 0.0)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def test_history_callback_and_checkpoint(tmp_path):
     rows = []
     _, history = train(

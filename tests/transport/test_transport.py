@@ -216,7 +216,7 @@ LOSSES = {"sinkhorn": Sinkhorn(), "correlation": Correlation()}
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=list(LOSSES))
 @pytest.mark.parametrize("seed", [0])
-def test_fit_reaches_the_map_of_gaussians_without_their_moments(loss, seed, one_thread):
+def test_fit_reaches_the_map_of_gaussians_without_their_moments(loss, seed):
     pair = gaussian_pair(2, seeded(seed), 5.0)
     network = network_of(dim=2, seed=seed, strong_convexity=0.01).float()
     x = pair.source(5000)
@@ -230,14 +230,14 @@ def test_fit_reaches_the_map_of_gaussians_without_their_moments(loss, seed, one_
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=list(LOSSES))
-def test_fit_keeps_the_map_of_gaussians(loss, one_thread):
+def test_fit_keeps_the_map_of_gaussians(loss):
     pair = gaussian_pair(8, seeded(), 20.0)
     network = network_of(dim=8, strong_convexity=0.01).float()
     fit_map(network, pair.source, pair.target, loss, steps=30, batch=256, learning_rate=5e-3)
     assert l2_uvp(network, pair.map, pair.source(4000)) < 1
 
 
-def test_fit_does_not_depend_on_units_and_means(one_thread):
+def test_fit_does_not_depend_on_units_and_means():
     x, y = torch.randn(2, 3000, 2, generator=seeded(), dtype=torch.float64)
     y = y @ torch.tensor([[1.0, 0.5], [0.0, 0.7]], dtype=torch.float64)
     s, t, m, n = 7.0, 0.1, torch.tensor([30.0, -50.0]).double(), torch.tensor([2.0, 3.0]).double()
@@ -249,7 +249,7 @@ def test_fit_does_not_depend_on_units_and_means(one_thread):
     torch.testing.assert_close(images[0], images[1], atol=1e-3, rtol=1e-3)
 
 
-def test_fit_on_fixed_samples_repeats_with_the_generator(one_thread):
+def test_fit_on_fixed_samples_repeats_with_the_generator():
     x, y = torch.randn(2, 300, 2, generator=seeded())
     fits = []
     for _ in range(2):
@@ -259,7 +259,7 @@ def test_fit_on_fixed_samples_repeats_with_the_generator(one_thread):
     assert torch.equal(*fits)
 
 
-def test_given_conjugate_is_trained_to_be_the_inverse(one_thread):
+def test_given_conjugate_is_trained_to_be_the_inverse():
     pair = gaussian_pair(2, seeded(), 5.0)
     network, back = (network_of(dim=2, seed=i, strong_convexity=0.01).float() for i in range(2))
     fit_map(network, pair.source, pair.target, Correlation(conjugate=back), steps=60, batch=128)
@@ -269,7 +269,7 @@ def test_given_conjugate_is_trained_to_be_the_inverse(one_thread):
     assert (cycled - y).square().sum(1).mean() < 0.02 * y.var(0).sum()
 
 
-def test_zero_steps_are_the_start_and_the_network_goes_on(one_thread):
+def test_zero_steps_are_the_start_and_the_network_goes_on():
     x, y = torch.randn(2, 300, 2, generator=seeded())
     network = network_of(dim=2).float()
     fit_map(network, x, y, Sinkhorn(), steps=0)
@@ -278,7 +278,7 @@ def test_zero_steps_are_the_start_and_the_network_goes_on(one_thread):
     torch.testing.assert_close(network(x).detach(), before, atol=1e-5, rtol=1e-5)
 
 
-def test_device(device, one_thread):
+def test_device(device):
     pair = gaussian_pair(2, seeded())
     network = network_of(dim=2).float().to(device)
     for loss in LOSSES.values():
