@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icgn.datasets.collections import list_pictures
-from icgn.datasets.picture import SUFFIXES, remove_drafts
+from icgn.datasets.picture import SUFFIXES
+from icgn.storage.files import remove_drafts
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-import secrets
-import shutil
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +12,7 @@ import torch
 from torch import Tensor
 
 from icgn.datasets.formats import FORMATS, Levels, Raster, decode
+from icgn.storage.files import write_files
 
 PIXEL_LIMIT = 89_478_485
 """Most pixels, height times width, that a file may declare: Pillow's own limit, 256 MiB as 24-bit colour."""
@@ -25,9 +22,6 @@ SUFFIXES = tuple(FORMATS)
 
 LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)
 """Red, green and blue in the luma of JPEG and of Pillow's ``convert("L")`` (ITU-R BT.601): 0.299, 0.587, 0.114."""
-
-# The name of a file being written.
-_DRAFT = re.compile(r"\.(.*)\.[0-9a-f]{12}\.part", re.DOTALL)
 
 _Turn = Callable[[Levels], Levels]
 # What makes a picture of Exif orientation 2 to 8 upright; axes are row, column, sample.
@@ -138,7 +132,7 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
             bad = int((~torch.isfinite(plane)).sum())
             raise PictureError(f"{path}: not written: {bad} NaN or infinite {name}, expected values in [0, 1]")
     try:
-        _replace(path, kind.encode(_as_raster(picture, min(kind.bits, picture.bits))))
+        write_files({path: kind.encode(_as_raster(picture, min(kind.bits, picture.bits)))})
     except (OSError, ValueError) as error:
         raise PictureError(f"{path}: cannot be written: {_reason(error)}") from error
 
@@ -151,26 +145,6 @@ def is_jpeg(path: str | os.PathLike[str]) -> bool:
 def depth(path: str | os.PathLike[str]) -> int:
     """The most bits per sample that the format of a file name holds, 8 or 16; ``KeyError`` for another suffix."""
     return FORMATS[Path(path).suffix.lower()].bits
-
-
-def remove_drafts(paths: Iterable[Path]) -> None:
-    """Remove what a process that was killed left of its :func:`write_picture` to `paths`.
-
-    Nothing else may be writing to them at the same time: it would fail.
-
-    Raises
-    ------
-    OSError
-        if a folder cannot be read.
-    """
-    targets = [Path(os.path.realpath(p)) for p in paths]
-    begun = {(t.parent, _draft_stem(t)) for t in targets}
-    for folder in {t.parent for t in targets}:
-        for file in folder.iterdir():
-            found = _DRAFT.fullmatch(file.name)
-            if found and (folder, found[1]) in begun:
-                with suppress(OSError):  # of another user, or gone meanwhile
-                    file.unlink()
 
 
 def _picture(raster: Raster) -> Picture:
@@ -197,29 +171,6 @@ def _as_raster(picture: Picture, bits: int) -> Raster:
     space = b"GRAY" if len(pixels) == 1 else b"RGB "
     icc = picture.icc if picture.icc is not None and picture.icc[16:20] == space else None
     return Raster(levels, top, icc=icc, exif=picture.exif, dpi=picture.dpi)
-
-
-def _draft_stem(target: Path) -> str:
-    # 255 bytes is what most file systems allow, and a character may take four.
-    return target.name[:50]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Put `content` at `path` in one step; a symbolic link stays one, an existing file keeps its permissions."""
-    target = Path(os.path.realpath(path))
-    draft = target.with_name(f".{_draft_stem(target)}.{secrets.token_hex(6)}.part")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if target.exists():
-            shutil.copymode(target, draft)
-        draft.replace(target)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Files: written at once or not at all, and folders that one run at a time writes to."""
 
-from icgn.storage.files import write_files
+from icgn.storage.files import remove_drafts, write_files
 from icgn.storage.locks import locked
+from icgn.storage.versions import environment, versions
 
-__all__ = ["locked", "write_files"]
+__all__ = ["environment", "locked", "remove_drafts", "versions", "write_files"]

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
+# The name of a file being written: it begins with that of its target, cut to 50 characters, since 255 bytes is what
+# most file systems allow and a character may take four.
+_STEM = 50
+_DRAFT = re.compile(r"\.(.*)\.[0-9a-f]{12}\.part", re.DOTALL)
 
-def write_files(contents: dict[Path, bytes]) -> None:
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
     """Write files under other names first, and rename them once all are on the disk; on failure all are as before.
 
-    A symbolic link stays one. Only a kill between two renames can leave some files new and others old.
+    A symbolic link stays one, and an existing file keeps its permissions. Only a kill between two renames can leave
+    some files new and others old.
+
+    Parameters
+    ----------
+    contents : mapping of Path to bytes
+        what each file shall hold; its folder exists.
 
     Raises
     ------
@@ -18,31 +33,63 @@ def write_files(contents: dict[Path, bytes]) -> None:
         if one cannot be written.
     """
     targets = {Path(os.path.realpath(path)): content for path, content in contents.items()}
-    before = {path: path.read_bytes() for path in targets if path.exists()}
+    # One file is renamed or not: nothing has to be put back.
+    before = {path: path.read_bytes() for path in targets if len(targets) > 1 and path.exists()}
+    drafts = {path: path.with_name(f".{path.name[:_STEM]}.{secrets.token_hex(6)}.part") for path in targets}
+    renamed: list[Path] = []
     try:
         for path, content in targets.items():
-            with _part(path).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for path in targets:
-            _part(path).replace(path)
+            _write(drafts[path], content, path)
+        for path, draft in drafts.items():
+            renamed.append(path)
+            draft.replace(path)
     except BaseException:
-        _restore(targets, before)
+        if len(targets) > 1:
+            _put_back(renamed, before)
         raise
     finally:
-        for path in targets:
-            _part(path).unlink(missing_ok=True)
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
 
 
-def _restore(targets: Iterable[Path], before: dict[Path, bytes]) -> None:
-    for path in targets:
+def remove_drafts(paths: Iterable[Path]) -> None:
+    """Remove what killed processes left of their :func:`write_files` to `paths`.
+
+    Nothing else may be writing to them at the same time: it would fail.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        files that will be written, or folders in which nobody else writes: there the drafts of all files are removed.
+
+    Raises
+    ------
+    OSError
+        if a folder cannot be read.
+    """
+    targets = [Path(os.path.realpath(path)) for path in paths]
+    folders = {target for target in targets if target.is_dir()}
+    begun = {(target.parent, target.name[:_STEM]) for target in targets}
+    for folder in folders | {folder for folder, _ in begun}:
+        for file in folder.iterdir():
+            found = _DRAFT.fullmatch(file.name)
+            if found and (folder in folders or (folder, found[1]) in begun):
+                with suppress(OSError):  # of another user, or gone meanwhile
+                    file.unlink()
+
+
+def _write(draft: Path, content: bytes, target: Path) -> None:
+    with draft.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    if target.exists():
+        shutil.copymode(target, draft)
+
+
+def _put_back(paths: Iterable[Path], before: Mapping[Path, bytes]) -> None:
+    for path in paths:
         if path not in before:
             path.unlink(missing_ok=True)
         elif path.read_bytes() != before[path]:
-            _part(path).write_bytes(before[path])
-            _part(path).replace(path)
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
+            write_files({path: before[path]})

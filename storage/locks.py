@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from icgn.storage.files import remove_drafts
+
 T = TypeVar("T")
 
 
@@ -20,6 +22,15 @@ class Group(Protocol):
 @contextmanager
 def locked(folder: Path, processes: Group) -> Iterator[None]:
     """Hold the lock of a folder, which ends with the process at the latest: also by ``kill -9``.
+
+    What a killed run left half written there is removed.
+
+    Parameters
+    ----------
+    folder : Path
+        that exists.
+    processes : Group
+        those of the run, which share one lock.
 
     Raises
     ------
@@ -37,6 +48,7 @@ def locked(folder: Path, processes: Group) -> Iterator[None]:
             raise BlockingIOError(
                 f"{folder}: another run writes there, expected to wait for it or another folder"
             ) from None
+        remove_drafts([folder])
 
     processes.from_main(acquire)
     try:

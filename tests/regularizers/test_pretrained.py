@@ -10,7 +10,6 @@ import icgn
 from icgn import datasets
 from icgn.regularizers import ModelError, RidgeICGN, available_models, load_pretrained, read_card, save_model
 from icgn.regularizers.pretrained import build_model
-from icgn.storage.files import write_files
 
 REPOSITORY = Path(icgn.__file__).parent
 WEIGHTS = REPOSITORY / "regularizers" / "weights"
@@ -250,27 +249,3 @@ def test_a_shipped_model_vanishes_with_the_noise(name):
     assert torch.equal(icgn.denoise(y, 0.0, shipped).x, y)
     changes = [float((icgn.denoise(y, s, shipped).x - y).square().mean().sqrt()) for s in (1e-6, 1e-4, 1e-3, 1 / 255)]
     assert changes == sorted(changes) and changes[0] < 1e-5
-
-
-def test_files_are_written_together_or_not_at_all(tmp_path, monkeypatch):
-    old, new, link = tmp_path / "old", tmp_path / "new", tmp_path / "link"
-    old.write_bytes(b"before")
-    link.symlink_to(old)
-    honest = Path.replace
-
-    def replace(self, target):
-        if target.name == "last":
-            raise OSError("full")
-        return honest(self, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", replace)
-        with pytest.raises(OSError, match="full"):
-            write_files({link: b"after", new: b"after", tmp_path / "last": b"after"})
-    assert old.read_bytes() == b"before" and sorted(p.name for p in tmp_path.iterdir()) == ["link", "old"]
-    write_files({link: b"after", new: b"after"})
-    assert link.is_symlink() and old.read_bytes() == new.read_bytes() == b"after"
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError, match="folder"):
-        write_files({new: b"again", tmp_path / "folder": b"x"})
-    assert new.read_bytes() == b"after"
