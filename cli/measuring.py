@@ -21,7 +21,7 @@ from icgn.cli.models import ModelFor, check_channels
 from icgn.cli.outcome import Outcome
 from icgn.cli.screen import say
 from icgn.datasets import SUFFIXES, Job, Picture, plan, read_picture
-from icgn.functionals.data import converted
+from icgn.functionals.physics import converted
 from icgn.regularizers import ConvexRegularizer
 
 TENSORS = (".npy", ".pt", ".safetensors")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -12,10 +11,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_image, tensor
-
-PHYSICS_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, AssertionError)
-"""What deepinv's operators raise for shapes and precisions that they do not take."""
+from icgn.functionals.physics import converted, gram_bounds, image_parameters, is_identity, of_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +62,10 @@ class DataFunctional(ConvexFunctional):
 @dataclass(frozen=True, eq=False)
 class GaussianData(DataFunctional):
     r""":math:`\tfrac12 |A x - y|^2`."""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return super().capabilities | {Capability.QUADRATIC}
 
     def potential(self, u: Responses) -> Tensor:
         r = tensor(u) - self.y
@@ -165,6 +167,10 @@ class PoissonData(UnboundedData):
     counted: bool
     """Whether y holds counts; otherwise counts times the gain."""
 
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return super().capabilities - {Capability.FINITE}
+
     def potential(self, u: Responses) -> Tensor:
         v, c = self._mean(u), self._counts
         value = v - c + torch.xlogy(c, c) - torch.xlogy(c, v)
@@ -248,99 +254,3 @@ def _smooth(spectrum: Tensor, window: int) -> Tensor:
     m = min(window // 2, spectrum.shape[-2] - 1, spectrum.shape[-1] - 1)
     rows = torch.cat([spectrum[..., -m:, :], spectrum, spectrum[..., :m, :]], -2) if m else spectrum
     return F.avg_pool2d(F.pad(rows, (m, m, 0, 0), mode="reflect"), 2 * m + 1, stride=1)
-
-
-def is_identity(physics: Any) -> bool:
-    """Whether A is the identity: deepinv's Denoising."""
-    return isinstance(physics, deepinv.physics.Denoising)
-
-
-def gram_bounds(physics: Any, each: bool = False) -> Tensor:
-    r"""Rigorous bounds :math:`l I \preceq A^T A \preceq u I`, (0, inf) where unknown, (2,), or (2, B) for `each` image.
-
-    Known: the identity, circular convolution (deepinv's BlurFFT, by the discrete Fourier transform of its kernel) and
-    inpainting, both by their singular values.
-    """
-    if is_identity(physics):
-        return torch.ones(2, dtype=torch.float64)
-    if isinstance(physics, deepinv.physics.BlurFFT | deepinv.physics.Inpainting):
-        square = physics.mask.double().square()
-        square = square.flatten(1) if each else square.flatten()
-        # The factors cover the float32 rounding of the phases, whose modulus is 1 only up to 1e-7.
-        return torch.stack([square.amin(-1) * (1 - 1e-6), square.amax(-1) * (1 + 1e-6)])
-    return torch.tensor([0.0, torch.inf], dtype=torch.float64)
-
-
-@torch.no_grad()
-def converted(physics: Any, y: Tensor) -> Any:
-    """A copy of a physics in the precision of y, or None where it cannot follow."""
-    try:
-        physics = in_precision(physics, y.dtype)
-        back = y if is_identity(physics) else physics.A(physics.A_adjoint(y))
-    except PHYSICS_ERRORS:
-        return None
-    return physics if back.dtype == y.dtype else None
-
-
-def in_precision(physics: Any, dtype: torch.dtype) -> Any:
-    """A copy of a physics with real parameters of the dtype and complex ones of as many bits in either part."""
-    physics = copy.deepcopy(physics)
-    # deepinv's Tomography keeps an adjoint that belongs to the object it was copied from.
-    if getattr(physics, "_auto_grad_adjoint_fn", None) is not None:
-        physics._auto_grad_adjoint_fn = None
-    # Not Module.to(dtype): that would drop the imaginary part of complex buffers.
-    return physics._apply(lambda t: t.to(dtype.to_complex() if t.is_complex() else dtype) if _real(t) else t)
-
-
-def _real(t: Tensor) -> bool:
-    return t.is_floating_point() or t.is_complex()
-
-
-@torch.no_grad()
-def image_parameters(physics: Any, y: Tensor) -> tuple[str, ...]:
-    """Names of the buffers of a physics that have one entry for each image of the batch y.
-
-    A buffer whose first side is as long as the batch may be shared all the same, a factor per channel for example: what
-    is measured of the first and of the last image alone decides.
-
-    Raises
-    ------
-    ValueError
-        if neither the entries nor the whole buffers explain what is measured of one image.
-    """
-    batch = len(y)
-    names = tuple(n for n, b in physics.named_buffers() if b.ndim and b.shape[0] == batch > 1)
-    if not names or is_identity(physics):
-        return ()
-    like = physics.A_adjoint(torch.nan_to_num(y))
-    v = torch.randn(like.shape, generator=torch.Generator().manual_seed(0), dtype=like.dtype).to(like.device)
-    whole = physics.A(v)
-    for own in (names, ()):
-        places = [torch.tensor([i], device=y.device) for i in (0, batch - 1)]
-        if all(_measures(of_images(physics, own, i), v[i], whole[i]) for i in places):
-            return own
-    raise ValueError(
-        f"physics: the buffers {', '.join(names)} of {type(physics).__name__} are neither shared by all images nor one"
-        f" entry for each of the {batch}, expected parameters of images to be buffers with the batch first"
-    )
-
-
-def _measures(physics: Any, x: Tensor, y: Tensor) -> bool:
-    """Whether a physics maps x to y, to rounding."""
-    try:
-        found = physics.A(x)
-    except PHYSICS_ERRORS:
-        return False
-    return found.shape == y.shape and bool((found - y).abs().max() <= 1e-4 * y.abs().max())
-
-
-def of_images(physics: Any, own: tuple[str, ...], index: Tensor) -> Any:
-    """The physics of some images: buffers with one entry per image are indexed, shared ones kept."""
-    if not own:
-        return physics
-    selected = copy.deepcopy(physics)
-    for name in own:
-        owner = selected.get_submodule(name.rpartition(".")[0])
-        leaf = name.rpartition(".")[2]
-        setattr(owner, leaf, getattr(owner, leaf)[index])
-    return selected

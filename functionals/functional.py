@@ -1,13 +1,15 @@
-"""What a solver knows of a function: the interface between regularizers, data terms and methods."""
+"""The interface between regularizers, data terms and methods: a convex function of images."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
+
+from icgn.functionals.capability import Capability
 
 Responses: TypeAlias = "Tensor | tuple[Responses, ...]"
 """The image of a picture under the linear part of a functional: one tensor, or one entry per term of a sum."""
@@ -42,9 +44,13 @@ class ConvexFunctional(ABC):
     """
 
     @property
-    def cheap_slopes(self) -> bool:
-        """Whether a :meth:`slope` costs far less than a gradient, as it does where responses are kept."""
-        return True
+    def capabilities(self) -> frozenset[Capability]:
+        """The optional abilities; methods name those that they need."""
+        return frozenset({Capability.RESPONSES, Capability.FINITE})
+
+    def over_latents(self, shape: torch.Size) -> Joint | None:
+        r"""The function of which this one is the minimum over latent pictures, for images of a shape, or None."""
+        return None
 
     @abstractmethod
     def linear(self, x: Tensor) -> Responses:
@@ -74,19 +80,22 @@ class ConvexFunctional(ABC):
     def curvature(self, u: Responses, q: Responses) -> Tensor:
         r"""The second derivative :math:`\langle q, \nabla^2 h(u) q\rangle`, shape (B,)."""
 
-    def prox_potential(self, v: Responses, s: Tensor) -> Responses | None:
-        r"""Optional: the responses :math:`\arg\min_p \tfrac12 |p - v|^2 + s\, h(p)`, one s >= 0 per image.
+    def prox_potential(self, v: Responses, s: Tensor) -> Responses:
+        r"""The responses :math:`\arg\min_p \tfrac12 |p - v|^2 + s\, h(p)`, one s >= 0 per image.
 
-        None where it is not known. It is what primal-dual methods need, with :meth:`linear_norm`.
+        Raises
+        ------
+        NotImplementedError
+            without :attr:`Capability.POTENTIAL_PROX`.
         """
-        return None
+        raise NotImplementedError(f"{type(self).__name__} has no {Capability.POTENTIAL_PROX.value}")
 
     def linear_norm(self) -> Tensor:
-        """Optional: a rigorous upper bound of the norm of U, () or (B,); inf where none is known."""
+        """A rigorous upper bound of the norm of U, () or (B,); inf where none is known."""
         return torch.tensor(torch.inf, dtype=torch.float64)
 
     def potential_lipschitz(self) -> Tensor:
-        r"""Optional: a rigorous upper bound of the Lipschitz constant of :math:`\nabla h`, () or (B,), or inf."""
+        r"""A rigorous upper bound of the Lipschitz constant of :math:`\nabla h`, () or (B,), or inf."""
         return torch.tensor(torch.inf, dtype=torch.float64)
 
     @abstractmethod
@@ -172,6 +181,25 @@ class ConvexFunctional(ABC):
         return self.hvp_from(self.linear(x), self.linear(v), x.shape)
 
 
+@dataclass(frozen=True, eq=False)
+class Joint:
+    r"""The function G of :math:`g(x) = \min_z G(x, z)`, convex, and strongly convex in the latent pictures z.
+
+    Attributes
+    ----------
+    functional : ConvexFunctional
+        G of pictures (B, C + K, H, W), x first; its ``hessian_floor`` is positive in the latent channels.
+    channels : int
+        C of x.
+    latents : int
+        K of z.
+    """
+
+    functional: ConvexFunctional
+    channels: int
+    latents: int
+
+
 class BlackBoxFunctional(ConvexFunctional):
     r"""Base of functionals known by `fn`, `grad` and `hvp` alone: the linear part is the identity.
 
@@ -179,8 +207,8 @@ class BlackBoxFunctional(ConvexFunctional):
     """
 
     @property
-    def cheap_slopes(self) -> bool:
-        return False
+    def capabilities(self) -> frozenset[Capability]:
+        return frozenset({Capability.FINITE})
 
     def linear(self, x: Tensor) -> Responses:
         return x
@@ -213,167 +241,6 @@ class BlackBoxFunctional(ConvexFunctional):
     def hvp(self, x: Tensor, v: Tensor) -> Tensor: ...
 
 
-class ComposedFunctional(ConvexFunctional):
-    r"""Base of the functions :math:`g(A x)` of linear maps A of the picture; responses are those of the inner g to A x.
-
-    Subclasses define the map, its adjoint, the shape of A x, the constants, ``select`` and ``to``.
-    """
-
-    inner: ConvexFunctional
-
-    @property
-    def cheap_slopes(self) -> bool:
-        return self.inner.cheap_slopes
-
-    @abstractmethod
-    def map(self, x: Tensor) -> Tensor:
-        """The images A x."""
-
-    @abstractmethod
-    def map_adjoint(self, z: Tensor, shape: torch.Size) -> Tensor:
-        """The images :math:`A^T z` of the given shape."""
-
-    @abstractmethod
-    def mapped(self, shape: torch.Size, u: Responses) -> torch.Size:
-        """The shape of A x for images x of a shape, with responses u."""
-
-    def linear(self, x: Tensor) -> Responses:
-        return self.inner.linear(self.map(x))
-
-    def linear_adjoint(self, z: Responses, shape: torch.Size) -> Tensor:
-        return self.map_adjoint(self.inner.linear_adjoint(z, self.mapped(shape, z)), shape)
-
-    def grad_from(self, u: Responses, shape: torch.Size) -> Tensor:
-        return self.map_adjoint(self.inner.grad_from(u, self.mapped(shape, u)), shape)
-
-    def hvp_from(self, u: Responses, q: Responses, shape: torch.Size) -> Tensor:
-        return self.map_adjoint(self.inner.hvp_from(u, q, self.mapped(shape, u)), shape)
-
-    def potential(self, u: Responses) -> Tensor:
-        return self.inner.potential(u)
-
-    def potential_grad(self, u: Responses) -> Responses:
-        return self.inner.potential_grad(u)
-
-    def potential_hvp(self, u: Responses, q: Responses) -> Responses:
-        return self.inner.potential_hvp(u, q)
-
-    def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
-        return self.inner.slope(u, q, t)
-
-    def curvature(self, u: Responses, q: Responses) -> Tensor:
-        return self.inner.curvature(u, q)
-
-    def advance(self, u: Responses, q: Responses, t: Tensor) -> Responses:
-        return self.inner.advance(u, q, t)
-
-    def prox_potential(self, v: Responses, s: Tensor) -> Responses | None:
-        return self.inner.prox_potential(v, s)
-
-    def potential_lipschitz(self) -> Tensor:
-        return self.inner.potential_lipschitz()
-
-
-SumT = TypeVar("SumT", bound="SumFunctional")
-
-
-class SumFunctional(ConvexFunctional):
-    r"""The conic combination :math:`g(x) = \sum_j w_j g_j(x)`, weights :math:`w_j \ge 0` of shape () or (B,).
-
-    Lipschitz constants and moduli add up with the weights. A weight of 0 removes its term, whatever its constants.
-    """
-
-    def __init__(self, terms: Sequence[ConvexFunctional], weights: Sequence[Tensor]) -> None:
-        self.terms = tuple(terms)
-        self.weights = tuple(weights)
-
-    @property
-    def cheap_slopes(self) -> bool:
-        return all(g.cheap_slopes for g in self.terms)
-
-    def linear(self, x: Tensor) -> Responses:
-        return tuple(g.linear(x) for g in self.terms)
-
-    def linear_adjoint(self, z: Responses, shape: torch.Size) -> Tensor:
-        parts = [g.linear_adjoint(zj, shape) for g, zj in zip(self.terms, z, strict=True)]
-        return torch.stack(parts).sum(0) if len(parts) > 2 else sum(parts[1:], parts[0])
-
-    def potential(self, u: Responses) -> Tensor:
-        values = [g.potential(uj) for g, uj in zip(self.terms, u, strict=True)]
-        return self._combine(values)
-
-    def potential_grad(self, u: Responses) -> Responses:
-        return tuple(_scale(g.potential_grad(uj), w) for g, uj, w in zip(self.terms, u, self.weights, strict=True))
-
-    def potential_hvp(self, u: Responses, q: Responses) -> Responses:
-        return tuple(
-            _scale(g.potential_hvp(uj, qj), w) for g, uj, qj, w in zip(self.terms, u, q, self.weights, strict=True)
-        )
-
-    def advance(self, u: Responses, q: Responses, t: Tensor) -> Responses:
-        return tuple(g.advance(uj, qj, t) for g, uj, qj in zip(self.terms, u, q, strict=True))
-
-    # Weights multiply images here, which are much smaller than responses.
-    def grad_from(self, u: Responses, shape: torch.Size) -> Tensor:
-        parts = [g.grad_from(uj, shape) for g, uj in zip(self.terms, u, strict=True)]
-        return self._weighted(parts)
-
-    def hvp_from(self, u: Responses, q: Responses, shape: torch.Size) -> Tensor:
-        parts = [g.hvp_from(uj, qj, shape) for g, uj, qj in zip(self.terms, u, q, strict=True)]
-        return self._weighted(parts)
-
-    def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
-        return self._combine([g.slope(uj, qj, t) for g, uj, qj in zip(self.terms, u, q, strict=True)])
-
-    def curvature(self, u: Responses, q: Responses) -> Tensor:
-        return self._combine([g.curvature(uj, qj) for g, uj, qj in zip(self.terms, u, q, strict=True)])
-
-    def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
-        parts = [g.hessian_spectrum(uj, shape) for g, uj in zip(self.terms, u, strict=True)]
-        known = [per_image(w, p) * p for w, p in zip(self.weights, parts, strict=True) if p is not None]
-        return sum(known[1:], known[0]) if len(known) == len(parts) else None
-
-    def lipschitz(self) -> Tensor:
-        return self._constant([g.lipschitz() for g in self.terms])
-
-    def strong_convexity(self) -> Tensor:
-        return self._constant([g.strong_convexity() for g in self.terms])
-
-    def precision(self, dtype: torch.dtype) -> torch.dtype:
-        return min((g.precision(dtype) for g in self.terms), key=lambda d: torch.finfo(d).bits)
-
-    def hessian_floor(self, x: Tensor) -> Tensor:
-        floors = [g.hessian_floor(x) for g in self.terms]
-        parts = [per_image(w, x) * f for w, f in zip(self.weights, floors, strict=True)]
-        return sum(parts[1:], parts[0])
-
-    def select(self: SumT, index: Tensor) -> SumT:
-        return type(self)([g.select(index) for g in self.terms], [w[index] if w.ndim else w for w in self.weights])
-
-    def blockwise(self: SumT, shape: torch.Size, limit: int | None = None) -> SumT:
-        return type(self)([g.blockwise(shape, limit) for g in self.terms], self.weights)
-
-    def to(self: SumT, dtype: torch.dtype) -> SumT:
-        return type(self)([g.to(dtype) for g in self.terms], self.weights)
-
-    def _weighted(self, images: Sequence[Tensor]) -> Tensor:
-        parts = [per_image(w, x) * x for w, x in zip(self.weights, images, strict=True)]
-        return sum(parts[1:], parts[0])
-
-    def _combine(self, values: Sequence[Tensor]) -> Tensor:
-        parts = [w.to(v) * v for w, v in zip(self.weights, values, strict=True)]
-        return sum(parts[1:], parts[0])
-
-    def _constant(self, values: Sequence[Tensor]) -> Tensor:
-        # 0 * inf is nan: a term of weight 0 must not spoil the constants of the others.
-        zero = torch.zeros((), dtype=torch.float64)
-        parts = [
-            torch.where(w.double() > 0, w.double() * v.to(w.device), zero.to(w.device))
-            for w, v in zip(self.weights, values, strict=True)
-        ]
-        return sum(parts[1:], parts[0])
-
-
 def tensor(u: Responses) -> Tensor:
     """The responses of a functional that has one tensor of them."""
     assert isinstance(u, Tensor)
@@ -385,9 +252,3 @@ def difference(u: Responses, old: Responses) -> Responses:
     if isinstance(u, tuple) and isinstance(old, tuple):
         return tuple(difference(a, b) for a, b in zip(u, old, strict=True))
     return tensor(u) - tensor(old)
-
-
-def _scale(z: Responses, w: Tensor) -> Responses:
-    if isinstance(z, tuple):
-        return tuple(_scale(part, w) for part in z)
-    return z * per_image(w, z)

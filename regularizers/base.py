@@ -10,7 +10,8 @@ import torch
 from deepinv.optim import Prior
 from torch import Tensor
 
-from icgn.functionals.functional import ConvexFunctional, SumFunctional
+from icgn.functionals.functional import ConvexFunctional
+from icgn.functionals.sums import SumFunctional
 from icgn.solvers.prox import prox
 
 
@@ -195,6 +196,11 @@ class SumRegularizer(ConvexRegularizer):
             assert isinstance(term, ConvexRegularizer)
             yield term
 
+    def check_image(self, x: Tensor) -> None:
+        super().check_image(x)
+        for term in self._terms():
+            term.check_image(x)
+
     def condition(self, x: Tensor, sigma: float | Tensor, residual: Tensor) -> Tensor:
         """The condition of the conditional term, for what the other terms leave of the residual."""
         if self._conditional is None:
@@ -206,6 +212,13 @@ class SumRegularizer(ConvexRegularizer):
         weight = self.weights[self._conditional]
         term = list(self._terms())[self._conditional]
         return term.condition(x, sigma, rest / weight if weight else torch.zeros_like(rest))
+
+    def check_condition(self, condition: Tensor, x: Tensor) -> None:
+        """As the conditional term checks it."""
+        if self._conditional is None:
+            super().check_condition(condition, x)
+        else:
+            list(self._terms())[self._conditional].check_condition(condition, x)
 
     def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> SumFunctional:
         """The weighted sum of the terms at sigma; `condition` goes to the conditional one."""

@@ -47,6 +47,11 @@ class Penalty(ABC):
     def diagonal(self, v: Tensor) -> Tensor:
         """The diagonal of the Hessian, shape of v."""
 
+    @property
+    def proximal(self) -> bool:
+        """Whether :meth:`prox` is known."""
+        return False
+
     def prox(self, v: Tensor, t: Tensor) -> Tensor | None:
         """Minimize |p - v|^2 / 2 + t H(p), or return None where that is not known."""
         return None
@@ -88,6 +93,10 @@ class GroupHead(Head):
 
     def diagonal(self, u: Tensor) -> Tensor:
         return self.penalty.diagonal(self._cut(u)).flatten(-3)
+
+    @property
+    def proximal(self) -> bool:
+        return self.penalty.proximal
 
     def prox(self, v: Tensor, t: Tensor) -> Tensor | None:
         scaled = self._cut(v)
@@ -255,6 +264,10 @@ class MaxEnvelope(Penalty):
         signs, inside = self._face(v)
         active = signs.square()
         return torch.where(inside, 1.0, active * (1 - 1 / active.sum(-2, keepdim=True).clamp_min(1)))
+
+    @property
+    def proximal(self) -> bool:
+        return self.bias is None
 
     def prox(self, v: Tensor, t: Tensor) -> Tensor | None:
         # By Moreau's identity: the conjugate of H is |p|^2 / 2 on the ball.

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from icgn.functionals.functional import BlackBoxFunctional, Responses, SumFunctional, dot, per_image
+from icgn.functionals.capability import Capability
+from icgn.functionals.functional import BlackBoxFunctional, Responses, dot, per_image
+from icgn.functionals.sums import SumFunctional
 from icgn.regularizers.base import ConvexRegularizer, check_sigma
 from icgn.regularizers.blocks import BlockRidgeFunctional
 from icgn.regularizers.curves import curve, log_knots
@@ -183,8 +185,8 @@ class LatentQuadratic(BlackBoxFunctional):
     channels: int
 
     @property
-    def cheap_slopes(self) -> bool:
-        return True
+    def capabilities(self) -> frozenset[Capability]:
+        return super().capabilities | {Capability.RESPONSES}
 
     def fn(self, x: Tensor) -> Tensor:
         z = x[:, self.channels :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,12 +12,51 @@ import deepinv
 import torch
 from torch import Tensor
 
-from icgn.functionals.data import gram_bounds, in_precision, of_images
-from icgn.functionals.functional import ComposedFunctional, ConvexFunctional, Responses, colour_basis
+from icgn.functionals.functional import ConvexFunctional, Responses, colour_basis
+from icgn.functionals.physics import gram_bounds, in_precision, of_images
+from icgn.functionals.wrapped import WrappedFunctional, first_of
 from icgn.regularizers.base import ConvexRegularizer
 
 
-class PerChannel(ConvexRegularizer):
+class WrappedRegularizer(ConvexRegularizer):
+    """A regularizer made from an inner one, which sees another picture; the inner one answers for conditions."""
+
+    def __init__(self, regularizer: ConvexRegularizer) -> None:
+        super().__init__()
+        if not isinstance(regularizer, ConvexRegularizer):
+            raise TypeError(f"regularizer: got {type(regularizer).__name__}, expected a ConvexRegularizer")
+        self.regularizer = regularizer
+        self.sigma_range, self.looseness = regularizer.sigma_range, regularizer.looseness
+
+    @abstractmethod
+    def pictures(self, x: Tensor) -> Tensor:
+        """The pictures that the inner regularizer sees of images x (B, C, H, W)."""
+
+    def levels(self, sigma: float | Tensor | None, channels: int) -> float | Tensor | None:
+        """The noise levels of these pictures, for images of so many channels."""
+        return sigma
+
+    def inner_condition(self, condition: Tensor) -> Tensor:
+        """A condition as the inner regularizer takes it."""
+        return condition
+
+    def outer_condition(self, condition: Tensor, channels: int) -> Tensor:
+        """A condition of the inner regularizer as this one gives it, for images of so many channels."""
+        return condition
+
+    def condition(self, x: Tensor, sigma: float | Tensor, residual: Tensor) -> Tensor:
+        """The condition that the inner regularizer computes for its pictures; see :class:`ConvexRegularizer`."""
+        self.check_image(x)
+        levels = self.levels(sigma, x.shape[1])
+        assert levels is not None
+        found = self.regularizer.condition(self.pictures(x), levels, self.pictures(residual))
+        return self.outer_condition(found, x.shape[1])
+
+    def check_condition(self, condition: Tensor, x: Tensor) -> None:
+        self.regularizer.check_condition(self.inner_condition(condition), self.pictures(x))
+
+
+class PerChannel(WrappedRegularizer):
     r"""A one-channel regularizer applied to each channel: :math:`R(x; \sigma) = \sum_c R_1(x_c; \sigma)`.
 
     Pictures (B, C, H, W) of any number of channels: colour, and the complex pictures of MRI, whose real and imaginary
@@ -43,17 +83,29 @@ class PerChannel(ConvexRegularizer):
     """
 
     def __init__(self, regularizer: ConvexRegularizer) -> None:
-        super().__init__()
-        _check_regularizer(regularizer)
+        super().__init__(regularizer)
         if regularizer.channels not in (None, 1):
             raise ValueError(f"regularizer: got one of {regularizer.channels} channels, expected one of one channel")
-        self.regularizer = regularizer
-        self.min_size, self.sigma_range = regularizer.min_size, regularizer.sigma_range
-        self.looseness = regularizer.looseness
+        self.min_size = regularizer.min_size
 
     def check_image(self, x: Tensor) -> None:
         super().check_image(x)
         self.regularizer.check_image(x[:, :1])
+
+    def pictures(self, x: Tensor) -> Tensor:
+        return x.reshape(_single(x.shape))
+
+    def levels(self, sigma: float | Tensor | None, channels: int) -> float | Tensor | None:
+        many = isinstance(sigma, Tensor) and sigma.numel() > 1
+        return sigma.reshape(-1).repeat_interleave(channels) if many else sigma  # type: ignore[union-attr]
+
+    def inner_condition(self, condition: Tensor) -> Tensor:
+        if condition.ndim < 2:
+            raise ValueError(f"condition: got shape {tuple(condition.shape)}, expected (B, C, ...)")
+        return condition.flatten(0, 1)
+
+    def outer_condition(self, condition: Tensor, channels: int) -> Tensor:
+        return condition.unflatten(0, (-1, channels))
 
     def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> PerChannelFunctional:
         """The functional at sigma, which all channels of a picture share.
@@ -62,88 +114,63 @@ class PerChannel(ConvexRegularizer):
         """
         if condition is None:
             return PerChannelFunctional(self.regularizer.at(sigma))
-        if condition.ndim < 2:
-            raise ValueError(f"condition: got shape {tuple(condition.shape)}, expected (B, C, ...)")
+        inner = self.inner_condition(condition)
         channels = condition.shape[1]
-        if isinstance(sigma, Tensor) and sigma.numel() > 1:
-            sigma = sigma.reshape(-1).repeat_interleave(channels)
-        return PerChannelFunctional(self.regularizer.at(sigma, condition.flatten(0, 1)), channels)
-
-    def condition(self, x: Tensor, sigma: float | Tensor, residual: Tensor) -> Tensor:
-        """The condition of each channel on its own, (B, C, ...)."""
-        self.check_image(x)
-        if isinstance(sigma, Tensor) and sigma.numel() > 1:
-            sigma = sigma.reshape(-1).repeat_interleave(x.shape[1])
-        single = _single(x.shape)
-        parts = self.regularizer.condition(x.reshape(single), sigma, residual.reshape(single))
-        return parts.unflatten(0, (-1, x.shape[1]))
+        return PerChannelFunctional(self.regularizer.at(self.levels(sigma, channels), inner), channels)
 
 
 @dataclass(frozen=True, eq=False)
-class PerChannelFunctional(ConvexFunctional):
+class PerChannelFunctional(WrappedFunctional):
     """The sum over the channels of :class:`PerChannel`: `inner` sees each channel as a picture of its own.
 
     Responses are those of `inner` with the batch (B C, ...) split into (B, C, ...). With `channels` C > 0 `inner` is
     the functional of B C pictures already, which differ in more than sigma; with 0 it is that of B.
     """
 
-    inner: ConvexFunctional
     channels: int = 0
 
-    @property
-    def cheap_slopes(self) -> bool:
-        return self.inner.cheap_slopes
+    def map(self, x: Tensor) -> Tensor:
+        return x.reshape(_single(x.shape))
 
-    def linear(self, x: Tensor) -> Responses:
-        channels = x.shape[1]
-        u = self._inner(x.shape, x.device).linear(x.reshape(_single(x.shape)))
-        return _map(u, lambda part: part.unflatten(0, (-1, channels)))
+    def map_adjoint(self, z: Tensor, shape: torch.Size) -> Tensor:
+        return z.reshape(shape)
 
-    def linear_adjoint(self, z: Responses, shape: torch.Size) -> Tensor:
-        return self._of(z).linear_adjoint(_joined(z), _single(shape)).reshape(shape)
+    def mapped(self, shape: torch.Size) -> torch.Size:
+        return _single(shape)
 
-    def grad_from(self, u: Responses, shape: torch.Size) -> Tensor:
-        return self._of(u).grad_from(_joined(u), _single(shape)).reshape(shape)
+    def of(self, like: Tensor) -> ConvexFunctional:
+        """The inner functional for a batch of all channels; their number is known from the picture only."""
+        if like.shape[1] == 1 or self.channels:
+            return self.inner
+        return self.inner.select(torch.arange(len(like), device=like.device).repeat_interleave(like.shape[1]))
 
-    def hvp_from(self, u: Responses, q: Responses, shape: torch.Size) -> Tensor:
-        return self._of(u).hvp_from(_joined(u), _joined(q), _single(shape)).reshape(shape)
+    def into(self, u: Responses) -> Responses:
+        return self.along(u)
 
-    def potential(self, u: Responses) -> Tensor:
-        return _summed(self._of(u).potential(_joined(u)), u)
+    def along(self, q: Responses) -> Responses:
+        """Responses (B, C, ...) as those of B C pictures, without a copy."""
+        return _map(q, lambda part: part.flatten(0, 1))
 
-    def potential_grad(self, u: Responses) -> Responses:
-        return _split(self._of(u).potential_grad(_joined(u)), u)
+    def back(self, u: Responses, like: Tensor) -> Responses:
+        return _map(u, lambda part: part.unflatten(0, (-1, like.shape[1])))
 
-    def potential_hvp(self, u: Responses, q: Responses) -> Responses:
-        return _split(self._of(u).potential_hvp(_joined(u), _joined(q)), u)
+    def each(self, t: Tensor, like: Tensor) -> Tensor:
+        return t.repeat_interleave(like.shape[1])
 
-    def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
-        return _summed(self._of(u).slope(_joined(u), _joined(q), _repeated(t, u)), u)
-
-    def curvature(self, u: Responses, q: Responses) -> Tensor:
-        return _summed(self._of(u).curvature(_joined(u), _joined(q)), u)
-
-    def advance(self, u: Responses, q: Responses, t: Tensor) -> Responses:
-        return _split(self._of(u).advance(_joined(u), _joined(q), _repeated(t, u)), u)
-
-    def blockwise(self, shape: torch.Size, limit: int | None = None) -> PerChannelFunctional:
-        return replace(self, inner=self.inner.blockwise(_single(shape), limit))
+    def total(self, values: Tensor, like: Tensor) -> Tensor:
+        return values.unflatten(0, (-1, like.shape[1])).sum(1)
 
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
         """The spectra of the channels, as the diagonal they have in the colours of :func:`colour_basis`."""
-        spectrum = self._of(u).hessian_spectrum(_joined(u), _single(shape))
+        spectrum = self.of(first_of(u)).hessian_spectrum(self.into(u), _single(shape))
         if spectrum is None or len(spectrum) == 1:
             # One for all channels is the same in every basis.
             return spectrum
         spectrum = spectrum.squeeze(1).unflatten(0, (-1, shape[1]))
         return torch.einsum("dc,bchw->bdhw", colour_basis(spectrum).square(), spectrum)
 
-    def prox_potential(self, v: Responses, s: Tensor) -> Responses | None:
-        p = self._of(v).prox_potential(_joined(v), _repeated(s, v))
-        return None if p is None else _split(p, v)
-
     def linear_norm(self) -> Tensor:
-        return self.inner.linear_norm()
+        return self._constant(self.inner.linear_norm()).amax(-1)
 
     def potential_lipschitz(self) -> Tensor:
         return self._constant(self.inner.potential_lipschitz()).amax(-1)
@@ -160,29 +187,15 @@ class PerChannelFunctional(ConvexFunctional):
 
     def hessian_floor(self, x: Tensor) -> Tensor:
         single = _single(x.shape)
-        floor = self._inner(x.shape, x.device).hessian_floor(x.reshape(single))
-        return floor.expand(single).reshape(x.shape)
+        return self.of(x).hessian_floor(x.reshape(single)).expand(single).reshape(x.shape)
 
     def select(self, index: Tensor) -> PerChannelFunctional:
         if self.channels:
             index = (index[:, None] * self.channels + torch.arange(self.channels, device=index.device)).flatten()
-        return replace(self, inner=self.inner.select(index))
-
-    def to(self, dtype: torch.dtype) -> PerChannelFunctional:
-        return replace(self, inner=self.inner.to(dtype))
-
-    def _of(self, u: Responses) -> ConvexFunctional:
-        first = _first(u)
-        return self._inner(first.shape, first.device)
-
-    def _inner(self, shape: torch.Size, device: torch.device) -> ConvexFunctional:
-        """The inner functional for a batch of all channels; its number is known from the picture only."""
-        if shape[1] == 1 or self.channels:
-            return self.inner
-        return self.inner.select(torch.arange(shape[0], device=device).repeat_interleave(shape[1]))
+        return super().select(index)
 
 
-class PullBack(ConvexRegularizer):
+class PullBack(WrappedRegularizer):
     r"""A regularizer of a linear map of the picture: :math:`R(x; \sigma) = R_0(A x; \sigma)`, A a deepinv physics.
 
     .. math::
@@ -222,17 +235,19 @@ class PullBack(ConvexRegularizer):
         batch: int = 1,
         gram: tuple[float, float] | None = None,
     ) -> None:
-        super().__init__()
-        _check_regularizer(regularizer)
+        super().__init__(regularizer)
         if not isinstance(physics, deepinv.physics.LinearPhysics):
             raise TypeError(f"physics: got {type(physics).__name__}, expected a deepinv.physics.LinearPhysics")
         if batch < 1:
             raise ValueError(f"batch: got {batch}, expected at least 1")
         if gram is not None and not 0 <= gram[0] <= gram[1]:
             raise ValueError(f"gram: got {gram}, expected two numbers 0 <= lower <= upper")
-        self.regularizer, self.physics = regularizer, physics
-        self.batch, self.gram, self.sigma_range = int(batch), gram, regularizer.sigma_range
-        self.looseness = regularizer.looseness
+        self.physics, self.batch, self.gram = physics, int(batch), gram
+
+    def pictures(self, x: Tensor) -> Tensor:
+        """The pictures A x; for residuals too, which is exact for orthogonal A."""
+        mapped: Tensor = self.physics.A(x)
+        return mapped
 
     def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> PullBackFunctional:
         """The functional at sigma; `condition` goes to the inner regularizer."""
@@ -251,13 +266,6 @@ class PullBack(ConvexRegularizer):
         lower, upper = gram_bounds(self.physics).tolist()
         return lower, upper
 
-    def condition(self, x: Tensor, sigma: float | Tensor, residual: Tensor) -> Tensor:
-        """The condition of the inner regularizer for A x; the residual is mapped by A too: exact for orthogonal A."""
-        return self.regularizer.condition(self.physics.A(x), sigma, self.physics.A(residual))
-
-    def check_condition(self, condition: Tensor, x: Tensor) -> None:
-        self.regularizer.check_condition(condition, self.physics.A(x))
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PullBack:
         # Module.to(dtype) makes complex buffers real: a physics may have some.
         super()._apply(_complex_as_real(fn), recurse)
@@ -265,10 +273,9 @@ class PullBack(ConvexRegularizer):
 
 
 @dataclass(frozen=True, eq=False)
-class PullBackFunctional(ComposedFunctional):
+class PullBackFunctional(WrappedFunctional):
     """The functional of :class:`PullBack`; responses are those of `inner` to A x."""
 
-    inner: ConvexFunctional
     physics: Any
     batch: int
     gram: tuple[float, float]
@@ -287,15 +294,15 @@ class PullBackFunctional(ComposedFunctional):
         return self.inner.strong_convexity() * self.gram[0]
 
     def select(self, index: Tensor) -> PullBackFunctional:
-        inner = self.inner.select(index)
+        selected = super().select(index)
         if self.batch == 1:
-            return replace(self, inner=inner)
+            return selected
         physics = of_images(self.physics, _entries(self.physics, self.batch), index)
-        return replace(self, inner=inner, physics=physics, batch=len(index))
+        return replace(selected, physics=physics, batch=len(index))
 
     def to(self, dtype: torch.dtype) -> PullBackFunctional:
         physics = self.physics if _precise(self.physics, dtype) else in_precision(self.physics, dtype)
-        return replace(self, inner=self.inner.to(dtype), physics=physics)
+        return replace(super().to(dtype), physics=physics)
 
     def map(self, x: Tensor) -> Tensor:
         if self.batch not in (1, len(x)):
@@ -317,23 +324,17 @@ class PullBackFunctional(ComposedFunctional):
             raise ValueError(f"physics: A_adjoint returns shape {tuple(image.shape)}, expected {tuple(shape)}")
         return image
 
-    def mapped(self, shape: torch.Size, u: Responses) -> torch.Size:
+    def mapped(self, shape: torch.Size) -> torch.Size:
         if shape[1:] not in self.shapes:
-            self.map(_first(u).new_zeros(shape))
+            like = next((t for t in (*self.physics.parameters(), *self.physics.buffers())), torch.zeros(()))
+            dtype = like.dtype.to_real() if like.is_floating_point() or like.is_complex() else torch.float32
+            self.map(torch.zeros(shape, dtype=dtype, device=like.device))
         return torch.Size((shape[0], *self.shapes[shape[1:]]))
-
-
-def _check_regularizer(regularizer: ConvexRegularizer) -> None:
-    if not isinstance(regularizer, ConvexRegularizer):
-        raise TypeError(f"regularizer: got {type(regularizer).__name__}, expected a ConvexRegularizer")
 
 
 def _times(bound: Tensor, factor: float) -> Tensor:
     """The product of bounds; zero times an unknown one is zero."""
     return torch.where(bound > 0, bound * factor, 0.0) if factor > 0 else torch.zeros_like(bound)
-
-
-# --- channels as images ---
 
 
 def _single(shape: torch.Size) -> torch.Size:
@@ -343,34 +344,6 @@ def _single(shape: torch.Size) -> torch.Size:
 
 def _map(u: Responses, f: Callable[[Tensor], Tensor]) -> Responses:
     return tuple(_map(part, f) for part in u) if isinstance(u, tuple) else f(u)
-
-
-def _first(u: Responses) -> Tensor:
-    while isinstance(u, tuple):
-        u = u[0]
-    return u
-
-
-def _joined(u: Responses) -> Responses:
-    """Responses (B, C, ...) as those of B C pictures, without a copy."""
-    return _map(u, lambda part: part.flatten(0, 1))
-
-
-def _split(u: Responses, like: Responses) -> Responses:
-    channels = _first(like).shape[1]
-    return _map(u, lambda part: part.unflatten(0, (-1, channels)))
-
-
-def _summed(values: Tensor, u: Responses) -> Tensor:
-    """Values of B C pictures, summed over the channels of each image."""
-    return values.unflatten(0, (-1, _first(u).shape[1])).sum(1)
-
-
-def _repeated(t: Tensor, u: Responses) -> Tensor:
-    return t.repeat_interleave(_first(u).shape[1])
-
-
-# --- parameters of a physics ---
 
 
 def _complex_as_real(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

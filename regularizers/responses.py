@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, Responses, dot, tensor
 from icgn.regularizers.activations import HardTanh
 from icgn.regularizers.base import ConvexRegularizer
@@ -53,6 +54,11 @@ class Head(ABC):
     @abstractmethod
     def diagonal(self, u: Tensor) -> Tensor:
         """Roughly the diagonal of the Hessian, shape of u, for preconditioners."""
+
+    @property
+    def proximal(self) -> bool:
+        """Whether :meth:`prox` is known."""
+        return False
 
     def prox(self, v: Tensor, t: Tensor) -> Tensor | None:
         r"""The responses :math:`\arg\min_p \tfrac12 |p - v|^2 + t\, h(p)`, t (B,) or (), or None if not known."""
@@ -104,8 +110,13 @@ class HeadFunctional(ConvexFunctional):
     def curvature(self, u: Responses, q: Responses) -> Tensor:
         return self.head.curvature(tensor(u), tensor(q))
 
-    def prox_potential(self, v: Responses, s: Tensor) -> Responses | None:
-        return self.head.prox(tensor(v), s)
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return super().capabilities | ({Capability.POTENTIAL_PROX} if self.head.proximal else set())
+
+    def prox_potential(self, v: Responses, s: Tensor) -> Responses:
+        p = self.head.prox(tensor(v), s)
+        return super().prox_potential(v, s) if p is None else p
 
     def potential_lipschitz(self) -> Tensor:
         return torch.tensor(self.head.steepest(), dtype=torch.float64)

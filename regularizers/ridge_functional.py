@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, Responses, colour_basis, per_image
 from icgn.regularizers.activations import Activation, HardTanh
 from icgn.regularizers.blocks import BlockRidgeFunctional
@@ -48,6 +49,10 @@ class RidgeFunctional(ConvexFunctional):
     ratio: Tensor
     scale: Tensor | None
     mask: Tensor | None = None
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return super().capabilities | {Capability.POTENTIAL_PROX}
 
     def linear(self, x: Tensor) -> Tensor:
         return self._scaled(self.operator.apply(x))

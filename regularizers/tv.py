@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_image, tensor
 from icgn.regularizers.base import ConvexRegularizer, check_sigma
 
@@ -82,6 +83,10 @@ class TotalVariationFunctional(ConvexFunctional):
 
     weight: Tensor
     eps: float
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return super().capabilities | {Capability.POTENTIAL_PROX}
 
     def linear(self, x: Tensor) -> Responses:
         return torch.stack([F.pad(x.diff(dim=-1), (0, 1)), F.pad(x.diff(dim=-2), (0, 0, 0, 1))], 2)

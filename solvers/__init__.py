@@ -1,7 +1,8 @@
 """Solvers for convex imaging problems, with a certificate for every image."""
 
 from icgn.functionals.box import Box
-from icgn.functionals.functional import BlackBoxFunctional, ConvexFunctional, SumFunctional
+from icgn.functionals.functional import BlackBoxFunctional, ConvexFunctional
+from icgn.functionals.sums import SumFunctional
 from icgn.solvers.certificate import Certificate, certify
 from icgn.solvers.methods.accelerated import AcceleratedGradient
 from icgn.solvers.methods.admm import ADMM, HQS

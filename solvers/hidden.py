@@ -20,14 +20,15 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from icgn.functionals.box import Box
+from icgn.functionals.capability import Capability
 from icgn.functionals.functional import (
     BlackBoxFunctional,
-    ComposedFunctional,
     ConvexFunctional,
     Responses,
-    SumFunctional,
     colour_basis,
 )
+from icgn.functionals.sums import SumFunctional
+from icgn.functionals.wrapped import WrappedFunctional
 from icgn.solvers.certificate import Certificate, distance_bound
 from icgn.solvers.implicit import attached, solve_hessian
 from icgn.solvers.methods.conjugate import ConjugateGradient
@@ -144,8 +145,8 @@ class _Slice(ConvexFunctional):
         return self.joint.linear(lift(self.x, self.hidden))
 
     @property
-    def cheap_slopes(self) -> bool:
-        return self.joint.cheap_slopes
+    def capabilities(self) -> frozenset[Capability]:
+        return self.joint.capabilities
 
     def linear(self, x: Tensor) -> Responses:
         return self.joint.linear(torch.cat([torch.zeros_like(self.x), x], 1))
@@ -201,10 +202,9 @@ class _Slice(ConvexFunctional):
 
 
 @dataclass(frozen=True, eq=False)
-class Visible(ComposedFunctional):
+class Visible(WrappedFunctional):
     """A function of x as one of (x, z)."""
 
-    inner: ConvexFunctional
     channels: int
 
     def map(self, x: Tensor) -> Tensor:
@@ -213,7 +213,7 @@ class Visible(ComposedFunctional):
     def map_adjoint(self, z: Tensor, shape: torch.Size) -> Tensor:
         return lift(z, shape[1] - self.channels)
 
-    def mapped(self, shape: torch.Size, u: Responses) -> torch.Size:
+    def mapped(self, shape: torch.Size) -> torch.Size:
         return torch.Size((shape[0], self.channels, *shape[2:]))
 
     def lipschitz(self) -> Tensor:
@@ -222,16 +222,13 @@ class Visible(ComposedFunctional):
     def strong_convexity(self) -> Tensor:
         return torch.zeros_like(self.inner.strong_convexity())
 
-    def precision(self, dtype: torch.dtype) -> torch.dtype:
-        return self.inner.precision(dtype)
-
     def hessian_floor(self, x: Tensor) -> Tensor:
         seen = self.map(x)
         return lift(self.inner.hessian_floor(seen).to(x).expand_as(seen), x.shape[1] - self.channels)
 
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
         """The matrices of the inner spectrum in the channels of x, zero in the others."""
-        spectrum = self.inner.hessian_spectrum(u, self.mapped(shape, u))
+        spectrum = self.inner.hessian_spectrum(u, self.mapped(shape))
         if spectrum is None:
             return None
         spectrum = spectrum.expand(-1, self.channels, -1, -1)
@@ -239,12 +236,6 @@ class Visible(ComposedFunctional):
         matrix = torch.einsum("dc,bdhw,de->bcehw", basis, spectrum, basis)
         more = shape[1] - self.channels
         return F.pad(matrix, (0, 0, 0, 0, 0, more, 0, more))
-
-    def select(self, index: Tensor) -> Visible:
-        return replace(self, inner=self.inner.select(index))
-
-    def to(self, dtype: torch.dtype) -> Visible:
-        return replace(self, inner=self.inner.to(dtype))
 
 
 class LiftedObjective(SumFunctional):

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from icgn.functionals.box import Box
-from icgn.functionals.data import DataFunctional, converted, data_functional, is_identity
-from icgn.functionals.functional import ConvexFunctional, SumFunctional, per_image
-from icgn.functionals.physics import check_physics
+from icgn.functionals.data import DataFunctional, data_functional
+from icgn.functionals.functional import ConvexFunctional, per_image
+from icgn.functionals.physics import check_physics, converted, is_identity
+from icgn.functionals.sums import SumFunctional
 
 _RULES = ("discrepancy", "sure")
 _NOT_DIFFERENTIABLE = (deepinv.optim.L1, deepinv.optim.IndicatorL2)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from icgn.functionals.data import is_identity
 from icgn.functionals.functional import dot, per_image
+from icgn.functionals.physics import is_identity
 from icgn.solvers.conditioning import unconditional
 from icgn.solvers.implicit import solve_hessian
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icgn.functionals.data import PHYSICS_ERRORS
+from icgn.functionals.physics import PHYSICS_ERRORS
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.training.pictures import Pictures
 from icgn.training.processes import Processes

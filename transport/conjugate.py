@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from icgn.functionals.functional import BlackBoxFunctional, SumFunctional
+from icgn.functionals.capability import Capability
+from icgn.functionals.functional import BlackBoxFunctional
+from icgn.functionals.sums import SumFunctional
 from icgn.solvers.methods.newton import NewtonCG
 from icgn.transport.vectors import GradientNetwork
 
@@ -45,8 +47,8 @@ class _Tilt(BlackBoxFunctional):
     y: Tensor
 
     @property
-    def cheap_slopes(self) -> bool:
-        return True
+    def capabilities(self) -> frozenset[Capability]:
+        return super().capabilities | {Capability.RESPONSES}
 
     def fn(self, x: Tensor) -> Tensor:
         return -torch.linalg.vecdot(x, self.y)

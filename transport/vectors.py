@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from icgn.functionals.functional import BlackBoxFunctional, ConvexFunctional, Responses, SumFunctional, tensor
+from icgn.functionals.functional import BlackBoxFunctional, ConvexFunctional, Responses, tensor
+from icgn.functionals.sums import SumFunctional
 from icgn.regularizers.responses import FiniteState, HeadFunctional
 from icgn.regularizers.sweep import matrix_norm
 from icgn.solvers.prox import prox

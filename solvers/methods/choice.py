@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from icgn.functionals.capability import Capability
 from icgn.functionals.data import PoissonData
 from icgn.solvers.methods.accelerated import AcceleratedGradient
 from icgn.solvers.methods.admm import ADMM, HQS
@@ -61,7 +62,7 @@ def _automatic(problem: Problem) -> str:
     data, regularizer = problem.objective.terms
     if isinstance(data, PoissonData):
         return "accelerated"
-    if regularizer.cheap_slopes or problem.box is not None:
+    if Capability.RESPONSES in regularizer.capabilities or problem.box is not None:
         return "conjugate"
     first = torch.zeros(1, dtype=torch.int64, device=problem.y.device)
     x = problem.start()[first]

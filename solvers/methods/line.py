@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_image
 
 # The slope that a search may leave, as a part of the first.
@@ -21,7 +22,7 @@ class Line:
     r"""The pictures :math:`x + t d`, one t per image.
 
     Slopes of F come from responses. Where such a slope costs as much as a gradient
-    (:attr:`ConvexFunctional.cheap_slopes`), the gradient is computed, and that of the last trial serves the next
+    (no :attr:`Capability.RESPONSES`), the gradient is computed, and that of the last trial serves the next
     iteration, if the search ends there.
 
     Parameters
@@ -42,6 +43,7 @@ class Line:
     def __init__(self, objective: ConvexFunctional, u: Responses, d: Tensor) -> None:
         self.objective, self.u, self.d = objective, u, d
         self.q = objective.linear(d)
+        self._cheap = Capability.RESPONSES in objective.capabilities
         self.work = 0
         self._last: tuple[Tensor, Responses, Tensor] | None = None
 
@@ -50,7 +52,7 @@ class Line:
 
         `rough` is how much too short a step may be (`shortfall`) where each trial costs a gradient.
         """
-        shortfall = _FINE if self.objective.cheap_slopes else rough
+        shortfall = _FINE if self._cheap else rough
         return torch.where(slope < 0, exact_step(self._slope, slope, guess, shortfall), 0.0)
 
     def newton_step(self, slope: Tensor) -> Tensor:
@@ -68,7 +70,7 @@ class Line:
         return u, self.objective.grad_from(u, self.d.shape)
 
     def _slope(self, t: Tensor) -> Tensor:
-        if self.objective.cheap_slopes:
+        if self._cheap:
             return self.objective.slope(self.u, self.q, t)
         u = self.objective.move(self.u, self.q, t)
         grad = self.objective.grad_from(u, self.d.shape)

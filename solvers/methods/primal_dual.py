@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from icgn.functionals.data import GaussianData, is_identity
+from icgn.functionals.capability import Capability
+from icgn.functionals.data import GaussianData
 from icgn.functionals.functional import ConvexFunctional, Responses, difference, dot, per_image, tensor
+from icgn.functionals.physics import is_identity
 from icgn.solvers.certificate import Certificate, certify, distance_bound
 from icgn.solvers.methods.assumptions import refuse_nonquadratic
 from icgn.solvers.methods.method import Method, State
@@ -65,7 +67,8 @@ class PrimalDual(Method[PrimalDualState]):
         refuse_nonquadratic(self.name, problem)
         p = parts(problem.objective)
         known = (p.regularizer.linear_norm(), p.regularizer.potential_lipschitz())
-        if not all(bool(torch.isfinite(bound).all()) for bound in known) or not _has_prox(p, problem.start()):
+        able = Capability.POTENTIAL_PROX in p.regularizer.capabilities
+        if not able or not all(bool(torch.isfinite(bound).all()) for bound in known):
             kind, shape = type(problem.regularizer).__name__, tuple(problem.start().shape)
             raise ValueError(
                 f"method: {self.name} assumes a ridge regularizer h(U x) with a known prox of h, of images small enough"
@@ -118,12 +121,6 @@ class PrimalDual(Method[PrimalDualState]):
         gap = torch.fmin(proof.objective_gap, duality_gap(p, x, point))
         distance = distance_bound(gap, proof.strong_convexity, x[0].numel())
         return replace(proof, objective_gap=gap, rms_distance=distance)
-
-
-@torch.no_grad()
-def _has_prox(p: Parts, x: Tensor) -> bool:
-    u = p.regularizer.linear(x)
-    return p.regularizer.prox_potential(u, x.new_ones(len(x))) is not None
 
 
 def duality_gap(p: Parts, x: Tensor, point: Responses) -> Tensor:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from icgn.functionals.box import Box
-from icgn.functionals.data import DataFunctional, GaussianData, is_identity
-from icgn.functionals.functional import ConvexFunctional, Responses, SumFunctional, dot, per_image
+from icgn.functionals.data import DataFunctional, GaussianData
+from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_image
+from icgn.functionals.physics import is_identity
+from icgn.functionals.sums import SumFunctional
 from icgn.solvers.methods.conjugate import ConjugateGradient
 from icgn.solvers.methods.projection import project
 

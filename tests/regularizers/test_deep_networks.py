@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from icgn.functionals import Capability
 from icgn.regularizers import RidgeICGN
 from icgn.regularizers.activations import Activation, HardTanh, Tanh
 from icgn.regularizers.checks import CONTRACT, ContractError, check_regularizer
@@ -396,7 +397,10 @@ def test_prox_of_a_group_network():
     residual = p + s.reshape(-1, 1, 1) * functional.potential_grad(p) - v
     assert float(residual.abs().max()) < 1e-10
     assert functional.linear_norm().shape == (2,)
-    assert softmax(3).double().at(0.1).prox_potential(v, s) is None
+    without = softmax(3).double().at(0.1)
+    assert Capability.POTENTIAL_PROX in functional.capabilities - without.capabilities
+    with pytest.raises(NotImplementedError, match="proximal map of its potential"):
+        without.prox_potential(v, s)
 
 
 # --- softmax ---

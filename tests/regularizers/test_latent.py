@@ -6,7 +6,8 @@ import torch
 from deepinv.physics.functional.blur import gaussian_blur
 from latent_cases import latent
 
-from icgn.functionals.functional import BlackBoxFunctional, SumFunctional
+from icgn.functionals.functional import BlackBoxFunctional
+from icgn.functionals.sums import SumFunctional
 from icgn.regularizers import LatentICGN, RidgeICGN, load_pretrained, save_model
 from icgn.regularizers.latent import JointFunctional, LatentQuadratic
 from icgn.solvers import Problem, Status, solve

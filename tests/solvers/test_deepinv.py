@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from icgn import ICGN, ICNN, PerChannel, Problem, Reconstructor, RidgeICGN, Status, solve
-from icgn.functionals.data import gram_bounds
+from icgn.functionals.physics import gram_bounds
 from icgn.regularizers.quadrature import GaussLegendre
 
 SIZE = (6, 6)

@@ -1,0 +1,134 @@
+"""Conic combinations of functionals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from icgn.functionals.capability import Capability
+from icgn.functionals.functional import ConvexFunctional, Responses, per_image
+
+SumT = TypeVar("SumT", bound="SumFunctional")
+
+
+@dataclass(frozen=True, eq=False)
+class SumFunctional(ConvexFunctional):
+    r"""The conic combination :math:`g(x) = \sum_j w_j g_j(x)`, weights :math:`w_j \ge 0` of shape () or (B,).
+
+    Lipschitz constants and moduli add up with the weights. A weight of 0 removes its term, whatever its constants.
+    """
+
+    terms: Sequence[ConvexFunctional]
+    weights: Sequence[Tensor]
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What all terms can do: their potentials are functions of different responses."""
+        return frozenset.intersection(*(g.capabilities for g in self.terms)) - {Capability.QUADRATIC}
+
+    def linear(self, x: Tensor) -> Responses:
+        return tuple(g.linear(x) for g in self.terms)
+
+    def linear_adjoint(self, z: Responses, shape: torch.Size) -> Tensor:
+        parts = [g.linear_adjoint(zj, shape) for g, zj in zip(self.terms, z, strict=True)]
+        return torch.stack(parts).sum(0) if len(parts) > 2 else sum(parts[1:], parts[0])
+
+    def potential(self, u: Responses) -> Tensor:
+        values = [g.potential(uj) for g, uj in zip(self.terms, u, strict=True)]
+        return self._combine(values)
+
+    def potential_grad(self, u: Responses) -> Responses:
+        return tuple(_scale(g.potential_grad(uj), w) for g, uj, w in zip(self.terms, u, self.weights, strict=True))
+
+    def potential_hvp(self, u: Responses, q: Responses) -> Responses:
+        return tuple(
+            _scale(g.potential_hvp(uj, qj), w) for g, uj, qj, w in zip(self.terms, u, q, self.weights, strict=True)
+        )
+
+    def advance(self, u: Responses, q: Responses, t: Tensor) -> Responses:
+        return tuple(g.advance(uj, qj, t) for g, uj, qj in zip(self.terms, u, q, strict=True))
+
+    # Weights multiply images here, which are much smaller than responses.
+    def grad_from(self, u: Responses, shape: torch.Size) -> Tensor:
+        parts = [g.grad_from(uj, shape) for g, uj in zip(self.terms, u, strict=True)]
+        return self._weighted(parts)
+
+    def hvp_from(self, u: Responses, q: Responses, shape: torch.Size) -> Tensor:
+        parts = [g.hvp_from(uj, qj, shape) for g, uj, qj in zip(self.terms, u, q, strict=True)]
+        return self._weighted(parts)
+
+    def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
+        return self._combine([g.slope(uj, qj, t) for g, uj, qj in zip(self.terms, u, q, strict=True)])
+
+    def curvature(self, u: Responses, q: Responses) -> Tensor:
+        return self._combine([g.curvature(uj, qj) for g, uj, qj in zip(self.terms, u, q, strict=True)])
+
+    def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        parts = [g.hessian_spectrum(uj, shape) for g, uj in zip(self.terms, u, strict=True)]
+        known = [per_image(w, p) * p for w, p in zip(self.weights, parts, strict=True) if p is not None]
+        return sum(known[1:], known[0]) if len(known) == len(parts) else None
+
+    def lipschitz(self) -> Tensor:
+        return self._constant([g.lipschitz() for g in self.terms])
+
+    def strong_convexity(self) -> Tensor:
+        return self._constant([g.strong_convexity() for g in self.terms])
+
+    def precision(self, dtype: torch.dtype) -> torch.dtype:
+        return min((g.precision(dtype) for g in self.terms), key=lambda d: torch.finfo(d).bits)
+
+    def hessian_floor(self, x: Tensor) -> Tensor:
+        floors = [g.hessian_floor(x) for g in self.terms]
+        parts = [per_image(w, x) * f for w, f in zip(self.weights, floors, strict=True)]
+        return sum(parts[1:], parts[0])
+
+    def select(self: SumT, index: Tensor) -> SumT:
+        weights = tuple(w[index] if w.ndim else w for w in self.weights)
+        return replace(self, terms=tuple(g.select(index) for g in self.terms), weights=weights)
+
+    def blockwise(self: SumT, shape: torch.Size, limit: int | None = None) -> SumT:
+        return replace(self, terms=tuple(g.blockwise(shape, limit) for g in self.terms))
+
+    def to(self: SumT, dtype: torch.dtype) -> SumT:
+        return replace(self, terms=tuple(g.to(dtype) for g in self.terms))
+
+    def prox_potential(self, v: Responses, s: Tensor) -> Responses:
+        parts = zip(self.terms, v, self.weights, strict=True)
+        return tuple(g.prox_potential(vj, w.to(s) * s) for g, vj, w in parts)
+
+    def linear_norm(self) -> Tensor:
+        """The terms' linear parts stand on top of each other: squared norms add up."""
+        return torch.stack(torch.broadcast_tensors(*(g.linear_norm() for g in self.terms))).square().sum(0).sqrt()
+
+    def potential_lipschitz(self) -> Tensor:
+        """The potential is a sum of functions of different responses: the largest constant counts."""
+        constants = [self._times(w, g.potential_lipschitz()) for g, w in zip(self.terms, self.weights, strict=True)]
+        return torch.stack(torch.broadcast_tensors(*constants)).amax(0)
+
+    def _weighted(self, images: Sequence[Tensor]) -> Tensor:
+        parts = [per_image(w, x) * x for w, x in zip(self.weights, images, strict=True)]
+        return sum(parts[1:], parts[0])
+
+    def _combine(self, values: Sequence[Tensor]) -> Tensor:
+        parts = [w.to(v) * v for w, v in zip(self.weights, values, strict=True)]
+        return sum(parts[1:], parts[0])
+
+    def _constant(self, values: Sequence[Tensor]) -> Tensor:
+        parts = [self._times(w, v) for w, v in zip(self.weights, values, strict=True)]
+        return sum(parts[1:], parts[0])
+
+    @staticmethod
+    def _times(weight: Tensor, constant: Tensor) -> Tensor:
+        # 0 * inf is nan: a term of weight 0 must not spoil the constants of the others.
+        w = weight.double()
+        return torch.where(w > 0, w * constant.to(w.device), 0.0)
+
+
+def _scale(z: Responses, w: Tensor) -> Responses:
+    if isinstance(z, tuple):
+        return tuple(_scale(part, w) for part in z)
+    return z * per_image(w, z)
