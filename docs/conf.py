@@ -6,6 +6,7 @@ into them.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 HERE = Path(__file__).resolve().parent
-# Of the gallery: the order of the demos, their arguments and their figures.
+# The module ``gallery`` there has the order of the demos, their arguments and their figures.
 sys.path.insert(0, str(HERE / "_ext"))
 
 import icgn  # noqa: E402
@@ -47,6 +48,16 @@ myst_heading_anchors = 3
 # Docstrings.
 autosummary_generate = True
 autosummary_ignore_module_all = False
+
+
+def _own(part: str, names: list[str]) -> list[str]:
+    """The names of a part that it defines itself; names of other parts have their page there."""
+    module = importlib.import_module(part)
+    homes = {name: getattr(getattr(module, name), "__module__", part) for name in names}
+    return [name for name, home in homes.items() if f"{home}.".startswith(f"{part}.") or not home.startswith("icgn.")]
+
+
+autosummary_context = {"own": _own}
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
@@ -90,11 +101,8 @@ html_theme_options = {
     "footer_end": ["theme-version"],
     "secondary_sidebar_items": ["page-toc"],
 }
-# Pages without pages below them have nothing to show there.
-html_sidebars = {
-    name: []
-    for name in ("index", "start", "methods", "certificate", "mathematics", "train", "extend", "results", "cite")
-}
+# A page without pages below it has an empty sidebar.
+html_sidebars = {page.stem: [] for page in HERE.glob("*.md")}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 

@@ -54,6 +54,7 @@ def test_code_in_documents_runs(code, tmp_path, run_file):
 @pytest.mark.parametrize(
     "module",
     [
+        "icgn.compat.arguments",
         "icgn.datasets.noise",
         "icgn.regularizers.checks",
         "icgn.regularizers.latent",
@@ -194,3 +195,30 @@ def test_every_recipe_demo_and_benchmark_named_in_the_documentation_exists():
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     named = {path for p in pages for path in re.findall(r"\b(?:recipes|demos|benchmarks)/\w[\w-]*\.\w+", p.read_text())}
     assert named and not [path for path in named if not (ROOT / path).is_file()]
+
+
+def test_the_page_of_the_command_line_describes_every_command():
+    page = (ROOT / "docs" / "command-line.md").read_text()
+    names = typer.main.get_command(cli.app).commands
+    assert not [name for name in names if not re.search(rf"^icgn {name}\b", page, flags=re.MULTILINE)]
+
+
+@pytest.mark.parametrize("path", ["README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+def test_options_that_pages_mention_exist(path):
+    commands = typer.main.get_command(cli.app).commands.values()
+    known = {option for command in commands for p in command.params for option in (*p.opts, *p.secondary_opts)}
+    named = set(re.findall(r"`(--[a-z-]+)", (ROOT / path).read_text()))
+    assert not named - known - {"--help"}
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_links_between_pages_lead_somewhere(path):
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / path).read_text())
+    # The gallery is made by Sphinx; a link may leave out the suffix; what has neither "." nor "/" is a formula.
+    local = [t for t in targets if re.search(r"[./]", t) and not re.match(r"\w+://|gallery/", t)]
+    found = ((ROOT / path).parent / (t if Path(t).suffix else f"{t}.rst") for t in local)
+    assert not [target for target in found if not target.exists()]
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
