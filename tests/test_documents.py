@@ -115,7 +115,7 @@ def parse(run_file, monkeypatch):
         raise ParsedError
 
     def line(text: str) -> None:
-        program, *words = shlex.split(text)
+        program, *words = shlex.split(text, comments=True)
         if program == "icgn" or words[:2] == ["-m", "icgn"]:
             command("icgn", typer.main.get_command(cli.app), words if program == "icgn" else words[2:])
             return
