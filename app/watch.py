@@ -17,8 +17,9 @@ from icgn.functionals.functional import ConvexFunctional
 from icgn.solvers.certificate import distance_bound, optimality
 from icgn.solvers.methods.choice import choose
 from icgn.solvers.methods.method import Method, State
+from icgn.solvers.objective import Objective
 from icgn.solvers.problem import Problem
-from icgn.solvers.solve import STRONG
+from icgn.solvers.run import _STRONG as STRONG
 
 # Of the bar, the part of a first solution from which the condition of a conditional network is computed.
 _FIRST_PART = 0.3
@@ -87,7 +88,7 @@ class Watch:
 
     def watched(self, problem: Problem, tol: float, gap_tol: float) -> Watched:
         """The automatic method of a problem, watched; the tolerances are those of :func:`icgn.solvers.solve`."""
-        return Watched(choose("auto", problem), self, tol, gap_tol)
+        return Watched(choose("auto", problem.objective, problem.start()), self, tol, gap_tol)
 
     def before_step(self) -> None:
         """Raise :class:`StoppedError` if told to stop, :class:`TooLongError` if the time is over too early to prove."""
@@ -120,8 +121,8 @@ class Watched(Method[State]):
     def name(self) -> str:
         return self.method.name
 
-    def check(self, problem: Problem) -> None:
-        self.method.check(problem)
+    def check(self, objective: Objective) -> None:
+        self.method.check(objective)
 
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> State:
         state: State = self.method.init(objective, x, box)

@@ -36,7 +36,6 @@ from icgn.regularizers import (
     SumRegularizer,
 )
 from icgn.solvers import Problem
-from icgn.solvers.hidden import lifted
 from icgn.training import Bilevel, Pictures, Recipe, fit, load_pictures, validate
 
 SIGMA = 25 / 255
@@ -129,8 +128,8 @@ def milliseconds(regularizer: ConvexRegularizer) -> float:
     """Of one gradient of a picture of SIZE."""
     picture = bundled(gray=True).find("camera").image[None, :, : SIZE[0], : SIZE[1]]
     # As solvers see it: with its latent pictures, if it has some.
-    problem = lifted(Problem(picture, _denoising(), regularizer, SIGMA))
-    functional, x = problem.objective.terms[1], problem.start()
+    objective = Problem(picture, _denoising(), regularizer, SIGMA).objective.lifted(picture.shape)
+    functional, x = objective.regularizer, objective.start(picture)
     with torch.no_grad():
         return 1000 * seconds(lambda: functional.grad(x))
 

@@ -37,6 +37,7 @@ from icgn.functionals.functional import ConvexFunctional, dot
 from icgn.solvers import Method, State
 from icgn.solvers.certificate import certify
 from icgn.solvers.methods.choice import METHODS
+from icgn.solvers.objective import Objective
 from icgn.storage.files import write_files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,8 +83,8 @@ class Recorded(Method[State]):
     def __init__(self, inner: Method[Any], trace: Trace) -> None:
         self.inner, self.trace = inner, trace
 
-    def check(self, problem: icgn.Problem) -> None:
-        self.inner.check(problem)
+    def check(self, objective: Objective) -> None:
+        self.inner.check(objective)
 
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> State:
         state = self.inner.init(objective, x, box)
@@ -120,7 +121,7 @@ class Case:
         trace = self.trace(most)
         trace.start()
         method = Recorded(METHODS[name](), trace)
-        icgn.solve(problem, method, tol=1e-300, max_iter=10**9, callback=lambda k, x, index: trace.done)
+        icgn.solve(problem, method, tol=1e-300, max_iter=10**9, callback=lambda event: trace.done)
         return trace
 
     def theirs(self, name: str, problem: icgn.Problem, most: float) -> Trace:

@@ -19,7 +19,7 @@ from matplotlib import pyplot as plt
 
 import icgn
 from icgn.datasets import add_noise, bundled, quality
-from icgn.solvers import certify
+from icgn.solvers import Event, certify
 
 parser = argparse.ArgumentParser(description="Fill in missing pixels.")
 parser.add_argument("folder", nargs="?", type=Path, default=Path("out"), help="where the figures go")
@@ -49,11 +49,11 @@ problem = replace(problem, condition=solution.condition)
 objective, steps, proofs = problem.objective, [], []
 
 
-def follow(iteration: int, x: torch.Tensor, index: torch.Tensor) -> None:
+def follow(event: Event) -> None:
     """Certify the picture at an iteration."""
-    if iteration % 2 == 0:
-        steps.append(iteration)
-        proofs.append(certify(objective, x, problem.box))
+    if event.iteration % 2 == 0:
+        steps.append(event.iteration)
+        proofs.append(certify(objective, event.x, problem.box))
 
 
 again = icgn.solve(problem, gap_tol=gap_tol, callback=follow)

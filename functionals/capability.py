@@ -6,9 +6,9 @@ from enum import Enum
 
 
 class Capability(Enum):
-    """An optional ability of a :class:`~icgn.functionals.ConvexFunctional`; the values are words for messages."""
+    """An optional ability of a :class:`ConvexFunctional`; the values complete the words "a function that ..."."""
 
-    RESPONSES = "slopes along a line that cost no gradient"
-    POTENTIAL_PROX = "a proximal map of its potential, with the norm of its linear part"
-    FINITE = "finite values everywhere"
-    QUADRATIC = "a quadratic function of the measurements"
+    RESPONSES = "gives slopes along a line without a gradient"
+    POTENTIAL_PROX = "has a proximal map of its potential"
+    FINITE = "is finite everywhere"
+    QUADRATIC = "is quadratic"

@@ -88,7 +88,7 @@ class ConvexFunctional(ABC):
         NotImplementedError
             without :attr:`Capability.POTENTIAL_PROX`.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no {Capability.POTENTIAL_PROX.value}")
+        raise NotImplementedError(f"{type(self).__name__} is no function that {Capability.POTENTIAL_PROX.value}")
 
     def linear_norm(self) -> Tensor:
         """A rigorous upper bound of the norm of U, () or (B,); inf where none is known."""

@@ -40,7 +40,7 @@ def denoise(
         iterations allowed per image.
     weight : float, Tensor or str
         strength w of the regularizer, 1 being the trained one; ``"sure"`` and ``"discrepancy"`` find it for each image
-        without the clean one (:mod:`icgn.solvers.strength`). The certificate is of the problem with that weight.
+        without the clean one (:mod:`icgn.solvers.weight`). The certificate is of the problem with that weight.
 
     Returns
     -------

@@ -20,7 +20,7 @@ from icgn.regularizers.filters import Border, initial_filters
 from icgn.regularizers.responses import FiniteState
 from icgn.regularizers.ridge import RidgeICGN
 from icgn.regularizers.ridge_functional import RidgeFunctional
-from icgn.solvers.hidden import PartialMinimum
+from icgn.solvers.partial import PartialMinimum
 
 # Least modulus in the latent pictures: what certificates and the speed of solvers rest on.
 _LEAST_EPSILON = 0.02
@@ -42,7 +42,7 @@ class LatentICGN(FiniteState, ConvexRegularizer):
     2010): here the filters, and with them the decomposition of the picture, are learned.
 
     :func:`icgn.solve` finds x and z together, at the price of a ridge network of so many channels. Evaluated on its
-    own, R needs z for each value and gradient (:class:`icgn.solvers.hidden.PartialMinimum`).
+    own, R needs z for each value and gradient (:class:`icgn.solvers.partial.PartialMinimum`).
 
     Parameters
     ----------

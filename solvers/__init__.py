@@ -4,6 +4,7 @@ from icgn.functionals.box import Box
 from icgn.functionals.functional import BlackBoxFunctional, ConvexFunctional
 from icgn.functionals.sums import SumFunctional
 from icgn.solvers.certificate import Certificate, certify
+from icgn.solvers.iterate import Callback, Event
 from icgn.solvers.methods.accelerated import AcceleratedGradient
 from icgn.solvers.methods.admm import ADMM, HQS
 from icgn.solvers.methods.conjugate import ConjugateGradient
@@ -18,7 +19,7 @@ from icgn.solvers.problem import Problem
 from icgn.solvers.reconstructor import Reconstructor
 from icgn.solvers.solution import Solution, Stats, Status
 from icgn.solvers.solve import solve
-from icgn.solvers.strength import best_weight
+from icgn.solvers.weight import best_weight
 
 __all__ = [
     "ADMM",
@@ -28,9 +29,11 @@ __all__ = [
     "AcceleratedGradient",
     "BlackBoxFunctional",
     "Box",
+    "Callback",
     "Certificate",
     "ConjugateGradient",
     "ConvexFunctional",
+    "Event",
     "GradientDescent",
     "Method",
     "NewtonCG",

@@ -13,21 +13,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from icgn.functionals.box import Box
 from icgn.functionals.functional import ConvexFunctional, dot, per_image
 from icgn.solvers.methods.preconditioner import apply_preconditioner, preconditioner_at
-from icgn.solvers.problem import Problem
+from icgn.solvers.objective import Objective
 
 
-def attach_gradient(problem: Problem, x: Tensor, tol: float = 1e-6, max_iter: int = 200) -> Tensor:
-    r"""The minimizer x of `problem` as a differentiable function of the regularizer's parameters and y.
+def attach_gradient(
+    graph: Objective, objective: Objective, x: Tensor, tol: float = 1e-6, max_iter: int = 200
+) -> Tensor:
+    r"""The minimizer x of an objective as a differentiable function of the regularizer's parameters and y.
 
     Parameters
     ----------
-    problem : Problem
-        whose objective was built from parameters or a y that require gradients.
+    graph : Objective
+        built from parameters or a y that require gradients.
+    objective : Objective
+        the same without their graph.
     x : Tensor
-        its minimizer, to good accuracy.
+        its minimizer (B, C, H, W), to good accuracy.
     tol : float
         relative residual of the linear system of the backward pass.
     max_iter : int
@@ -40,9 +43,8 @@ def attach_gradient(problem: Problem, x: Tensor, tol: float = 1e-6, max_iter: in
     """
     x = x.detach()
     with torch.enable_grad():
-        grad = problem.build_objective().grad(x)
-    objective = problem.objective
-    free = problem.box.free(x) if isinstance(problem.box, Box) else None
+        grad = graph.grad(x)
+    free = None if objective.box is None else objective.box.free(x)
 
     def adjoint_state(g: Tensor) -> Tensor:
         if max_iter == 0:

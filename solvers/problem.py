@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -15,7 +17,7 @@ from icgn.functionals.box import Box
 from icgn.functionals.data import DataFunctional, data_functional
 from icgn.functionals.functional import ConvexFunctional, per_image
 from icgn.functionals.physics import check_physics, converted, is_identity
-from icgn.functionals.sums import SumFunctional
+from icgn.solvers.objective import Objective
 
 _RULES = ("discrepancy", "sure")
 _NOT_DIFFERENTIABLE = (deepinv.optim.L1, deepinv.optim.IndicatorL2)
@@ -27,8 +29,18 @@ class Regularizer(Protocol):
     def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> ConvexFunctional:
         """The frozen functional at sigma."""
 
+    @property
+    def looseness(self) -> Sequence[float]:
+        """One entry per condition that is computed; see :func:`icgn.solvers.conditioning.conditioned`."""
+
     def check_image(self, x: Tensor) -> None:
         """Raise unless x is an image batch that the regularizer takes."""
+
+    def check_condition(self, condition: Tensor, x: Tensor) -> None:
+        """Raise unless the regularizer takes the condition for images like x."""
+
+    def condition(self, x: Tensor, sigma: float | Tensor, residual: Tensor) -> Tensor:
+        """The condition that a solution and its residual lead to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +66,7 @@ class Problem:
         convex and differentiable; its own scale replaces `noise`.
     weight : float, Tensor or str
         nonnegative factor of R, one or one per image; or ``"discrepancy"`` or ``"sure"``, by which
-        :func:`~icgn.solvers.solve` finds one per image from y and the noise (:mod:`icgn.solvers.strength`); to denoise
+        :func:`~icgn.solvers.solve` finds one per image from y and the noise (:mod:`icgn.solvers.weight`); to denoise
         large images, from a part of y.
     box : (float, float) or Box, optional
         bounds of the intensities; for a Poisson likelihood they are nonnegative in any case.
@@ -105,6 +117,11 @@ class Problem:
         object.__setattr__(self, "box", self._domain(Box.of(self.box)))
         for name in ("sigma", "noise", "weight"):
             self._check_number(name)
+        if self.noise is not None and self.data_fidelity is not None:
+            raise ValueError(
+                f"noise: got {self.noise} beside the data fidelity {type(self.data_fidelity).__name__}, whose own scale"
+                " counts; expected one of the two"
+            )
         self._check_unit()
         if not bool(torch.isfinite(self._data_weight).all()):
             raise ValueError(f"noise: got {self.noise}, expected one for which (sigma / noise)^2 is finite")
@@ -113,9 +130,8 @@ class Problem:
             raise ValueError(f"y: got {bad} NaN or infinite values, expected finite measurements")
         check_physics(self.physics, self.y)
         self.regularizer.check_image(self.start())
-        check_condition = getattr(self.regularizer, "check_condition", None)
-        if self.condition is not None and check_condition is not None:
-            check_condition(self.condition, self.start())
+        if self.condition is not None:
+            self.regularizer.check_condition(self.condition, self.start())
         self._check_domain()
 
     @cached_property
@@ -124,17 +140,47 @@ class Problem:
         return torch.isfinite(self.y).flatten(1).all(1)
 
     @cached_property
-    def objective(self) -> SumFunctional:
+    def index(self) -> Tensor:
+        """The places of the measurements that are finite, int64."""
+        return torch.nonzero(self.valid).flatten()
+
+    @cached_property
+    def objective(self) -> Objective:
         """F as a frozen functional in the precision of y; constants are computed once."""
         with torch.no_grad():
             return self.build_objective()
 
-    def build_objective(self) -> SumFunctional:
+    def build_objective(self) -> Objective:
         """F built anew, attached to the automatic differentiation graph of the regularizer's parameters and of y."""
         if isinstance(self.weight, str):
             raise ValueError(f"weight: {self.weight!r} is a rule, not a number yet; solve finds it")
         regularizer = self.regularizer.at(self.sigma, self.condition).to(self.y.dtype).blockwise(self._start.shape)
-        return SumFunctional([self._data, regularizer], [self._data_weight, self._per_image(self.weight)])
+        box = self.box if isinstance(self.box, Box) else None
+        return Objective.of(self._data, regularizer, self._data_weight, self._per_image(self.weight), box)
+
+    def given(self, *, weight: float | Tensor | str | None = None, condition: Tensor | None = None) -> Problem:
+        """The same problem with another weight or condition; only what is new is checked.
+
+        Parameters
+        ----------
+        weight : float, Tensor or str, optional
+            factor of R, as the attribute.
+        condition : Tensor, optional
+            condition of a conditional regularizer.
+
+        Raises
+        ------
+        ValueError
+            for a weight that is none, or a condition that does not fit the images.
+        """
+        new = self._copy("objective")
+        if weight is not None:
+            object.__setattr__(new, "weight", weight)
+            new._check_number("weight")
+        if condition is not None:
+            self.regularizer.check_condition(condition, self.start())
+            object.__setattr__(new, "condition", condition)
+        return new
 
     def to(self, dtype: torch.dtype) -> Problem:
         """The same problem in another precision; a physics that cannot follow raises ``ValueError``."""
@@ -142,7 +188,17 @@ class Problem:
         physics = converted(self.physics, y)
         if physics is None:
             raise ValueError(f"dtype: {type(self.physics).__name__} cannot compute in {dtype}")
-        return replace(self, y=y, physics=physics)
+        new = self._copy("objective", "_start", "_data", "_data_weight")
+        object.__setattr__(new, "y", y)
+        object.__setattr__(new, "physics", physics)
+        return new
+
+    def _copy(self, *forgotten: str) -> Problem:
+        """A copy that is not checked again, without some of what was computed."""
+        new = copy.copy(self)
+        for name in forgotten:
+            new.__dict__.pop(name, None)
+        return new
 
     def start(self) -> Tensor:
         """The default starting images: y for denoising, the adjoint of the measurements otherwise, in the box.
@@ -169,11 +225,11 @@ class Problem:
         """The nearest images in the box."""
         return self.box.project(x) if isinstance(self.box, Box) else x
 
-    @property
+    @cached_property
     def _data(self) -> DataFunctional:
         return data_functional(self.y, self.physics, self.data_fidelity)
 
-    @property
+    @cached_property
     def _data_weight(self) -> Tensor:
         sigma = self._per_image(self.sigma)
         if isinstance(self.data_fidelity, deepinv.optim.L2):

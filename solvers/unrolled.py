@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from icgn.functionals.functional import dot, per_image
-from icgn.solvers.problem import Problem
+from icgn.solvers.objective import Objective
 
 
-def unroll(problem: Problem, steps: int) -> Tensor:
-    r"""Take gradient steps on the objective from :meth:`Problem.start`, within the graph of its parameters and y.
+def unroll(objective: Objective, x: Tensor, steps: int) -> Tensor:
+    r"""Take gradient steps on an objective from images x (B, C, H, W), within the graph of its parameters and y.
 
     .. math::
 
@@ -23,8 +23,10 @@ def unroll(problem: Problem, steps: int) -> Tensor:
 
     Parameters
     ----------
-    problem : Problem
-        without a box.
+    objective : Objective
+        without a box, built with the graph of parameters or of y.
+    x : Tensor
+        starting images (B, C, H, W).
     steps : int
         number of steps.
 
@@ -33,12 +35,10 @@ def unroll(problem: Problem, steps: int) -> Tensor:
     ValueError
         if the problem has a box, or for a negative number of steps.
     """
-    if problem.box is not None:
+    if objective.box is not None:
         raise ValueError("problem: gradient steps assume an unconstrained problem, got a box")
     if steps < 0:
         raise ValueError(f"steps: got {steps}, expected at least 0")
-    objective = problem.build_objective()
-    x = problem.start()
     t = torch.zeros(len(x), dtype=x.dtype, device=x.device)
     for k in range(steps):
         g = objective.grad(x)

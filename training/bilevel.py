@@ -11,7 +11,6 @@ from torch import Tensor
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.solvers import Problem
 from icgn.solvers.conditioning import approach, conditioned, is_conditional
-from icgn.solvers.hidden import lifted, seen
 from icgn.solvers.implicit import attach_gradient
 from icgn.solvers.unrolled import unroll
 from icgn.training.loss import Loss, full_precision, weighted_error
@@ -62,17 +61,19 @@ class Bilevel(Loss):
             return weighted_error(self._minimizer(Problem(batch.y, batch.physics, regularizer, batch.sigma)), batch)
 
     def _minimizer(self, problem: Problem) -> Tensor:
-        problem = lifted(problem)
         start = problem.start()
         if is_conditional(problem):
             first = conditioned(problem, max_iter=self.max_iter, differentiable=True)
             problem, start = first.problem, first.x
+        objective = problem.objective.lifted(start.shape)
+        graph = problem.build_objective().lifted(start.shape)
+        begun = objective.start(start)
         if self.derivative == "unrolled":
-            return seen(problem, unroll(problem, self.max_iter))
+            return objective.seen(unroll(graph, begun, self.max_iter))
         tol = torch.full((1,), self.tol, dtype=torch.float64, device=start.device)
-        x = approach(problem, "auto", start, tol, self.max_iter).x
+        x = approach(objective, "auto", begun, tol, self.max_iter, problem.valid).x
         exact = self.derivative == "implicit"
-        return seen(problem, attach_gradient(problem, x, self.cg_tol, self.cg_iter if exact else 0))
+        return objective.seen(attach_gradient(graph, objective, x, self.cg_tol, self.cg_iter if exact else 0))
 
 
 _RANGES = {

@@ -40,7 +40,8 @@ class GradientSteps(Loss):
 
     def values(self, regularizer: ConvexRegularizer, batch: Batch) -> Tensor:
         with full_precision(batch.y):
-            return weighted_error(unroll(Problem(batch.y, batch.physics, regularizer, batch.sigma), self.steps), batch)
+            problem = Problem(batch.y, batch.physics, regularizer, batch.sigma)
+            return weighted_error(unroll(problem.build_objective(), problem.start(), self.steps), batch)
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, dot, per_image
-from icgn.solvers.methods.assumptions import refuse_box, refuse_nonquadratic
 from icgn.solvers.methods.method import Method, State, evaluate
-from icgn.solvers.methods.splitting import data_prox, inexact_prox, parts
+from icgn.solvers.methods.splitting import Relative, data_prox, inexact_prox, parts
 
 if TYPE_CHECKING:
     from icgn.functionals.box import Box
     from icgn.functionals.data import GaussianData
-    from icgn.solvers.problem import Problem
 
 # Iterations in which the penalty may still adapt: afterwards the theorem for a fixed one applies.
 _ADAPT = 50
@@ -38,15 +37,13 @@ class _Alternating(Method[SplittingState]):
     """The first penalty, the start and the assumptions, shared by the methods of this file."""
 
     splits = True
+    boxes = False
+    of_data = frozenset({Capability.QUADRATIC})
 
     def __init__(self, rho: float = 1.0) -> None:
         if not 0 < rho < float("inf"):
             raise ValueError(f"rho: got {rho}, expected a positive number")
         self.rho = rho
-
-    def check(self, problem: Problem) -> None:
-        refuse_nonquadratic(self.name, problem)
-        refuse_box(self.name, problem)
 
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> SplittingState:
         data_weight = parts(objective).data_weight
@@ -135,8 +132,6 @@ def _alternate(
     data: GaussianData = p.data  # type: ignore[assignment]
     v = data_prox(data, at, p.data_weight.to(rho) / rho)
 
-    def accurate(x: Tensor, r: Tensor) -> Tensor:
-        return dot(r, r).sqrt() <= 0.1 * dot(x - state.x, x - state.x).sqrt() / (1 + state.counter) ** 1.1
-
-    x, work = inexact_prox(p.regularizer, p.weight.to(rho) / rho, v + multiplier, state.x, accurate)
+    rule = Relative(state.x, 0.1 / (1 + state.counter) ** 1.1)
+    x, work = inexact_prox(p.regularizer, p.weight.to(rho) / rho, v + multiplier, state.x, rule)
     return v, x, work

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_image
-from icgn.solvers.methods.assumptions import refuse_domain
 from icgn.solvers.methods.line import Line
 from icgn.solvers.methods.method import Method, State, evaluate
 from icgn.solvers.methods.preconditioner import apply_preconditioner, preconditioner_at
@@ -17,7 +17,6 @@ from icgn.solvers.methods.projection import free_pixels, projected_step
 
 if TYPE_CHECKING:
     from icgn.functionals.box import Box
-    from icgn.solvers.problem import Problem
 
 # Iterations for which a preconditioner is kept: a new one costs a pass over the responses and a transform.
 _REFRESH = 8
@@ -79,11 +78,10 @@ class ConjugateGradient(Method[ConjugateState]):
         whether to use P where one is known.
     """
 
+    of_data = frozenset({Capability.FINITE})
+
     def __init__(self, precondition: bool = True) -> None:
         self.precondition = precondition
-
-    def check(self, problem: Problem) -> None:
-        refuse_domain(self.name, problem)
 
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> ConjugateState:
         u, grad, work = evaluate(objective, x)

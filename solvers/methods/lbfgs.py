@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, dot, per_image
-from icgn.solvers.methods.assumptions import refuse_box, refuse_domain
 from icgn.solvers.methods.method import Method, State, evaluate
 from icgn.solvers.methods.preconditioner import apply_preconditioner, preconditioner_at
 from icgn.solvers.methods.projection import descend
 
 if TYPE_CHECKING:
     from icgn.functionals.box import Box
-    from icgn.solvers.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,13 @@ class LBFGS(Method[QuasiNewtonState]):
         if `memory` is less than 1.
     """
 
+    boxes = False
+    of_data = frozenset({Capability.FINITE})
+
     def __init__(self, memory: int = 8) -> None:
         if memory < 1:
             raise ValueError(f"memory: got {memory}, expected at least 1")
         self.memory = memory
-
-    def check(self, problem: Problem) -> None:
-        refuse_box(self.name, problem)
-        refuse_domain(self.name, problem)
 
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> QuasiNewtonState:
         u, grad, work = evaluate(objective, x)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, Responses
 from icgn.solvers.certificate import Certificate, certify
 
 if TYPE_CHECKING:
     from icgn.functionals.box import Box
-    from icgn.solvers.problem import Problem
+    from icgn.solvers.objective import Objective
 
 PROOF_BYTES = 1 << 26
 """Most memory of a set of responses in a certificate: it is computed once, and twice as large as those of a solver."""
@@ -62,17 +63,42 @@ class Method(ABC, Generic[StateT]):
     ----------
     splits : bool
         whether it needs data term and regularizer one by one, as functions of the picture alone.
+    boxes : bool
+        whether its theorem covers a box.
+    of_data, of_regularizer : frozenset of Capability
+        what the two terms of the objective must be able to do.
     """
 
     splits: bool = False
+    boxes: bool = True
+    of_data: frozenset[Capability] = frozenset()
+    of_regularizer: frozenset[Capability] = frozenset()
 
     @property
     def name(self) -> str:
         """The name under which results report the method."""
         return type(self).__name__
 
-    def check(self, problem: Problem) -> None:
-        """Raise ``ValueError``, naming the method and the assumption, if the method's theorem does not cover it."""
+    def check(self, objective: Objective) -> None:
+        """Refuse an objective that the theorem of the method does not cover.
+
+        Raises
+        ------
+        ValueError
+            naming the method, the term and what is missing.
+        """
+        terms = (
+            ("data term", objective.data, self.of_data),
+            ("regularizer", objective.regularizer, self.of_regularizer),
+        )
+        for role, term, needed in terms:
+            missing = [c.value for c in Capability if c in needed - term.capabilities]
+            if missing:
+                raise ValueError(
+                    f"method: {self.name} assumes a {role} that {' and '.join(missing)}, got {type(term).__name__}"
+                )
+        if objective.box is not None and not self.boxes:
+            raise ValueError(f"method: {self.name} assumes an unconstrained problem, got a box")
 
     @abstractmethod
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> StateT:

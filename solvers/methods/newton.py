@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, dot, per_image
 from icgn.solvers.implicit import solve_hessian
-from icgn.solvers.methods.assumptions import refuse_domain
 from icgn.solvers.methods.method import Method, State, evaluate
 from icgn.solvers.methods.projection import descend, free_pixels
 
 if TYPE_CHECKING:
     from icgn.functionals.box import Box
-    from icgn.solvers.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -54,15 +53,14 @@ class NewtonCG(Method[NewtonState]):
         if `forcing` is outside (0, 1), or `max_inner` less than 1.
     """
 
+    of_data = frozenset({Capability.FINITE})
+
     def __init__(self, forcing: float = 0.3, max_inner: int = 50) -> None:
         if not 0 < forcing < 1:
             raise ValueError(f"forcing: got {forcing}, expected a number between 0 and 1")
         if max_inner < 1:
             raise ValueError(f"max_inner: got {max_inner}, expected at least 1")
         self.forcing, self.max_inner = forcing, max_inner
-
-    def check(self, problem: Problem) -> None:
-        refuse_domain(self.name, problem)
 
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> NewtonState:
         u, grad, work = evaluate(objective, x)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from icgn.functionals.box import Box
+from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_image
-from icgn.solvers.methods.assumptions import refuse_domain
 from icgn.solvers.methods.method import Method, State, evaluate
 from icgn.solvers.methods.projection import project
-
-if TYPE_CHECKING:
-    from icgn.solvers.problem import Problem
 
 # Halvings of a step at most: rounding can make the test fail for every step.
 _TRIALS = 40
@@ -69,6 +65,8 @@ class NmAPG(Method[NonmonotoneState]):
         for a parameter out of range.
     """
 
+    of_data = frozenset({Capability.FINITE})
+
     def __init__(self, eta: float = 0.8, delta: float = 1e-4, shrink: float = 0.5) -> None:
         for name, value in (("eta", eta), ("shrink", shrink)):
             if not 0 <= value < 1:
@@ -76,9 +74,6 @@ class NmAPG(Method[NonmonotoneState]):
         if not delta > 0:
             raise ValueError(f"delta: got {delta}, expected a positive number")
         self.eta, self.delta, self.shrink = eta, delta, shrink
-
-    def check(self, problem: Problem) -> None:
-        refuse_domain(self.name, problem)
 
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> NonmonotoneState:
         u, grad, work = evaluate(objective, x)

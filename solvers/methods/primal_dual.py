@@ -13,14 +13,13 @@ from icgn.functionals.data import GaussianData
 from icgn.functionals.functional import ConvexFunctional, Responses, difference, dot, per_image, tensor
 from icgn.functionals.physics import is_identity
 from icgn.solvers.certificate import Certificate, certify, distance_bound
-from icgn.solvers.methods.assumptions import refuse_nonquadratic
 from icgn.solvers.methods.method import Method, State
 from icgn.solvers.methods.projection import project
-from icgn.solvers.methods.splitting import Parts, data_prox, parts
+from icgn.solvers.methods.splitting import data_prox, parts
 
 if TYPE_CHECKING:
     from icgn.functionals.box import Box
-    from icgn.solvers.problem import Problem
+    from icgn.solvers.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -63,19 +62,20 @@ class PrimalDual(Method[PrimalDualState]):
 
     splits = True
 
-    def check(self, problem: Problem) -> None:
-        refuse_nonquadratic(self.name, problem)
-        p = parts(problem.objective)
-        known = (p.regularizer.linear_norm(), p.regularizer.potential_lipschitz())
-        able = Capability.POTENTIAL_PROX in p.regularizer.capabilities
-        if not able or not all(bool(torch.isfinite(bound).all()) for bound in known):
-            kind, shape = type(problem.regularizer).__name__, tuple(problem.start().shape)
+    of_data = frozenset({Capability.QUADRATIC})
+    of_regularizer = frozenset({Capability.POTENTIAL_PROX})
+
+    def check(self, objective: Objective) -> None:
+        super().check(objective)
+        regularizer, data = objective.regularizer, objective.data
+        bounds = regularizer.linear_norm(), regularizer.potential_lipschitz()
+        if not all(bool(torch.isfinite(bound).all()) for bound in bounds):
+            kind = type(regularizer).__name__
             raise ValueError(
-                f"method: {self.name} assumes a ridge regularizer h(U x) with a known prox of h, of images small enough"
-                f" to keep all responses, got {kind} and images of {shape}"
+                f"method: {self.name} assumes a regularizer h(U x) with known bounds of U and h, got {kind}"
             )
-        if problem.box is not None and not bool(torch.isfinite(p.data.lipschitz()).all()):
-            kind = type(problem.physics).__name__
+        if objective.box is not None and not bool(torch.isfinite(data.lipschitz()).all()):
+            kind = type(data.physics).__name__
             raise ValueError(
                 f"method: {self.name} with a box assumes a data term of known Lipschitz constant, got {kind}"
             )
@@ -104,7 +104,7 @@ class PrimalDual(Method[PrimalDualState]):
         grad = _data_grad(p, u[0], x) + per_image(p.weight, x) * p.regularizer.grad_from(u[1], x.shape)
         return PrimalDualState(x, u, grad, s.work + 1.5, point, pulled)
 
-    def _primal(self, p: Parts, state: PrimalDualState, step: Tensor, box: Box | None) -> Tensor:
+    def _primal(self, p: Objective, state: PrimalDualState, step: Tensor, box: Box | None) -> Tensor:
         x, t = state.x, per_image(step, state.x)
         if box is not None:
             return project(x - t * (_data_grad(p, state.u[0], x) + state.pulled), box)
@@ -123,7 +123,7 @@ class PrimalDual(Method[PrimalDualState]):
         return replace(proof, objective_gap=gap, rms_distance=distance)
 
 
-def duality_gap(p: Parts, x: Tensor, point: Responses) -> Tensor:
+def duality_gap(p: Objective, x: Tensor, point: Responses) -> Tensor:
     r"""The gap :math:`D(x) + h(U x) + h^*(z) + D^*(-U^T z)` of a denoising problem, :math:`z = \nabla h` at `point`.
 
     It bounds F(x) - F*; shape (B,). Terms are grouped so that each is nonnegative and nothing cancels:
@@ -150,7 +150,7 @@ class _Steps:
     relaxation: Tensor
 
 
-def _steps(p: Parts, x: Tensor, box: Box | None) -> _Steps:
+def _steps(p: Objective, x: Tensor, box: Box | None) -> _Steps:
     norm = p.regularizer.linear_norm().to(p.data_weight.device).expand(len(x))
     lipschitz = p.data_weight * p.data.lipschitz().to(p.data_weight.device)
     modulus = p.data_weight * p.data.strong_convexity().to(p.data_weight.device)
@@ -167,5 +167,5 @@ def _steps(p: Parts, x: Tensor, box: Box | None) -> _Steps:
     return _Steps(primal.to(x), dual.to(x), torch.where(strong, 1 / (1 + mu), 1.0).to(x))
 
 
-def _data_grad(p: Parts, measured: Responses, x: Tensor) -> Tensor:
+def _data_grad(p: Objective, measured: Responses, x: Tensor) -> Tensor:
     return per_image(p.data_weight, x) * p.data.grad_from(measured, x.shape)

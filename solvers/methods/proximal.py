@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from icgn.functionals.box import Box
+from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional
 from icgn.solvers.methods.accelerated import AcceleratedGradient
-from icgn.solvers.methods.assumptions import refuse_box, refuse_nonquadratic
 from icgn.solvers.methods.gradient import GradientDescent
 from icgn.solvers.methods.splitting import DataSplitting, RegularizerSplitting, Splitting
-
-if TYPE_CHECKING:
-    from icgn.solvers.problem import Problem
 
 Part = Literal["data", "regularizer"]
 
@@ -22,6 +19,7 @@ class _Split:
 
     name: str
     splits = True
+    boxes = False
 
     def __init__(self, prox: Part = "data", accuracy: float = 0.1) -> None:
         if prox not in get_args(Part):
@@ -29,11 +27,7 @@ class _Split:
         if not 0 < accuracy < 1:
             raise ValueError(f"accuracy: got {accuracy}, expected a number between 0 and 1")
         self.prox, self.accuracy = prox, accuracy
-
-    def check(self, problem: Problem) -> None:
-        if self.prox == "data":
-            refuse_nonquadratic(self.name, problem)
-        refuse_box(self.name, problem)
+        self.of_data = frozenset({Capability.QUADRATIC}) if prox == "data" else frozenset()
 
     def splitting(self, objective: ConvexFunctional, box: Box | None) -> Splitting:
         if self.prox == "data":

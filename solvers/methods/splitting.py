@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import deepinv
 import torch
 from torch import Tensor
 
 from icgn.functionals.box import Box
-from icgn.functionals.data import DataFunctional, GaussianData
+from icgn.functionals.data import GaussianData
 from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_image
 from icgn.functionals.physics import is_identity
 from icgn.functionals.sums import SumFunctional
+from icgn.solvers.iterate import StopRule, iterate
 from icgn.solvers.methods.conjugate import ConjugateGradient
+from icgn.solvers.methods.method import State
 from icgn.solvers.methods.projection import project
+from icgn.solvers.objective import Objective
 
 # Inner iterations of an inexact proximal map; its accuracy is checked, so that this is a safeguard.
 _INNER = 200
@@ -90,9 +91,10 @@ class DataSplitting(Splitting):
     @classmethod
     def of(cls, objective: ConvexFunctional) -> DataSplitting:
         """Split an objective of :class:`~icgn.solvers.Problem`."""
-        data, regularizer, data_weight, weight = parts(objective)
+        whole = parts(objective)
+        data = whole.data
         assert isinstance(data, GaussianData)
-        return cls(SumFunctional([regularizer], [weight]), data, data_weight)
+        return cls(SumFunctional([whole.regularizer], [whole.weight]), data, whole.data_weight)
 
     def responses(self, u: Responses) -> Responses:
         return (u[1],)
@@ -128,8 +130,9 @@ class RegularizerSplitting(Splitting):
     @classmethod
     def of(cls, objective: ConvexFunctional, accuracy: float = 0.1) -> RegularizerSplitting:
         """Split an objective of :class:`~icgn.solvers.Problem`."""
-        data, regularizer, data_weight, weight = parts(objective)
-        return cls(SumFunctional([data], [data_weight]), regularizer, weight, accuracy)
+        whole = parts(objective)
+        smooth = SumFunctional([whole.data], [whole.data_weight])
+        return cls(smooth, whole.regularizer, whole.weight, accuracy)
 
     def responses(self, u: Responses) -> Responses:
         return (u[0],)
@@ -141,30 +144,16 @@ class RegularizerSplitting(Splitting):
         return Evaluation((u[0], response), grad, smooth_grad, 1.0)
 
     def backward(self, z: Tensor, t: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
-        def accurate(x: Tensor, r: Tensor) -> Tensor:
-            return dot(r, r) <= self.accuracy**2 * dot(x - near, x - near)
-
-        return inexact_prox(self.regularizer, t * self.weight.to(t), z, near, accurate)
+        return inexact_prox(self.regularizer, t * self.weight.to(t), z, near, Relative(near, self.accuracy))
 
     def strong_convexity(self) -> Tensor:
         return self.weight * self.regularizer.strong_convexity().to(self.weight.device)
 
 
-class Parts(NamedTuple):
-    """The two terms of an objective of :class:`~icgn.solvers.Problem`, and their weights (B,)."""
-
-    data: DataFunctional
-    regularizer: ConvexFunctional
-    data_weight: Tensor
-    weight: Tensor
-
-
-def parts(objective: ConvexFunctional) -> Parts:
-    """Data term, regularizer and their weights."""
-    assert isinstance(objective, SumFunctional)
-    data, regularizer = objective.terms
-    assert isinstance(data, DataFunctional)
-    return Parts(data, regularizer, *objective.weights)
+def parts(objective: ConvexFunctional) -> Objective:
+    """The objective as one of two terms, which splittings need."""
+    assert isinstance(objective, Objective)
+    return objective
 
 
 def data_prox(data: GaussianData, z: Tensor, gamma: Tensor) -> Tensor:
@@ -186,12 +175,22 @@ def data_prox(data: GaussianData, z: Tensor, gamma: Tensor) -> Tensor:
     )
 
 
+class Relative(StopRule):
+    """Proximal points end when the gradient is at most a part of their distance from the points `near`."""
+
+    every = 1
+
+    def __init__(self, near: Tensor, accuracy: float) -> None:
+        self.near, self.accuracy = near, accuracy
+
+    def measure(self, objective: ConvexFunctional, state: State, index: Tensor) -> Tensor:
+        step = state.x - self.near[index]
+        square = dot(state.grad, state.grad)
+        return torch.where(square == 0, 0.0, (square / dot(step, step)).sqrt() / self.accuracy)
+
+
 def inexact_prox(
-    regularizer: ConvexFunctional,
-    gamma: Tensor,
-    z: Tensor,
-    start: Tensor,
-    accurate: Callable[[Tensor, Tensor], Tensor],
+    regularizer: ConvexFunctional, gamma: Tensor, z: Tensor, start: Tensor, rule: Relative
 ) -> tuple[Tensor, Tensor]:
     r"""Approximate :math:`\arg\min_x \tfrac12 |x - z|^2 + \gamma g(x)` by nonlinear conjugate gradients from `start`.
 
@@ -203,8 +202,8 @@ def inexact_prox(
         nonnegative, (B,).
     z, start : Tensor
         images (B, C, H, W).
-    accurate : callable
-        says, given the images x and the gradients there, which images are accurate enough, bool (B,).
+    rule : Relative
+        when a point is accurate enough.
 
     Returns
     -------
@@ -212,16 +211,6 @@ def inexact_prox(
         images (B, C, H, W) and the work of each, (B,).
     """
     identity = GaussianData(z, deepinv.physics.Denoising(), torch.ones(2, dtype=torch.float64))
-    objective = SumFunctional([identity, regularizer], [torch.ones_like(gamma), gamma])
-    method = ConjugateGradient()
-    state = method.init(objective, start, None)
-    x, work, running = state.x, state.work, torch.ones_like(gamma, dtype=torch.bool)
-    for _ in range(_INNER):
-        # An image stays as it was when it became accurate: the others must not change it.
-        x = torch.where(per_image(running, x).bool(), state.x, x)
-        work = torch.where(running, state.work, work)
-        running = running & ~(accurate(state.x, state.grad) | (dot(state.grad, state.grad) == 0))
-        if not bool(running.any()):
-            break
-        state = method.step(objective, state, None)
-    return x, work
+    objective = Objective.of(identity, regularizer, torch.ones_like(gamma), gamma, None)
+    reached = iterate("prox", objective, ConjugateGradient(), start, rule, _INNER)
+    return reached.x, reached.work

@@ -11,7 +11,8 @@ from icgn.functionals.sums import SumFunctional
 from icgn.regularizers import LatentICGN, RidgeICGN, load_pretrained, save_model
 from icgn.regularizers.latent import JointFunctional, LatentQuadratic
 from icgn.solvers import Problem, Status, solve
-from icgn.solvers.hidden import LiftedProblem, PartialMinimum, VisibleBox, lifted
+from icgn.solvers.objective import LiftedObjective, VisibleBox
+from icgn.solvers.partial import PartialMinimum
 from icgn.training import Recipe
 from icgn.training.bilevel import Bilevel
 from icgn.training.command import build
@@ -135,7 +136,8 @@ def test_blocks_of_a_large_picture_have_the_same_spectrum_and_gradient():
 
 def test_walking_over_both_finds_the_minimizer_of_the_function_of_one():
     reg = network()
-    assert isinstance(lifted(denoising(reg)), LiftedProblem)
+    problem = denoising(reg)
+    assert isinstance(problem.objective.lifted(problem.start().shape), LiftedObjective)
     both = solve(denoising(reg), tol=1e-8)
     assert both.stats.method == "LBFGS"
     # A sum hides the structure: each gradient finds the latent pictures anew.
@@ -181,7 +183,7 @@ def test_methods_that_split_see_the_function_of_one(method):
 def test_box_binds_the_picture_alone():
     reg, y = network(), 1.6 * images() - 0.3
     problem = denoising(reg, y, box=(0, 1))
-    box = lifted(problem).box
+    box = problem.objective.lifted(y.shape).box
     v = torch.cat([y, 3 * y], 1)
     assert isinstance(box, VisibleBox)
     torch.testing.assert_close(box.project(v), torch.cat([y.clamp(0, 1), 3 * y], 1))
@@ -219,7 +221,7 @@ def test_float32_is_continued_in_float64_and_the_callback_sees_pictures():
     reg = network().float()
     shapes = []
     found = solve(
-        denoising(reg, images().float()), tol=1e-6, callback=lambda k, x, index: shapes.append(tuple(x.shape[1:]))
+        denoising(reg, images().float()), tol=1e-6, callback=lambda event: shapes.append(tuple(event.x.shape[1:]))
     )
     assert found.x.dtype is torch.float32
     assert set(shapes) == {(1, 12, 12)}

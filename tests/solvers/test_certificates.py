@@ -11,7 +11,7 @@ from quadratic import Quadratic
 from icgn.regularizers import TotalVariation
 from icgn.solvers import Box, Problem, Status, solve
 from icgn.solvers.methods.line import exact_step
-from icgn.solvers.strength import discrepancy, sure
+from icgn.solvers.weight import discrepancy, sure
 
 DENOISING = deepinv.physics.Denoising()
 
@@ -94,7 +94,7 @@ def test_methods_leave_a_corner_of_the_box(method, seed):
     problem = Problem(y, physics, TotalVariation(), 0.1, weight=1e-3, box=(0, 1))
     values = []
     solution = solve(
-        problem, method, tol=1e-9, gap_tol=1e-6, callback=lambda k, x, i: values.append(float(problem.objective.fn(x)))
+        problem, method, tol=1e-9, gap_tol=1e-6, callback=lambda e: values.append(float(problem.objective.fn(e.x)))
     )
     assert solution.status[0] is Status.CONVERGED
     assert solution.stats.iterations[0] < 500

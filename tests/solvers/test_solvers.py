@@ -352,9 +352,10 @@ def test_divergence_is_reported():
 def test_callback_sees_the_running_images_and_can_stop():
     seen = []
 
-    def callback(iteration, x, index):
-        seen.append((iteration, len(x), index.tolist()))
-        return iteration == 5
+    def callback(event):
+        seen.append((event.iteration, len(event.x), event.index.tolist()))
+        assert event.stage == "final" and bool((event.distance > 0).all())
+        return event.iteration == 5
 
     solution = solve(Problem(picture(), deepinv.physics.Denoising(), sharp(), 0.1), callback=callback, tol=1e-12)
     assert [s[0] for s in seen] == list(range(6))
@@ -446,13 +447,13 @@ def test_a_method_refuses_a_box_that_its_theorem_does_not_cover(method):
 def test_a_method_refuses_a_data_term_without_a_proximal_map(method):
     fidelity = deepinv.optim.PoissonLikelihood(bkg=0.1)
     problem = Problem(picture().abs(), deepinv.physics.Denoising(), ridge(), 0.1, data_fidelity=fidelity)
-    with pytest.raises(ValueError, match=rf"{method.name} assumes a quadratic data term.*PoissonLikelihood"):
+    with pytest.raises(ValueError, match=rf"{method.name} assumes a data term that is quadratic.*PoissonData"):
         solve(problem, method)
 
 
 def test_primal_dual_refuses_what_is_no_ridge():
     problem = Problem(picture(), deepinv.physics.Denoising(), Quadratic(1.0), 0.1)
-    with pytest.raises(ValueError, match=r"PrimalDual assumes a ridge regularizer.*Quadratic"):
+    with pytest.raises(ValueError, match=r"PrimalDual assumes a regularizer that has a proximal map .*, got Quadratic"):
         solve(problem, "primal-dual")
     tomography = deepinv.physics.Tomography(angles=8, img_width=24, normalize=True)
     problem = Problem(tomography.A(picture().float()), tomography, ridge(torch.float32), 0.1, box=(0, 1))

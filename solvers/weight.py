@@ -10,18 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from icgn.functionals.functional import dot, per_image
 from icgn.functionals.physics import is_identity
-from icgn.solvers.conditioning import unconditional
+from icgn.solvers.conditioning import conditioned, is_conditional
 from icgn.solvers.implicit import solve_hessian
-
-if TYPE_CHECKING:
-    from icgn.solvers.problem import Problem
+from icgn.solvers.problem import Problem
+from icgn.solvers.run import Tolerance, minimize
 
 # Weights that are tried, and evaluations of a search at most.
 _LOW, _HIGH = 1e-3, 1e3
@@ -100,7 +98,7 @@ def best_weight(problem: Problem, clean: Tensor) -> float:
     expected = problem.start().shape
     if clean.shape != expected:
         raise ValueError(f"clean: got shape {tuple(clean.shape)}, expected {tuple(expected)}")
-    path = _Path.of(replace(problem, weight=1.0), None)
+    path = _Path.of(problem.given(weight=1.0), None)
 
     def loss(s: Tensor) -> Tensor:
         error = path.solve(s.expand(len(clean))).x - clean
@@ -115,7 +113,7 @@ def resolved(problem: Problem) -> Problem:
         return problem
     rule = discrepancy if problem.weight == "discrepancy" else sure
     with torch.no_grad():
-        return replace(problem, weight=rule(unconditional(problem)))
+        return problem.given(weight=rule(problem))
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +129,7 @@ class _Path:
     """Solutions along a search: the problem, and what all of them share.
 
     The problem has `tiles` pictures in a row for each image; its noise, its weights and all sums are those of images.
+    With `conditions` a conditional regularizer has them computed for each weight; rules use its first network.
     """
 
     problem: Problem
@@ -138,6 +137,7 @@ class _Path:
     seen: Tensor
     count: Tensor
     tiles: int = 1
+    conditions: bool = False
     x: Tensor | None = None
 
     @classmethod
@@ -152,16 +152,19 @@ class _Path:
         generator = torch.Generator().manual_seed(0)
         image = torch.randn(problem.start().shape, generator=generator, dtype=problem.y.dtype).to(problem.y.device)
         seen = problem.physics.A(image) != 0
-        return cls(problem, noise, seen, _of_images(seen.flatten(1).sum(1), batch), len(problem.y) // batch)
+        count = _of_images(seen.flatten(1).sum(1), batch)
+        return cls(problem, noise, seen, count, len(problem.y) // batch, conditions=rule is None)
 
     def solve(self, log_weight: Tensor) -> _Posed:
-        from icgn.solvers.solve import solve
-
-        problem = replace(self.problem, weight=log_weight.exp().repeat_interleave(self.tiles))
+        problem = self.problem.given(weight=log_weight.exp().repeat_interleave(self.tiles))
         tol = min(max(_FINEST, _PART * float(self.noise.min())), _COARSEST)
-        solution = solve(problem, tol=tol, gap_tol=_GAP, max_iter=_ITERATIONS, x0=self.x)
+        start = problem.start() if self.x is None else self.x
+        if self.conditions and is_conditional(problem):
+            before = conditioned(problem, x0=start, max_iter=_ITERATIONS)
+            problem, start = before.problem, before.x
+        found = minimize("weight", problem.objective, "auto", start, Tolerance(tol, _GAP), _ITERATIONS, problem.index)
         # An invalid image has no solution to begin the next at.
-        self.x = torch.where(torch.isfinite(solution.x), solution.x, 0.0)
+        self.x = torch.where(torch.isfinite(found.x), found.x, 0.0)
         return _Posed(problem, self.x)
 
     def residual(self, posed: _Posed) -> Tensor:
@@ -177,10 +180,11 @@ class _Path:
         signs = torch.randint(0, 2, (self.tiles, *problem.y.shape[1:]), generator=generator).to(problem.y) * 2 - 1
         signs = signs.repeat(len(self.noise), *(1 for _ in problem.y.shape[1:]))
         pulled = physics.A_adjoint(signs * self.seen)
-        scale = problem.objective.weights[0]
+        scale = problem.objective.data_weight
         # The error of b^T H^-1 b is the square of that of the solution.
         tol = torch.full((len(pulled),), 0.1).to(pulled)
-        free = None if problem.box is None else problem.box.free(posed.x)  # type: ignore[union-attr]
+        box = problem.objective.box
+        free = None if box is None else box.free(posed.x)
         system = solve_hessian(problem.objective, posed.x, per_image(scale, pulled) * pulled, free, tol, 100)
         return _of_images(dot(pulled, system.v), len(self.noise))
 

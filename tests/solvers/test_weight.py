@@ -11,8 +11,8 @@ from quadratic import Quadratic
 
 from icgn.pictures import denoise
 from icgn.regularizers import RidgeICGN
-from icgn.solvers import Problem, best_weight, solve, strength
-from icgn.solvers.strength import _smallest, discrepancy, sure, tiled
+from icgn.solvers import Problem, best_weight, solve, weight
+from icgn.solvers.weight import _smallest, discrepancy, sure, tiled
 
 NOISE = 0.1
 
@@ -54,13 +54,13 @@ def test_tiles_are_disjoint_parts_of_a_large_picture_and_enough(height, width, c
     y = torch.cat([y, y + y.numel()]).expand(2, channels, height, width)
     sigma = torch.tensor([0.1, 0.2])
     part = tiled(Problem(y, deepinv.physics.Denoising(), Quadratic(0.5), sigma))
-    if height * width <= strength._PIXELS:
+    if height * width <= weight._PIXELS:
         assert torch.equal(part.y, y)
         return
     first, second = part.y.chunk(2)
     assert torch.equal(first + height * width, second)
     assert first[:, 0].unique().numel() == first[:, 0].numel()
-    assert strength._PIXELS / 3 <= first[:, 0].numel() <= strength._PIXELS
+    assert weight._PIXELS / 3 <= first[:, 0].numel() <= weight._PIXELS
     assert torch.equal(first[..., 1:, 1:] - first[..., :-1, :-1], torch.full_like(first[..., 1:, 1:], width + 1.0))
     assert torch.equal(part.sigma, sigma.double().repeat_interleave(len(first)))
 
@@ -71,14 +71,14 @@ def test_a_weight_from_tiles_is_that_of_the_picture(rule, monkeypatch):
     sigma = torch.tensor([NOISE, 1.2 * NOISE], dtype=torch.float64)
     problem = Problem(y, deepinv.physics.Denoising(), Quadratic(0.5), sigma)
     whole = rule(problem)
-    monkeypatch.setattr(strength, "_PIXELS", 8000)
-    monkeypatch.setattr(strength, "_TILE", 32)
+    monkeypatch.setattr(weight, "_PIXELS", 8000)
+    monkeypatch.setattr(weight, "_TILE", 32)
     assert len(tiled(problem).y) == 2 * 6
     torch.testing.assert_close(rule(problem), whole, rtol=0.1, atol=0)
 
 
 def test_only_denoising_is_searched_on_tiles(monkeypatch):
-    monkeypatch.setattr(strength, "_PIXELS", 64)
+    monkeypatch.setattr(weight, "_PIXELS", 64)
     _, y = noisy()
     blur = deepinv.physics.Blur(torch.ones(1, 1, 3, 3, dtype=torch.float64) / 9, padding="circular")
     problem = Problem(blur.A(y), blur, Quadratic(0.5), NOISE)
