@@ -15,7 +15,7 @@ from icgn import training
 from icgn.evaluation import read_results
 from icgn.training import CHECKPOINT, Processes, read_checkpoint
 
-HELPERS = Path(__file__).parent / "helpers"
+HELPERS = Path(__file__).parents[1] / "helpers"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
 

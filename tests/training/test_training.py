@@ -107,7 +107,7 @@ def test_resume_after_a_kill_is_exact(tmp_path, optimizer):
     wanted = recipe(steps=40, average=0.9, optimizer=optimizer)
     straight, history = train(tmp_path / "straight", wanted)
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(tmp_path / "killed"), str(Path(__file__).parent / "helpers"), optimizer],
+        [sys.executable, "-c", CHILD, str(tmp_path / "killed"), str(Path(__file__).parents[1] / "helpers"), optimizer],
         stdout=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
