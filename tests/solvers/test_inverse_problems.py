@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import deepinv
 import pytest
@@ -74,16 +75,20 @@ def test_every_physics_is_solved_with_a_certified_gap(name):
         assert (problem.objective.fn(other).double() >= bound * (1 - 1e-4)).all()
 
 
+@cache
+def tightly_boxed(name):
+    """A problem with a box at which many pixels end, and its solution."""
+    operator, y = measured(name)
+    problem = Problem(y.double(), operator.double(), ridge(torch.float64), sigma=0.1, noise=0.05, box=(0.3, 0.6))
+    return problem, solve(problem, gap_tol=1e-8, max_iter=20000)
+
+
 @pytest.mark.parametrize("name", ["blur, circular", "inpainting"])
 @pytest.mark.parametrize(
     "method", [GradientDescent(), AcceleratedGradient(), NmAPG(), ConjugateGradient(), NewtonCG()], ids=lambda m: m.name
 )
 def test_boxed_methods_find_the_same_minimizer(name, method):
-    operator, y = measured(name)
-    operator, y = operator.double(), y.double()
-    # A tight box: many pixels end at its bounds.
-    problem = Problem(y, operator, ridge(torch.float64), sigma=0.1, noise=0.05, box=(0.3, 0.6))
-    exact = solve(problem, gap_tol=1e-8, max_iter=20000)
+    problem, exact = tightly_boxed(name)
     assert exact.converged and ((exact.x == 0.3) | (exact.x == 0.6)).double().mean() > 0.2
     rough = solve(problem, method, gap_tol=1e-4, max_iter=20000)
     assert rough.converged

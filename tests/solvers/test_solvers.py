@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import cache, partial
 
 import deepinv
 import pytest
@@ -101,21 +101,33 @@ def test_quadratic_deblurring_in_closed_form(method):
     y = picture()
     physics = blur(24)
     solution = solve(Problem(y, physics, Quadratic(0.5), 0.1), method, tol=1e-8)
-    # (A^T A + a) x = A^T y, solved densely.
+    torch.testing.assert_close(solution.x.view(2, 576), deblurred_densely(), atol=1e-6, rtol=0)
+
+
+@cache
+def deblurred_densely():
+    """The solution of (A^T A + a) x = A^T y, by the matrix."""
+    physics = blur(24)
     basis = torch.eye(576, dtype=torch.float64).view(576, 1, 24, 24)
     gram = physics.A_adjoint(physics.A(basis)).view(576, 576)
-    rhs = physics.A_adjoint(y).view(2, 576)
-    expected = torch.linalg.solve(gram + 0.5 * torch.eye(576, dtype=torch.float64), rhs.T).T
-    torch.testing.assert_close(solution.x.view(2, 576), expected, atol=1e-6, rtol=0)
+    rhs = physics.A_adjoint(picture()).view(2, 576)
+    return torch.linalg.solve(gram + 0.5 * torch.eye(576, dtype=torch.float64), rhs.T).T
+
+
+@cache
+def denoised_exactly(make):
+    """The solution to almost all digits, the reference of all methods."""
+    problem = Problem(picture(), deepinv.physics.Denoising(), make(), 0.1)
+    reference = solve(problem, "conjugate", tol=1e-11, max_iter=20000)
+    assert reference.certificate.rms_distance.max() < 1e-10
+    return reference
 
 
 @pytest.mark.parametrize("make", [ridge, sharp], ids=["smooth", "sharp"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @RIDGE
 def test_certificate_bounds_the_true_error(method, dtype, make):
-    y = picture()
-    reference = solve(Problem(y, deepinv.physics.Denoising(), make(), 0.1), "conjugate", tol=1e-11, max_iter=20000)
-    assert reference.certificate.rms_distance.max() < 1e-10
+    y, reference = picture(), denoised_exactly(make)
     # Loose runs too: the bound must hold wherever the method stops.
     for max_iter in (0, 3, 20, 3000):
         problem = Problem(y.to(dtype), deepinv.physics.Denoising(), make(dtype), 0.1)
@@ -208,14 +220,20 @@ def test_box_projects_the_quadratic(method):
     assert solution.certificate.residual.max() < 1e-6
 
 
-@BOXED_RIDGE
-def test_box_without_strong_convexity_is_certified_by_the_gap(method):
+@pytest.fixture(scope="module")
+def inpainting():
+    """A problem in a box that is not strongly convex, and its solution."""
     mask = torch.ones(1, 24, 24, dtype=torch.float64)
     mask[:, ::2, ::3] = 0
     physics = deepinv.physics.Inpainting((1, 24, 24), mask=mask).double()
     problem = Problem(physics.A(picture()), physics, ridge(), 0.1, box=(0, 1))
+    return problem, solve(problem, gap_tol=1e-7, max_iter=5000)
+
+
+@BOXED_RIDGE
+def test_box_without_strong_convexity_is_certified_by_the_gap(method, inpainting):
+    problem, exact = inpainting
     loose = solve(problem, method, gap_tol=1e-2, max_iter=5000)
-    exact = solve(problem, gap_tol=1e-7, max_iter=5000)
     assert loose.converged and exact.converged
     assert torch.isinf(loose.certificate.rms_distance).all()
     gap = loose.certificate.objective - exact.certificate.objective

@@ -4,6 +4,7 @@ import importlib
 import io
 import json
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,20 @@ LOOP = importlib.import_module("icgn.training.fit")
 @pytest.fixture
 def save_always(monkeypatch):
     monkeypatch.setattr(LOOP, "_SAVE_SECONDS", 0.0)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """Model, history and folder of a run of the tiny recipe that nothing disturbs; to be read, not changed."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    return *train(folder, recipe()), folder
+
+
+@pytest.fixture
+def finished(straight, tmp_path):
+    """A copy of the folder of that run."""
+    return Path(shutil.copytree(straight[2], tmp_path / "finished"))
 
 
 def test_history_callback_and_checkpoint(tmp_path):
@@ -149,8 +164,8 @@ def test_soap_needs_its_package(monkeypatch):
         make_optimizer(training.build(wanted), wanted)
 
 
-def test_a_kill_just_before_a_validation_does_not_lose_it(tmp_path, monkeypatch):
-    _, history = train(tmp_path / "straight", recipe())
+def test_a_kill_just_before_a_validation_does_not_lose_it(tmp_path, monkeypatch, straight):
+    _, history, _ = straight
 
     def killed(*_):
         raise SystemExit
@@ -163,8 +178,8 @@ def test_a_kill_just_before_a_validation_does_not_lose_it(tmp_path, monkeypatch)
         assert train(tmp_path / str(steps), recipe(), resume=True)[1] == history
 
 
-def test_ctrl_c_finishes_the_step_and_saves(tmp_path, monkeypatch, interruptible):
-    straight, history = train(tmp_path / "straight", recipe())
+def test_ctrl_c_finishes_the_step_and_saves(tmp_path, monkeypatch, interruptible, straight):
+    model, history, _ = straight
 
     def press(images, recipe, step, *rest):
         if step == 6:
@@ -177,7 +192,7 @@ def test_ctrl_c_finishes_the_step_and_saves(tmp_path, monkeypatch, interruptible
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert read_checkpoint(tmp_path / "run" / CHECKPOINT)["step"] == 7
     resumed, again = train(tmp_path / "run", recipe(), resume=True)
-    assert equal_weights(straight, resumed) and again == history
+    assert equal_weights(model, resumed) and again == history
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path, monkeypatch, interruptible):
@@ -192,8 +207,10 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path, monkeypatch, interruptible):
 
 
 @pytest.mark.parametrize("step", [9, 11])
-def test_ctrl_c_breaks_a_validation_off_and_the_resumed_run_makes_it(tmp_path, monkeypatch, interruptible, step):
-    _, history = train(tmp_path / "straight", recipe())
+def test_ctrl_c_breaks_a_validation_off_and_the_resumed_run_makes_it(
+    tmp_path, monkeypatch, interruptible, straight, step
+):
+    _, history, _ = straight
 
     def press(*arguments, **options):
         if arguments[4] > step:
@@ -209,10 +226,10 @@ def test_ctrl_c_breaks_a_validation_off_and_the_resumed_run_makes_it(tmp_path, m
     assert train(tmp_path / "run", recipe(), resume=True)[1] == history
 
 
-def test_curves_that_cannot_be_written_do_not_end_a_run(tmp_path, monkeypatch):
+def test_curves_that_cannot_be_written_do_not_end_a_run(tmp_path, monkeypatch, straight):
     from torch.utils.tensorboard import SummaryWriter
 
-    _, history = train(tmp_path / "straight", recipe())
+    _, history, _ = straight
 
     def full(self, *arguments, **options):
         raise OSError(28, "No space left on device")
@@ -259,50 +276,46 @@ def test_nan_before_the_first_checkpoint(tmp_path, monkeypatch):
         train(tmp_path, recipe())
 
 
-def test_checkpoint_of_another_recipe(tmp_path):
-    train(tmp_path, recipe())
+def test_checkpoint_of_another_recipe(finished):
     with pytest.raises(
         TrainingError, match=f"{CHECKPOINT}: the checkpoint is of another recipe: seed: got 1, expected 0"
     ):
-        train(tmp_path, recipe(seed=1), resume=True)
+        train(finished, recipe(seed=1), resume=True)
     with pytest.raises(TrainingError, match=f"{CHECKPOINT}: a run is there already"):
-        train(tmp_path, recipe())
+        train(finished, recipe())
     other = RidgeICGN(filters=4, size=3, knots=3)
     with pytest.raises(
         TrainingError, match=f"{CHECKPOINT}: the checkpoint is of another architecture: filters: got 4, ex"
     ):
-        train(tmp_path, recipe(), resume=True, model=other)
+        train(finished, recipe(), resume=True, model=other)
     # Of the same shapes, too.
     other = RidgeICGN(filters=3, size=3, knots=3, min_knee=0.1)
     with pytest.raises(TrainingError, match=r"another architecture: min_knee: got 0\.1, expected"):
-        train(tmp_path, recipe(), resume=True, model=other)
+        train(finished, recipe(), resume=True, model=other)
 
 
 @pytest.mark.parametrize("changed", ["training", "validation"])
-def test_checkpoint_of_other_pictures(tmp_path, changed):
-    train(tmp_path, recipe())
+def test_checkpoint_of_other_pictures(finished, changed):
     other = {"training": data(pictures(4)), "validation": data(validation=pictures(2))}[changed]
     with pytest.raises(TrainingError, match=f"{CHECKPOINT}: the checkpoint is of other pictures"):
-        fit(training.build(recipe()), recipe(), other, tmp_path, resume=True, console=QUIET)
+        fit(training.build(recipe()), recipe(), other, finished, resume=True, console=QUIET)
 
 
-def test_checkpoint_with_other_groups_of_parameters(tmp_path):
-    train(tmp_path, recipe())
-    content = read_checkpoint(tmp_path / CHECKPOINT)
+def test_checkpoint_with_other_groups_of_parameters(finished):
+    content = read_checkpoint(finished / CHECKPOINT)
     content["optimizer"]["param_groups"].reverse()
-    torch.save(content, tmp_path / CHECKPOINT)
+    torch.save(content, finished / CHECKPOINT)
     with pytest.raises(TrainingError, match=f"{CHECKPOINT}: .* its parameters are grouped otherwise"):
-        train(tmp_path, recipe(), resume=True)
+        train(finished, recipe(), resume=True)
 
 
-def test_checkpoints_without_seconds_are_read(tmp_path):
-    train(tmp_path, recipe())
-    content = read_checkpoint(tmp_path / CHECKPOINT)
+def test_checkpoints_without_seconds_are_read(finished):
+    content = read_checkpoint(finished / CHECKPOINT)
     del content["seconds"]
-    torch.save(content, tmp_path / CHECKPOINT)
-    train(tmp_path, recipe(), resume=True)
-    training.export(tmp_path / CHECKPOINT, tmp_path / "m.safetensors")
-    assert read_card(tmp_path)["seconds"] is None
+    torch.save(content, finished / CHECKPOINT)
+    train(finished, recipe(), resume=True)
+    training.export(finished / CHECKPOINT, finished / "m.safetensors")
+    assert read_card(finished)["seconds"] is None
 
 
 class Trap:
@@ -331,12 +344,11 @@ def test_other_files_are_no_checkpoints(tmp_path, content):
         read_checkpoint(tmp_path / CHECKPOINT)
 
 
-def test_truncated_checkpoint(tmp_path):
-    train(tmp_path, recipe())
-    path = tmp_path / CHECKPOINT
+def test_truncated_checkpoint(finished):
+    path = finished / CHECKPOINT
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(TrainingError, match="not a readable checkpoint"):
-        train(tmp_path, recipe(), resume=True)
+        train(finished, recipe(), resume=True)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch, save_always):
