@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -31,6 +32,13 @@ def colour_basis(like: Tensor) -> Tensor:
         return torch.eye(like.shape[1]).to(like)
     rows = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
     return (rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)).to(like)
+
+
+def colour_matrix(spectrum: Tensor, channels: int) -> Tensor:
+    """A spectrum (B, C or 1, H, W) in the colours of :func:`colour_basis` as matrices of channels (B, C, C, H, W)."""
+    spectrum = spectrum.expand(-1, channels, -1, -1)
+    basis = colour_basis(spectrum)
+    return torch.einsum("dc,bdhw,de->bcehw", basis, spectrum, basis)
 
 
 class ConvexFunctional(ABC):
@@ -245,6 +253,11 @@ def tensor(u: Responses) -> Tensor:
     """The responses of a functional that has one tensor of them."""
     assert isinstance(u, Tensor)
     return u
+
+
+def map_responses(u: Responses, f: Callable[[Tensor], Tensor]) -> Responses:
+    """The responses with every tensor mapped by f."""
+    return tuple(map_responses(part, f) for part in u) if isinstance(u, tuple) else f(u)
 
 
 def difference(u: Responses, old: Responses) -> Responses:

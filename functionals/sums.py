@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from icgn.functionals.capability import Capability
-from icgn.functionals.functional import ConvexFunctional, Responses, per_image
+from icgn.functionals.functional import ConvexFunctional, Joint, Responses, colour_matrix, per_image
+from icgn.functionals.latents import Visible
 
 SumT = TypeVar("SumT", bound="SumFunctional")
 
@@ -29,6 +30,17 @@ class SumFunctional(ConvexFunctional):
     def capabilities(self) -> frozenset[Capability]:
         """What all terms can do: their potentials are functions of different responses."""
         return frozenset.intersection(*(g.capabilities for g in self.terms)) - {Capability.QUADRATIC}
+
+    def over_latents(self, shape: torch.Size) -> Joint | None:
+        """The sum over (x, z) of the one term that has latent pictures, with a positive weight, and the others."""
+        joints = [g.over_latents(shape) for g in self.terms]
+        found = [i for i, joint in enumerate(joints) if joint is not None]
+        if len(found) != 1 or not bool((self.weights[found[0]] > 0).all()):
+            return None
+        own = joints[found[0]]
+        assert own is not None
+        terms = [own.functional if i in found else Visible(g, own.channels) for i, g in enumerate(self.terms)]
+        return replace(own, functional=SumFunctional(tuple(terms), self.weights))
 
     def linear(self, x: Tensor) -> Responses:
         return tuple(g.linear(x) for g in self.terms)
@@ -70,7 +82,11 @@ class SumFunctional(ConvexFunctional):
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
         parts = [g.hessian_spectrum(uj, shape) for g, uj in zip(self.terms, u, strict=True)]
         known = [per_image(w, p) * p for w, p in zip(self.weights, parts, strict=True) if p is not None]
-        return sum(known[1:], known[0]) if len(known) == len(parts) else None
+        if len(known) < len(parts):
+            return None
+        if any(p.ndim == 5 for p in known):
+            known = [p if p.ndim == 5 else colour_matrix(p, shape[1]) for p in known]
+        return sum(known[1:], known[0])
 
     def lipschitz(self) -> Tensor:
         return self._constant([g.lipschitz() for g in self.terms])

@@ -13,6 +13,7 @@ from icgn.regularizers.latent import LatentICGN
 from icgn.regularizers.pretrained import ModelError, available_models, load_pretrained, read_card, save_model
 from icgn.regularizers.pullback import PerChannel, PullBack
 from icgn.regularizers.ridge import RidgeICGN
+from icgn.regularizers.scaled import ScaledRegularizer
 from icgn.regularizers.softmax import SoftmaxICGN
 from icgn.regularizers.tv import TotalVariation
 
@@ -33,6 +34,7 @@ __all__ = [
     "PerChannel",
     "PullBack",
     "RidgeICGN",
+    "ScaledRegularizer",
     "SoftmaxICGN",
     "SumRegularizer",
     "TotalVariation",

@@ -12,7 +12,7 @@ import deepinv
 import torch
 from torch import Tensor
 
-from icgn.functionals.functional import ConvexFunctional, Responses, colour_basis
+from icgn.functionals.functional import ConvexFunctional, Joint, Responses, colour_basis, map_responses
 from icgn.functionals.physics import gram_bounds, in_precision, of_images
 from icgn.functionals.wrapped import WrappedFunctional, first_of
 from icgn.regularizers.base import ConvexRegularizer
@@ -32,6 +32,10 @@ class WrappedRegularizer(ConvexRegularizer):
     def pictures(self, x: Tensor) -> Tensor:
         """The pictures that the inner regularizer sees of images x (B, C, H, W)."""
 
+    def differences(self, d: Tensor) -> Tensor:
+        """The differences of pictures that the inner regularizer sees of differences of images."""
+        return self.pictures(d)
+
     def levels(self, sigma: float | Tensor | None, channels: int) -> float | Tensor | None:
         """The noise levels of these pictures, for images of so many channels."""
         return sigma
@@ -49,7 +53,7 @@ class WrappedRegularizer(ConvexRegularizer):
         self.check_image(x)
         levels = self.levels(sigma, x.shape[1])
         assert levels is not None
-        found = self.regularizer.condition(self.pictures(x), levels, self.pictures(residual))
+        found = self.regularizer.condition(self.pictures(x), levels, self.differences(residual))
         return self.outer_condition(found, x.shape[1])
 
     def check_condition(self, condition: Tensor, x: Tensor) -> None:
@@ -149,16 +153,26 @@ class PerChannelFunctional(WrappedFunctional):
 
     def along(self, q: Responses) -> Responses:
         """Responses (B, C, ...) as those of B C pictures, without a copy."""
-        return _map(q, lambda part: part.flatten(0, 1))
+        return map_responses(q, lambda part: part.flatten(0, 1))
 
     def back(self, u: Responses, like: Tensor) -> Responses:
-        return _map(u, lambda part: part.unflatten(0, (-1, like.shape[1])))
+        return map_responses(u, lambda part: part.unflatten(0, (-1, like.shape[1])))
 
     def each(self, t: Tensor, like: Tensor) -> Tensor:
         return t.repeat_interleave(like.shape[1])
 
     def total(self, values: Tensor, like: Tensor) -> Tensor:
         return values.unflatten(0, (-1, like.shape[1])).sum(1)
+
+    def over_latents(self, shape: torch.Size) -> Joint | None:
+        """Every channel has latent pictures of its own: those of the first come first."""
+        like = torch.empty(shape[:2], device=self.inner.strong_convexity().device)
+        inner = self.of(like).over_latents(_single(shape))
+        if inner is None:
+            return None
+        channels = shape[1]
+        functional = JointPerChannelFunctional(inner.functional, channels, inner.latents)
+        return Joint(functional, channels, channels * inner.latents)
 
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
         """The spectra of the channels, as the diagonal they have in the colours of :func:`colour_basis`."""
@@ -193,6 +207,48 @@ class PerChannelFunctional(WrappedFunctional):
         if self.channels:
             index = (index[:, None] * self.channels + torch.arange(self.channels, device=index.device)).flatten()
         return super().select(index)
+
+
+@dataclass(frozen=True, eq=False)
+class JointPerChannelFunctional(PerChannelFunctional):
+    """The sum over the channels of a function of (x_c, z_c), as one of (x, z): pictures (B, C + C K, H, W)."""
+
+    latents: int = 0
+
+    def map(self, x: Tensor) -> Tensor:
+        channels = self.channels
+        own = x[:, :channels].flatten(0, 1)[:, None]
+        return torch.cat([own, x[:, channels:].unflatten(1, (channels, self.latents)).flatten(0, 1)], 1)
+
+    def map_adjoint(self, z: Tensor, shape: torch.Size) -> Tensor:
+        parts = z.unflatten(0, (-1, self.channels))
+        return torch.cat([parts[:, :, 0], parts[:, :, 1:].flatten(1, 2)], 1)
+
+    def mapped(self, shape: torch.Size) -> torch.Size:
+        return torch.Size((shape[0] * self.channels, 1 + self.latents, *shape[2:]))
+
+    def over_latents(self, shape: torch.Size) -> None:
+        return None
+
+    def back(self, u: Responses, like: Tensor) -> Responses:
+        return map_responses(u, lambda part: part.unflatten(0, (-1, self.channels)))
+
+    def hessian_floor(self, x: Tensor) -> Tensor:
+        seen = self.map(x)
+        return self.map_adjoint(self.inner.hessian_floor(seen).to(x).expand_as(seen), x.shape)
+
+    def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        """The matrices of the channels, each coupled with its latent pictures only."""
+        spectrum = self.inner.hessian_spectrum(self.into(u), self.mapped(shape))
+        if spectrum is None:
+            return None
+        channels, latents = self.channels, self.latents
+        blocks = spectrum.unflatten(0, (-1, channels))
+        whole = blocks.new_zeros(len(blocks), shape[1], shape[1], *blocks.shape[4:])
+        for c in range(channels):
+            at = torch.tensor([c, *range(channels + c * latents, channels + (c + 1) * latents)], device=blocks.device)
+            whole[:, at[:, None], at[None]] = blocks[:, c]
+        return whole
 
 
 class PullBack(WrappedRegularizer):
@@ -245,7 +301,7 @@ class PullBack(WrappedRegularizer):
         self.physics, self.batch, self.gram = physics, int(batch), gram
 
     def pictures(self, x: Tensor) -> Tensor:
-        """The pictures A x; for residuals too, which is exact for orthogonal A."""
+        """The pictures A x; of residuals too, which is exact for orthogonal A."""
         mapped: Tensor = self.physics.A(x)
         return mapped
 
@@ -340,10 +396,6 @@ def _times(bound: Tensor, factor: float) -> Tensor:
 def _single(shape: torch.Size) -> torch.Size:
     """The shape of the channels as a batch of one-channel pictures."""
     return torch.Size((shape[0] * shape[1], 1, *shape[2:]))
-
-
-def _map(u: Responses, f: Callable[[Tensor], Tensor]) -> Responses:
-    return tuple(_map(part, f) for part in u) if isinstance(u, tuple) else f(u)
 
 
 def _complex_as_real(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -16,14 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from icgn.functionals.box import Box
 from icgn.functionals.data import DataFunctional
-from icgn.functionals.functional import ConvexFunctional, Responses, colour_basis
+from icgn.functionals.functional import ConvexFunctional
+from icgn.functionals.latents import Visible, latent_modulus, lift
 from icgn.functionals.sums import SumFunctional
-from icgn.functionals.wrapped import WrappedFunctional
 from icgn.solvers.certificate import Certificate, distance_bound
 
 
@@ -115,7 +114,7 @@ class LiftedObjective(Objective):
 
     def strong_convexity(self) -> Tensor:
         modulus = self._modulus
-        hidden = latent_modulus(self.regularizer, len(modulus), self.channels, modulus.device)
+        hidden = latent_modulus(self.regularizer, len(modulus), self.channels, self.latents, modulus.device)
         return torch.minimum(modulus, self.weight * hidden)
 
     def lifted(self, shape: torch.Size) -> Objective:
@@ -143,43 +142,6 @@ class LiftedObjective(Objective):
         return self.data_weight * self.data.strong_convexity().to(self.data_weight)
 
 
-@dataclass(frozen=True, eq=False)
-class Visible(WrappedFunctional):
-    """A function of x as one of (x, z)."""
-
-    channels: int
-
-    def map(self, x: Tensor) -> Tensor:
-        return x[:, : self.channels]
-
-    def map_adjoint(self, z: Tensor, shape: torch.Size) -> Tensor:
-        return lift(z, shape[1] - self.channels)
-
-    def mapped(self, shape: torch.Size) -> torch.Size:
-        return torch.Size((shape[0], self.channels, *shape[2:]))
-
-    def lipschitz(self) -> Tensor:
-        return self.inner.lipschitz()
-
-    def strong_convexity(self) -> Tensor:
-        return torch.zeros_like(self.inner.strong_convexity())
-
-    def hessian_floor(self, x: Tensor) -> Tensor:
-        seen = self.map(x)
-        return lift(self.inner.hessian_floor(seen).to(x).expand_as(seen), x.shape[1] - self.channels)
-
-    def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
-        """The matrices of the inner spectrum in the channels of x, zero in the others."""
-        spectrum = self.inner.hessian_spectrum(u, self.mapped(shape))
-        if spectrum is None:
-            return None
-        spectrum = spectrum.expand(-1, self.channels, -1, -1)
-        basis = colour_basis(spectrum)
-        matrix = torch.einsum("dc,bdhw,de->bcehw", basis, spectrum, basis)
-        more = shape[1] - self.channels
-        return F.pad(matrix, (0, 0, 0, 0, 0, more, 0, more))
-
-
 @dataclass(frozen=True)
 class VisibleBox(Box):
     """A box for the first channels of pictures (x, z); z is free."""
@@ -198,14 +160,3 @@ class VisibleBox(Box):
     def free(self, x: Tensor) -> Tensor:
         low, high = self.bounds(x)
         return (x > low) & (x < high) & torch.isfinite(x)
-
-
-def latent_modulus(joint: ConvexFunctional, batch: int, channels: int, device: torch.device) -> Tensor:
-    """The modulus of G in the latent channels, float64, (B,) or (1,): one pixel of one of them has it."""
-    pixel = torch.zeros(batch, channels + 1, 1, 1, dtype=torch.float64, device=device)
-    return joint.hessian_floor(pixel).expand(-1, channels + 1, 1, 1)[:, channels:].amin((1, 2, 3))
-
-
-def lift(x: Tensor, latents: int) -> Tensor:
-    """Pictures (x, 0) with latent channels (B, C + `latents`, H, W)."""
-    return F.pad(x, (0, 0, 0, 0, 0, latents))

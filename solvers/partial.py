@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from icgn.functionals.functional import BlackBoxFunctional, ConvexFunctional, Joint, Responses
+from icgn.functionals.latents import latent_modulus, lift
 from icgn.functionals.wrapped import WrappedFunctional
 from icgn.solvers.implicit import attached, solve_hessian
 from icgn.solvers.iterate import StopRule, Verdict, iterate
 from icgn.solvers.methods.conjugate import ConjugateGradient
 from icgn.solvers.methods.method import State
-from icgn.solvers.objective import latent_modulus, lift
 
 # Power of the rounding unit to which latent pictures of a single evaluation are found: 2e-12 in float64.
 _ACCURACY = 0.75
@@ -164,7 +164,7 @@ class _Slice(WrappedFunctional):
         return self.inner.lipschitz()
 
     def strong_convexity(self) -> Tensor:
-        return latent_modulus(self.inner, len(self.x), self.x.shape[1], self.x.device)
+        return latent_modulus(self.inner, len(self.x), self.x.shape[1], self.latents, self.x.device)
 
     def select(self, index: Tensor) -> _Slice:
         return replace(super().select(index), x=self.x[index])

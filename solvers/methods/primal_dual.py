@@ -10,7 +10,7 @@ from torch import Tensor
 
 from icgn.functionals.capability import Capability
 from icgn.functionals.data import GaussianData
-from icgn.functionals.functional import ConvexFunctional, Responses, difference, dot, per_image, tensor
+from icgn.functionals.functional import ConvexFunctional, Responses, difference, dot, map_responses, per_image
 from icgn.functionals.physics import is_identity
 from icgn.solvers.certificate import Certificate, certify, distance_bound
 from icgn.solvers.methods.method import Method, State
@@ -112,7 +112,7 @@ class PrimalDual(Method[PrimalDualState]):
         return data_prox(p.data, x - t * state.pulled, step * p.data_weight.to(step))
 
     def certify(self, objective: ConvexFunctional, state: PrimalDualState, box: Box | None) -> Certificate:
-        x, point = state.x.double(), tensor(state.point).double()
+        x, point = state.x.double(), map_responses(state.point, Tensor.double)
         proof = certify(objective, x, box)
         p = parts(objective)
         if box is not None or not is_identity(p.data.physics):

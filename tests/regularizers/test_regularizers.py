@@ -19,6 +19,7 @@ from icgn.regularizers.checks import CONTRACT, ContractError, ContractReport, Me
 from icgn.regularizers.icgn import ICGN
 from icgn.regularizers.quadrature import GaussLegendre
 from icgn.regularizers.ridge_functional import RidgeFunctional
+from icgn.regularizers.scaled import ScaledRegularizer
 
 ACTIVATIONS = ("tanh", "sigmoid", "softplus", "hardtanh")
 BORDERS = ("reflect", "zero", "valid")
@@ -133,6 +134,9 @@ FACTORIES = {
     "conditional, zero border": lambda: given(1, border="zero", activation="softplus"),
     "sum with a conditional": lambda: given(1) + 2 * ridge(),
     "per channel of a conditional 2": lambda: PerChannel(given(1)),
+    "scaled 1": lambda: ScaledRegularizer(ridge(), -3.0, 9.0),
+    "scaled ICNN 1": lambda: ScaledRegularizer(icnn(2, 4, 3, strong_convexity=0.1), 0.5, 0.9),
+    "scaled per channel 2": lambda: ScaledRegularizer(PerChannel(ridge("sigmoid")), 1.0, 5.0),
     "sum with a pull-back 1": lambda: ridge("sigmoid") + 2 * PullBack(ridge(), blur()),
 }
 
