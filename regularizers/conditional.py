@@ -8,15 +8,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from icgn.regularizers.base import ConvexRegularizer, check_sigma, check_widening
-from icgn.regularizers.filters import Border
+from icgn.regularizers.bank import BankFunctional
+from icgn.regularizers.base import check_sigma, check_widening
 from icgn.regularizers.masks import MaskNetwork
+from icgn.regularizers.network import BankArguments, Network
+from icgn.regularizers.registry import register
 from icgn.regularizers.ridge import RidgeICGN
-from icgn.regularizers.ridge_functional import RidgeFunctional
 
 
-class ConditionalICGN(ConvexRegularizer):
+@register
+class ConditionalICGN(Network):
     r"""A ridge network whose saturations follow the picture: partially convex, as PICNN is to ICNN.
 
     .. math::
@@ -56,41 +59,38 @@ class ConditionalICGN(ConvexRegularizer):
     def __init__(
         self,
         filters: int = 32,
-        size: int = 9,
-        channels: int = 1,
+        *,
         units: int = 1,
         activation: str = "hardtanh",
-        border: Border = "reflect",
-        sigma_range: tuple[float, float] = (1 / 255, 50 / 255),
-        knots: int = 9,
-        min_knee: float = 0.02,
         first: dict[str, Any] | None = None,
         width: int = 64,
         blocks: int = 4,
         stride: int = 4,
         reach: float = 4.0,
         looseness: Sequence[float] = (0.1,),
+        **common: Unpack[BankArguments],
     ) -> None:
         super().__init__()
-        if border == "valid":
+        if common.get("border") == "valid":
             raise ValueError("border: got 'valid', expected reflect or zero: a mask has the size of the picture")
         if not looseness or not all(0 < part < 10 for part in looseness):
             raise ValueError(f"looseness: got {looseness}, expected one or more numbers above 0, each below 10")
-        self.ridge = RidgeICGN(filters, size, channels, units, activation, border, sigma_range, knots, min_knee)
-        arguments = {k: v for k, v in self.ridge.architecture.items() if k != "channels"} | (first or {})
-        self.first = RidgeICGN(channels=channels, **arguments).requires_grad_(False)
-        levels = (float(sigma_range[0]), float(sigma_range[1]))
-        self.network = MaskNetwork(filters, channels, width, blocks, stride, reach, levels)
+        self.ridge = RidgeICGN(filters, units=units, activation=activation, **common)
+        channels, self.sigma_range = self.ridge.channels, self.ridge.sigma_range
+        self.first = RidgeICGN(**{**self.ridge.architecture, **(first or {}), "channels": channels})
+        self.first.requires_grad_(False)
+        assert self.sigma_range is not None
+        self.network = MaskNetwork(filters, channels, width, blocks, stride, reach, self.sigma_range)
         self.looseness = tuple(float(part) for part in looseness)
         self.architecture: dict[str, Any] = {
             **self.ridge.architecture, "first": dict(first or {}), "width": width, "blocks": blocks, "stride": stride,
             "reach": reach, "looseness": list(self.looseness),
         }  # fmt: skip
-        self.channels, self.sigma_range = channels, self.ridge.sigma_range
+        self.channels = channels
         self.min_size = max(self.ridge.min_size, self.first.min_size)
 
     @classmethod
-    def upon(cls, first: RidgeICGN, **changes: Any) -> ConditionalICGN:
+    def upon(cls, first: Network, **changes: Any) -> ConditionalICGN:
         """A conditional network whose unconditional part is a trained ridge network, at first with masks of 1.
 
         Parameters
@@ -101,6 +101,8 @@ class ConditionalICGN(ConvexRegularizer):
             constructor arguments that differ from those of `first`. With its filters the conditional ridge begins as a
             copy of it.
         """
+        if not isinstance(first, RidgeICGN):
+            raise TypeError(f"first: got {type(first).__name__}, expected a RidgeICGN")
         mine = {**first.architecture, **changes}
         differing = {k: v for k, v in first.architecture.items() if mine[k] != v}
         new = cls(**{**mine, "first": differing})
@@ -129,7 +131,7 @@ class ConditionalICGN(ConvexRegularizer):
         new.network.take(self.network)
         return new.train(self.training)
 
-    def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> RidgeFunctional:
+    def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> BankFunctional:
         r"""The functional :math:`R_c(\cdot; \sigma)`, without a condition that of the unconditional network.
 
         Parameters
@@ -152,7 +154,9 @@ class ConditionalICGN(ConvexRegularizer):
         if not bool((torch.isfinite(condition) & (condition > 0)).all()):
             raise ValueError("condition: got numbers that are not positive and finite, expected masks > 0")
         functional = self.ridge.at(sigma)
-        return replace(functional, mask=functional.operator.fold(condition.to(functional.knee), outside=1.0))
+        operator = functional.bank.operator
+        mask = operator.fold(condition.to(operator.weight), outside=1.0)
+        return replace(functional, head=replace(functional.head, mask=mask))
 
     def condition(self, x: Tensor, sigma: float | Tensor, residual: Tensor) -> Tensor:
         """The condition (B, K, H, W) that a solution leads to.

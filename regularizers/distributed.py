@@ -35,16 +35,15 @@ from deepinv.models import Denoiser
 from torch import Tensor, nn
 
 from icgn.regularizers.base import ConvexRegularizer, SumRegularizer
-from icgn.regularizers.icnn import ICNN
+from icgn.regularizers.network import Network
 from icgn.regularizers.pullback import PerChannel
-from icgn.regularizers.ridge import RidgeICGN
 
 
 @singledispatch
 def receptive_radius(regularizer: nn.Module) -> int:
     """Return the distance in pixels, along either axis, beyond which a pixel has no influence on the gradient.
 
-    For a ridge network of filters d x d it is d - 1 (to the responses and back), for an ICNN of L layers L (d - 1),
+    For a network it is its `receptive_radius` (d - 1 for ridge networks of filters d x d: to the responses and back),
     for a sum the greatest of its terms.
 
     Raises
@@ -53,20 +52,13 @@ def receptive_radius(regularizer: nn.Module) -> int:
         if it is not known for this class (an ICGN or a pull-back may look at the whole picture: work it out for yours
         and give it to :class:`PictureTiling`).
     """
-    raise ValueError(
-        f"regularizer: the receptive radius of {type(regularizer).__name__} is not known,"
-        " expected a RidgeICGN, an ICNN, or a sum or PerChannel of them; or give PictureTiling a radius of your own"
-    )
+    return _unknown(regularizer)
 
 
 @receptive_radius.register
-def _(regularizer: RidgeICGN) -> int:
-    return regularizer.bank.raw.shape[-1] - 1
-
-
-@receptive_radius.register
-def _(regularizer: ICNN) -> int:
-    return len(regularizer.bias) * (regularizer.V.shape[-1] - 1)
+def _(regularizer: Network) -> int:
+    radius = regularizer.receptive_radius
+    return _unknown(regularizer) if radius is None else radius
 
 
 @receptive_radius.register
@@ -77,6 +69,14 @@ def _(regularizer: SumRegularizer) -> int:
 @receptive_radius.register
 def _(regularizer: PerChannel) -> int:
     return receptive_radius(regularizer.regularizer)
+
+
+def _unknown(regularizer: nn.Module) -> int:
+    raise ValueError(
+        f"regularizer: the receptive radius of {type(regularizer).__name__} is not known,"
+        " expected a network of one filter bank, an ICNN, or a sum or PerChannel of them;"
+        " or give PictureTiling a radius of your own"
+    )
 
 
 class GradientDenoiser(Denoiser):  # type: ignore[misc]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+
+from icgn.regularizers.frozen import Frozen
 
 Border = Literal["valid", "zero", "reflect"]
 
@@ -19,8 +21,11 @@ Border = Literal["valid", "zero", "reflect"]
 _STRIP, _GPU_STRIP = 1 << 20, 1 << 26
 
 
-@dataclass(frozen=True)
-class FilterOperator:
+OperatorT = TypeVar("OperatorT", bound="FilterOperator")
+
+
+@dataclass(frozen=True, eq=False)
+class FilterOperator(Frozen):
     r"""The linear map W of a bank of filters w (K, C, d, d), ready: :math:`(W x)_k = \sum_c w_{kc} \star E x_c`.
 
     E extends the picture by (d - 1) / 2 pixels (`border`): by mirroring without repeating the edge (``reflect``), by
@@ -37,15 +42,14 @@ class FilterOperator:
     stride: int
     kernel: Tensor
 
+    axis: ClassVar[int] = 1
+    """The axis of the positions of the responses."""
+
     @classmethod
-    def build(cls, weight: Tensor, border: Border, stride: int) -> FilterOperator:
+    def build(cls: type[OperatorT], weight: Tensor, border: Border, stride: int) -> OperatorT:
         """Expand filters (K, C, d, d) for polyphase evaluation with the given stride (1: plain convolution)."""
         kernel = _polyphase_kernel(weight, stride).contiguous(memory_format=torch.channels_last)
         return cls(weight, border, stride, kernel)
-
-    def to(self, dtype: torch.dtype) -> FilterOperator:
-        """The same operator in another precision."""
-        return replace(self, weight=self.weight.to(dtype), kernel=self.kernel.to(dtype))
 
     def apply(self, x: Tensor) -> Tensor:
         """Planes W x, shape (B, P, K s^2), of images x (B, C, H, W)."""
@@ -113,6 +117,20 @@ class FilterOperator:
         """Values per filter (..., K) repeated over the phases, to broadcast against planes: (..., 1, K s^2)."""
         return values.repeat_interleave(self.stride**2, -1).unsqueeze(-2)
 
+    def sums(self, values: Tensor) -> Tensor:
+        """Values for all responses, summed over the positions of each filter, (B, K)."""
+        return values.sum(1).unflatten(-1, (-1, self.stride**2)).sum(-1)
+
+    def outside(self, shape: torch.Size) -> int:
+        """How many responses of each filter are outside the picture, for images of the given shape."""
+        rows, cols = self.grid(shape)
+        return (rows + -rows % self.stride) * (cols + -cols % self.stride) - rows * cols
+
+    def places(self, rows: slice, shape: torch.Size) -> slice:
+        """The part of the axis of positions that some rows of the responses take: whole polyphase cells."""
+        across = math.ceil(self.grid(shape)[1] / self.stride)
+        return slice(rows.start // self.stride * across, math.ceil(rows.stop / self.stride) * across)
+
     @property
     def margin(self) -> int:
         """Pixels by which the border extension enlarges the picture on each side."""
@@ -134,6 +152,34 @@ class FilterOperator:
             phases[:, -1, :, :, rows % s :, :] = 0
         if cols % s:
             phases[:, :, -1, :, :, cols % s :] = 0
+
+
+@dataclass(frozen=True, eq=False)
+class PictureOperator(FilterOperator):
+    """As the base, with responses as pictures (B, K, rows, cols), one per filter."""
+
+    axis: ClassVar[int] = 2
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Pictures W x, shape (B, K, rows, cols), of images x (B, C, H, W)."""
+        return self.unfold(super().apply(x), x.shape)
+
+    def adjoint(self, z: Tensor, shape: torch.Size) -> Tensor:
+        """Images W^T z of shape (B, C, H, W) from pictures z."""
+        return super().adjoint(self.fold(z), shape)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Values per filter (..., K), to broadcast against pictures: (..., K, 1, 1)."""
+        return values[..., None, None]
+
+    def sums(self, values: Tensor) -> Tensor:
+        return values.sum((2, 3))
+
+    def outside(self, shape: torch.Size) -> int:
+        return 0
+
+    def places(self, rows: slice, shape: torch.Size) -> slice:
+        return rows
 
 
 class FilterBank(nn.Module):
@@ -177,25 +223,27 @@ class FilterBank(nn.Module):
         return w / torch.linalg.vector_norm(w, dim=(1, 2, 3), keepdim=True)
 
     def operator(
-        self, dtype: torch.dtype | None = None, stride: int | None = None, scale: Tensor | None = None
+        self,
+        dtype: torch.dtype | None = None,
+        stride: int | None = None,
+        scale: Tensor | None = None,
+        kind: type[FilterOperator] = FilterOperator,
     ) -> FilterOperator:
         """The bank ready to apply, in the given precision, its filters multiplied by `scale` (K,).
 
-        `stride` None picks the fastest (:func:`best_stride`).
+        `stride` None picks the fastest (:func:`best_stride`); `kind` is the layout of the responses.
         """
         w = self.weight if dtype is None else self.weight.to(dtype)
         w = w if scale is None else w * scale[:, None, None, None]
-        return FilterOperator.build(w, self.border, best_stride(w) if stride is None else stride)
+        return kind.build(w, self.border, best_stride(w) if stride is None else stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Responses W x, shape (B, K, rows, cols), of images x (B, C, H, W)."""
-        op = self.operator(x.dtype)
-        return op.unfold(op.apply(x), x.shape)
+        return self.operator(x.dtype, kind=PictureOperator).apply(x)
 
     def adjoint(self, z: Tensor, shape: torch.Size) -> Tensor:
         """Images W^T z of the given shape from responses z (B, K, rows, cols)."""
-        op = self.operator(z.dtype)
-        return op.adjoint(op.fold(z), shape)
+        return self.operator(z.dtype, kind=PictureOperator).adjoint(z, shape)
 
     def squared_norm(self) -> Tensor:
         r"""Rigorous upper bound of :math:`|W|^2` for every picture size, float64 scalar: :func:`squared_norm_bound`."""
@@ -261,7 +309,7 @@ def _polyphase_kernel(weight: Tensor, s: int) -> Tensor:
     taps = (d + 2 * s - 2) // s
     side = taps * s
     shifted = [F.pad(weight, (q, side - d - q, p, side - d - p)) for p in range(s) for q in range(s)]
-    kernel = torch.stack(shifted, 1).view(filters * s * s, channels, taps, s, taps, s)
+    kernel = torch.stack(shifted, 1).reshape(filters * s * s, channels, taps, s, taps, s)
     return kernel.permute(0, 1, 3, 5, 2, 4).reshape(filters * s * s, channels * s * s, taps, taps)
 
 

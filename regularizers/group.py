@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from icgn.functionals.functional import per_image
-from icgn.regularizers.base import check_sigma
-from icgn.regularizers.curves import curve, log_knots
-from icgn.regularizers.filters import Border, FilterBank
-from icgn.regularizers.responses import BankFunctional, BankRegularizer, Head, SquaredNorm
+from icgn.regularizers.bank import BankFunctional
+from icgn.regularizers.filter_map import FilterMap
+from icgn.regularizers.frozen import Frozen
+from icgn.regularizers.head import Head, SquaredNorm
+from icgn.regularizers.network import BankArguments, BankRegularizer, BankSpec
+from icgn.regularizers.registry import register
 
 # Groups of at most so many members are sorted by a network of comparisons, much faster than a sort on a CPU.
 _NETWORK = 8
 
 
-class Penalty(ABC):
+@dataclass(frozen=True, eq=False)
+class Penalty(Frozen, ABC):
     """A convex function H of groups v (..., G, M, S): M members coupled, groups and S phases apart.
 
-    H(0) = 0 and its gradient there is 0: where a bias moves the minimum, the tangent at 0 is subtracted, as the paper
-    subtracts psi(b).
+    H(0) = 0 and its gradient there is 0.
     """
 
     @property
@@ -52,9 +56,9 @@ class Penalty(ABC):
         """Whether :meth:`prox` is known."""
         return False
 
-    def prox(self, v: Tensor, t: Tensor) -> Tensor | None:
-        """Minimize |p - v|^2 / 2 + t H(p), or return None where that is not known."""
-        return None
+    def prox(self, v: Tensor, t: Tensor) -> Tensor:
+        """Minimize |p - v|^2 / 2 + t H(p)."""
+        raise NotImplementedError(f"{type(self).__name__}: has no known proximal map")
 
     def seen(self, weight: Tensor) -> Tensor:
         """The rows (G, M, ...) without what the Hessian annihilates, for a smaller bound."""
@@ -64,23 +68,24 @@ class Penalty(ABC):
         r"""Rigorous bounds of :math:`|W_g^T \nabla^2 H\, W_g|`, (G,), where each group has one response: (G, M, n)."""
         return torch.full((len(rows),), math.inf, dtype=rows.dtype, device=rows.device)
 
-    @abstractmethod
-    def to(self, dtype: torch.dtype) -> Penalty:
-        """The same in another precision."""
-
 
 @dataclass(frozen=True, eq=False)
 class GroupHead(Head):
     r"""Responses in groups: :math:`h(u) = \sum_g \kappa_g^2 H_g(u_g / \kappa_g)`, of curvature at most that of H.
 
-    Responses (B, ..., G M S) are cut along the last axis into G groups of M `members` and S `phases`; `knee` holds
+    Responses (B, ..., G M S) are cut along the last axis into G groups of M `members` and S phases; `knee` holds
     :math:`\kappa`, (B, ..., G, 1, 1) or with a batch of one.
     """
 
     penalty: Penalty
     knee: Tensor
     members: int
-    phases: int = 1
+
+    planes: ClassVar[bool] = True
+
+    @property
+    def proximal(self) -> bool:
+        return self.penalty.proximal
 
     def value(self, u: Tensor) -> Tensor:
         return (self.knee.square() * self.penalty.value(self._cut(u))).flatten(1).sum(1)
@@ -94,17 +99,12 @@ class GroupHead(Head):
     def diagonal(self, u: Tensor) -> Tensor:
         return self.penalty.diagonal(self._cut(u)).flatten(-3)
 
-    @property
-    def proximal(self) -> bool:
-        return self.penalty.proximal
-
-    def prox(self, v: Tensor, t: Tensor) -> Tensor | None:
+    def prox(self, v: Tensor, t: Tensor) -> Tensor:
         scaled = self._cut(v)
-        p = self.penalty.prox(scaled, per_image(t, scaled))
-        return None if p is None else (self.knee * p).flatten(-3)
+        return (self.knee * self.penalty.prox(scaled, per_image(t, scaled))).flatten(-3)
 
-    def steepest(self) -> float:
-        return self.penalty.steepest
+    def steepest(self) -> Tensor:
+        return torch.tensor(self.penalty.steepest, dtype=torch.float64)
 
     def lipschitz(self, weight: Tensor, squared_norm: SquaredNorm) -> Tensor:
         groups = weight.unflatten(0, (-1, self.members))
@@ -112,14 +112,8 @@ class GroupHead(Head):
         # Filters overlap, rows of a matrix do not.
         return torch.minimum(bound, self.penalty.bend(groups).sum()) if weight.ndim == 2 else bound
 
-    def select(self, index: Tensor) -> GroupHead:
-        return self if len(self.knee) == 1 else replace(self, knee=self.knee[index])
-
-    def to(self, dtype: torch.dtype) -> GroupHead:
-        return replace(self, penalty=self.penalty.to(dtype), knee=self.knee.to(dtype))
-
     def _groups(self, u: Tensor) -> Tensor:
-        return u.unflatten(-1, (-1, self.members, self.phases))
+        return u.unflatten(-1, (self.knee.shape[-3], self.members, -1))
 
     def _cut(self, u: Tensor) -> Tensor:
         return self._groups(u) / self.knee
@@ -136,43 +130,31 @@ class GroupedRegularizer(BankRegularizer):
     :math:`\gamma_k(\sigma)` per filter.
     """
 
-    def __init__(
-        self,
-        groups: int,
-        members: int,
-        bank: FilterBank,
-        sigma_range: tuple[float, float],
-        knots: int,
-        min_knee: float,
-    ) -> None:
-        super().__init__(bank, sigma_range, min_knee)
-        log_sigma = log_knots(sigma_range, knots)
+    def __init__(self, groups: int, members: int, common: BankArguments, **own: Any) -> None:
+        check_groups(groups, members)
+        spec = BankSpec(**common)
+        super().__init__(spec, groups * members, {"groups": groups, "members": members, **own})
         self.members = members
         # As in RidgeICGN: a Laplacian prior, shared by the overlapping windows of a filter; a group saturates as one.
-        start = math.log(0.6 * members / self.min_size**2)
-        self.log_lambda = nn.Parameter((1.5 * log_sigma + start).expand(groups, knots).clone())
-        self.log_tau = nn.Parameter((log_sigma - 3.0).expand(groups, knots).clone())
-        self.log_gain = nn.Parameter(torch.zeros(groups * members, knots))
+        start = math.log(0.6 * members / spec.size**2)
+        self.log_lambda = nn.Parameter((1.5 * spec.log_sigma + start).expand(groups, spec.knots).clone())
+        self.log_tau = nn.Parameter((spec.log_sigma - 3.0).expand(groups, spec.knots).clone())
+        self.log_gain = nn.Parameter(torch.zeros(groups * members, spec.knots))
 
     @abstractmethod
     def penalty(self) -> Penalty:
         """The penalty H with the present parameters."""
 
-    def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> BankFunctional:
-        r"""The frozen functional :math:`R(.; \sigma)`; see :meth:`ConvexRegularizer.at`."""
-        self._refuse_condition(condition)
-        assert self.sigma_range is not None
-        s = check_sigma(sigma, self.bank.raw)
-        lam, tau = self.curves(s)
-        gain = curve(self.log_gain, s, self.sigma_range, 0.0)
-        scale = gain * (lam / tau).sqrt().repeat_interleave(self.members, -1)
+    def frozen(self, sigma: Tensor) -> BankFunctional:
+        lam, tau = self.curves(sigma)
+        scale = self.curve(self.log_gain, sigma) * (lam / tau).sqrt().repeat_interleave(self.members, -1)
         # sigma = 0 gives lambda = 0, no response at all; knees must stay positive.
         knee = (lam * tau).sqrt().clamp_min(torch.finfo(tau.dtype).tiny)
         head = GroupHead(self.penalty(), knee[:, None, :, None, None], self.members)
-        functional = BankFunctional.build(head, self.bank, scale)
-        return replace(functional, head=replace(head, phases=functional.operator.stride**2))
+        return BankFunctional(head, FilterMap.build(self.bank, scale))
 
 
+@register
 class GroupICGN(GroupedRegularizer):
     r"""Convolutional regularizer of groups of filters: the gradient projects each group onto an l1 ball.
 
@@ -191,10 +173,8 @@ class GroupICGN(GroupedRegularizer):
     ----------
     groups, members : int
         number of groups and filters in each.
-    size, channels, border :
-        of the :class:`~icgn.regularizers.filters.FilterBank`.
-    sigma_range, knots, min_knee :
-        of the curves; see :class:`~icgn.regularizers.RidgeICGN`.
+    size, channels, border, sigma_range, knots, min_knee :
+        see :class:`~icgn.regularizers.network.BankSpec`.
 
     Raises
     ------
@@ -202,27 +182,11 @@ class GroupICGN(GroupedRegularizer):
         if a parameter is out of range.
     """
 
-    def __init__(
-        self,
-        groups: int = 8,
-        members: int = 4,
-        size: int = 9,
-        channels: int = 1,
-        border: Border = "reflect",
-        sigma_range: tuple[float, float] = (1 / 255, 50 / 255),
-        knots: int = 9,
-        min_knee: float = 0.02,
-    ) -> None:
-        check_groups(groups, members)
-        bank = FilterBank(groups * members, size, channels, border)
-        super().__init__(groups, members, bank, sigma_range, knots, min_knee)
+    def __init__(self, groups: int = 8, members: int = 4, **common: Unpack[BankArguments]) -> None:
+        super().__init__(groups, members, common)
         with torch.no_grad():
             # The slopes of a ridge network, although the members share a ball.
             self.log_tau.add_(math.log(members))
-        self.architecture = {
-            "groups": groups, "members": members, "size": size, "channels": channels, "border": border,
-            "sigma_range": list(sigma_range), "knots": knots, "min_knee": min_knee,
-        }  # fmt: skip
 
     def penalty(self) -> MaxEnvelope:
         return MaxEnvelope()
@@ -238,22 +202,23 @@ def check_groups(groups: int, members: int) -> None:
 class MaxEnvelope(Penalty):
     r"""The Moreau envelope of the largest modulus, :math:`H(v) = \max_{|p|_1 \le 1} \langle v, p\rangle - |p|^2 / 2`.
 
-    The maximum is at p = P(v), the gradient. A `bias` (G, M, 1) is added to v, and the tangent at 0 subtracted.
+    The maximum is at p = P(v), the gradient.
     """
-
-    bias: Tensor | None = None
 
     @property
     def steepest(self) -> float:
         return 1.0
 
+    @property
+    def proximal(self) -> bool:
+        return True
+
     def value(self, v: Tensor) -> Tensor:
-        if self.bias is None:
-            return _envelope(v)
-        return _envelope(v + self.bias) - _envelope(self.bias) - (v * project_l1(self.bias)).sum(-2, keepdim=True)
+        p = project_l1(v)
+        return (p * (v - p / 2)).sum(-2, keepdim=True)
 
     def grad(self, v: Tensor) -> Tensor:
-        return project_l1(v) if self.bias is None else project_l1(v + self.bias) - project_l1(self.bias)
+        return project_l1(v)
 
     def hvp(self, v: Tensor, q: Tensor) -> Tensor:
         signs, inside = self._face(v)
@@ -265,21 +230,41 @@ class MaxEnvelope(Penalty):
         active = signs.square()
         return torch.where(inside, 1.0, active * (1 - 1 / active.sum(-2, keepdim=True).clamp_min(1)))
 
-    @property
-    def proximal(self) -> bool:
-        return self.bias is None
-
-    def prox(self, v: Tensor, t: Tensor) -> Tensor | None:
+    def prox(self, v: Tensor, t: Tensor) -> Tensor:
         # By Moreau's identity: the conjugate of H is |p|^2 / 2 on the ball.
-        return v - t * project_l1(v / (1 + t)) if self.bias is None else None
-
-    def to(self, dtype: torch.dtype) -> MaxEnvelope:
-        return self if self.bias is None else replace(self, bias=self.bias.to(dtype))
+        return v - t * project_l1(v / (1 + t))
 
     def _face(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Signs of the projection, 0 where a coordinate vanishes, and whether the group is inside the ball."""
-        a = v if self.bias is None else v + self.bias
-        return torch.sign(project_l1(a)), a.abs().sum(-2, keepdim=True) <= 1
+        return torch.sign(project_l1(v)), v.abs().sum(-2, keepdim=True) <= 1
+
+
+@dataclass(frozen=True, eq=False)
+class Shifted(Penalty):
+    r"""A penalty moved by biases b (G, M, 1), less its tangent at 0, as the paper subtracts :math:`\psi(b)`.
+
+    .. math:: v \mapsto H(v + b) - H(b) - \langle \nabla H(b), v\rangle.
+    """
+
+    penalty: Penalty
+    bias: Tensor
+
+    @property
+    def steepest(self) -> float:
+        return self.penalty.steepest
+
+    def value(self, v: Tensor) -> Tensor:
+        rise = self.penalty.value(v + self.bias) - self.penalty.value(self.bias)
+        return rise - (v * self.penalty.grad(self.bias)).sum(-2, keepdim=True)
+
+    def grad(self, v: Tensor) -> Tensor:
+        return self.penalty.grad(v + self.bias) - self.penalty.grad(self.bias)
+
+    def hvp(self, v: Tensor, q: Tensor) -> Tensor:
+        return self.penalty.hvp(v + self.bias, q)
+
+    def diagonal(self, v: Tensor) -> Tensor:
+        return self.penalty.diagonal(v + self.bias)
 
 
 def project_l1(v: Tensor) -> Tensor:
@@ -315,8 +300,3 @@ def _descending(size: Tensor) -> list[Tensor]:
         for j in range(i % 2, len(parts) - 1, 2):
             parts[j], parts[j + 1] = torch.maximum(parts[j], parts[j + 1]), torch.minimum(parts[j], parts[j + 1])
     return parts
-
-
-def _envelope(v: Tensor) -> Tensor:
-    p = project_l1(v)
-    return (p * (v - p / 2)).sum(-2, keepdim=True)

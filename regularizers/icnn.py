@@ -13,12 +13,16 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from icgn.functionals.functional import BlackBoxFunctional, per_image
-from icgn.regularizers.base import ConvexRegularizer, check_sigma
+from icgn.regularizers.base import check_sigma
 from icgn.regularizers.curves import at_knots, curve, log_knots
 from icgn.regularizers.filters import full_float32, initial_filters, squared_norm_bound
+from icgn.regularizers.frozen import Frozen
+from icgn.regularizers.network import Network
+from icgn.regularizers.registry import register
 
 
-class ICNN(ConvexRegularizer):
+@register
+class ICNN(Network):
     r"""Convolutional input convex neural network (Amos, Xu, Kolter 2017, arXiv:1609.07152), by automatic derivatives.
 
     .. math::
@@ -80,7 +84,7 @@ class ICNN(ConvexRegularizer):
         super().__init__()
         _check_numbers(layers, filters, size, channels, slope, smoothing, sparse_filters, strong_convexity)
         log_sigma = log_knots(sigma_range, knots)
-        self.architecture: dict[str, Any] = {
+        self.architecture = {
             "layers": layers, "filters": filters, "size": size, "channels": channels, "slope": slope,
             "smoothing": smoothing, "sparse_filters": sparse_filters, "strong_convexity": strong_convexity,
             "zero_mean": zero_mean, "sigma_range": list(sigma_range), "knots": knots,
@@ -129,6 +133,11 @@ class ICNN(ConvexRegularizer):
             rho=self.rho,
         )
 
+    @property
+    def receptive_radius(self) -> int:
+        """L (d - 1) for L layers of filters d x d."""
+        return len(self.bias) * (self.V.shape[-1] - 1)
+
     def rescaled(self, sigma: Tensor, weight: Tensor, scale: Tensor) -> ICNN:
         r"""The regularizer :math:`w(\sigma) R(s(\sigma) x; \sigma)`, of the same class.
 
@@ -144,7 +153,7 @@ class ICNN(ConvexRegularizer):
 
 
 @dataclass(frozen=True, eq=False)
-class ICNNFunctional(BlackBoxFunctional):
+class ICNNFunctional(Frozen, BlackBoxFunctional):
     """The regularizer of :class:`ICNN` at fixed noise levels: alpha and beta have shape (B,) or (1,)."""
 
     V: Tensor
@@ -238,10 +247,6 @@ class ICNNFunctional(BlackBoxFunctional):
         if len(self.alpha) == 1:
             return self
         return replace(self, alpha=self.alpha[index], beta=self.beta[index])
-
-    def to(self, dtype: torch.dtype) -> ICNNFunctional:
-        names = ("V", "bias", "U", "c", "alpha", "beta")
-        return replace(self, **{name: getattr(self, name).to(dtype) for name in names})
 
 
 def _check_numbers(

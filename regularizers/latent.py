@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from icgn.functionals.capability import Capability
 from icgn.functionals.functional import BlackBoxFunctional, Responses, dot, per_image
 from icgn.functionals.sums import SumFunctional
-from icgn.regularizers.base import ConvexRegularizer, check_sigma
-from icgn.regularizers.blocks import BlockRidgeFunctional
-from icgn.regularizers.curves import curve, log_knots
-from icgn.regularizers.filters import Border, initial_filters
-from icgn.regularizers.responses import FiniteState
+from icgn.regularizers.bank import BankFunctional, BlockFunctional
+from icgn.regularizers.base import check_sigma
+from icgn.regularizers.filters import initial_filters
+from icgn.regularizers.frozen import PerImage
+from icgn.regularizers.network import BankArguments, Network
+from icgn.regularizers.registry import register
 from icgn.regularizers.ridge import RidgeICGN
-from icgn.regularizers.ridge_functional import RidgeFunctional
 from icgn.solvers.partial import PartialMinimum
 
 # Least modulus in the latent pictures: what certificates and the speed of solvers rest on.
@@ -28,7 +28,8 @@ _LEAST_EPSILON = 0.02
 _COUPLING = 0.04
 
 
-class LatentICGN(FiniteState, ConvexRegularizer):
+@register
+class LatentICGN(Network):
     r"""Ridge regularizer of the picture together with latent pictures, which are minimized out.
 
     .. math::
@@ -69,41 +70,31 @@ class LatentICGN(FiniteState, ConvexRegularizer):
     def __init__(
         self,
         filters: int = 32,
-        size: int = 9,
-        channels: int = 1,
+        *,
         latents: int = 1,
         units: int = 1,
         activation: str = "hardtanh",
-        border: Border = "reflect",
-        sigma_range: tuple[float, float] = (1 / 255, 50 / 255),
-        knots: int = 9,
-        min_knee: float = 0.015,
+        **common: Unpack[BankArguments],
     ) -> None:
         super().__init__()
         if latents < 1:
             raise ValueError(f"latents: got {latents}, expected at least 1")
+        channels = common.pop("channels", 1)
         if channels < 1:
             raise ValueError(f"channels: got {channels}, expected at least 1")
-        self.ridge = RidgeICGN(
-            filters, size, channels + latents, units, activation, border, sigma_range, knots, min_knee
-        )
-        self.architecture: dict[str, Any] = {**self.ridge.architecture, "channels": channels, "latents": latents}
+        common.setdefault("min_knee", 0.015)
+        self.ridge = RidgeICGN(filters, units=units, activation=activation, channels=channels + latents, **common)
+        self.architecture = {**self.ridge.architecture, "channels": channels, "latents": latents}
         self.channels, self.latents = channels, latents
         self.min_size, self.sigma_range = self.ridge.min_size, self.ridge.sigma_range
-        self.log_epsilon = nn.Parameter(torch.full_like(log_knots(self.ridge_range, knots), math.log(0.1)))
+        self.log_epsilon = nn.Parameter(torch.full_like(self.ridge.log_tau[0, 0], math.log(0.1)))
         with torch.no_grad():
             raw = self.ridge.bank.raw
-            raw[:, :channels] = initial_filters(filters, channels, size)
+            raw[:, :channels] = initial_filters(filters, channels, self.min_size)
             raw[:, channels:] = _coupling(raw[:, channels:])
 
-    @property
-    def ridge_range(self) -> tuple[float, float]:
-        """Noise levels of the first and the last knot."""
-        assert self.ridge.sigma_range is not None
-        return self.ridge.sigma_range
-
     @classmethod
-    def upon(cls, ridge: RidgeICGN, latents: int = 1, **changes: Any) -> LatentICGN:
+    def upon(cls, ridge: Network, latents: int = 1, **changes: Any) -> LatentICGN:
         """A network that starts near a trained ridge network: latent pictures that it hardly uses yet.
 
         Parameters
@@ -115,6 +106,8 @@ class LatentICGN(FiniteState, ConvexRegularizer):
         changes :
             constructor arguments that differ from those of `ridge`, as :meth:`RidgeICGN.widened` takes them.
         """
+        if not isinstance(ridge, RidgeICGN):
+            raise TypeError(f"ridge: got {type(ridge).__name__}, expected a RidgeICGN")
         wide = ridge.widened(**changes) if changes else ridge
         new = cls(**wide.architecture, latents=latents).to(wide.log_tau)
         channels = wide.architecture["channels"]
@@ -127,7 +120,7 @@ class LatentICGN(FiniteState, ConvexRegularizer):
 
     def epsilon(self, sigma: Tensor) -> Tensor:
         r"""The modulus :math:`\epsilon(\sigma) \ge 0.02` of the latent pictures at noise levels (B,)."""
-        return _LEAST_EPSILON + curve(self.log_epsilon, sigma, self.ridge_range, 0.0)
+        return _LEAST_EPSILON + self.ridge.curve(self.log_epsilon, sigma)
 
     def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> PartialMinimum:
         r"""The frozen functional :math:`R(.; \sigma)`; see :meth:`ConvexRegularizer.at`."""
@@ -148,36 +141,16 @@ class JointFunctional(SumFunctional):
 
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
         ridge, quadratic = self.terms
-        assert isinstance(quadratic, LatentQuadratic) and isinstance(u[0], Tensor)
-        assert isinstance(ridge, RidgeFunctional | BlockRidgeFunctional)
-        whole = ridge if isinstance(ridge, RidgeFunctional) else ridge.whole
-        matrix = matrix_spectrum(whole, ridge.slopes(u[0], shape), shape)
+        assert isinstance(ridge, BankFunctional | BlockFunctional) and isinstance(quadratic, LatentQuadratic)
+        matrix = ridge.matrix_spectrum(u[0], shape)
         if matrix is None:
             return None
         floor = quadratic.hessian_floor(matrix.real[:, 0]).reshape(len(quadratic.epsilon), -1)
         return matrix + torch.diag_embed(floor)[..., None, None].to(matrix)
 
 
-def matrix_spectrum(ridge: RidgeFunctional, slopes: Tensor, shape: torch.Size) -> Tensor | None:
-    r"""The matrices :math:`\sum_k \bar D_k \hat w_k \hat w_k^*` of the channels, with the mean slope of each filter.
-
-    Shape (B, C, C, H, W // 2 + 1), or None for pictures too small for the filters; from the sums of
-    :meth:`RidgeFunctional.slopes`, for images of a shape.
-    """
-    weight = ridge.operator.weight.detach()
-    filters, channels, d, _ = weight.shape
-    # Correlations of all pairs of channels of each filter: its channels as pictures, and as kernels of a group.
-    pairs = F.conv2d(
-        weight.repeat_interleave(channels, 1).reshape(1, -1, d, d),
-        weight.repeat(1, channels, 1, 1).reshape(-1, 1, d, d),
-        padding=d - 1,
-        groups=filters * channels**2,
-    ).reshape(filters, channels, channels, 2 * d - 1, 2 * d - 1)
-    return ridge.transform_of(slopes, pairs, shape)
-
-
 @dataclass(frozen=True, eq=False)
-class LatentQuadratic(BlackBoxFunctional):
+class LatentQuadratic(PerImage, BlackBoxFunctional):
     r"""The function :math:`\tfrac\epsilon2 |z|^2` of (x, z), x of the given number of channels."""
 
     epsilon: Tensor
@@ -210,9 +183,3 @@ class LatentQuadratic(BlackBoxFunctional):
 
     def strong_convexity(self) -> Tensor:
         return torch.zeros((), dtype=torch.float64, device=self.epsilon.device)
-
-    def select(self, index: Tensor) -> LatentQuadratic:
-        return self if len(self.epsilon) == 1 else LatentQuadratic(self.epsilon[index], self.channels)
-
-    def to(self, dtype: torch.dtype) -> LatentQuadratic:
-        return LatentQuadratic(self.epsilon.to(dtype), self.channels)

@@ -14,14 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from icgn.regularizers.base import ConvexRegularizer
-from icgn.regularizers.conditional import ConditionalICGN
-from icgn.regularizers.deep import DeepICGN
-from icgn.regularizers.group import GroupICGN
-from icgn.regularizers.icnn import ICNN
-from icgn.regularizers.latent import LatentICGN
-from icgn.regularizers.ridge import RidgeICGN
-from icgn.regularizers.softmax import SoftmaxICGN
+from icgn.regularizers.network import Network
+from icgn.regularizers.registry import ModelError, architecture_of, build_model, registered
+from icgn.regularizers.remote import fetch, is_hub_name
 from icgn.storage.files import write_files
 
 _WEIGHTS = Path(__file__).parent / "weights"
@@ -29,24 +24,8 @@ _REQUIRED = ("architecture", "sha256")
 # Numbers in an architecture up to which its file need not be as large: filters, sides squared, nodes, ...
 _SMALL = 10_000
 
-ARCHITECTURES: dict[str, type[ConvexRegularizer]] = {
-    "RidgeICGN": RidgeICGN,
-    "ConditionalICGN": ConditionalICGN,
-    "DeepICGN": DeepICGN,
-    "GroupICGN": GroupICGN,
-    "LatentICGN": LatentICGN,
-    "SoftmaxICGN": SoftmaxICGN,
-    "ICNN": ICNN,
-}
-"""The classes that a card may name."""
-
-
 DEFAULT_MODELS = {1: "conditional-gray", 3: "conditional-color"}
 """The shipped models that are used where none is named, by number of channels."""
-
-
-class ModelError(ValueError):
-    """A model cannot be loaded: unknown, damaged, altered, or of an architecture this version does not have."""
 
 
 def available_models() -> list[str]:
@@ -54,7 +33,7 @@ def available_models() -> list[str]:
     return sorted(p.stem for p in _WEIGHTS.glob("*.safetensors"))
 
 
-def load_pretrained(name: str | Path, device: str | torch.device = "cpu") -> ConvexRegularizer:
+def load_pretrained(name: str | Path, device: str | torch.device = "cpu") -> Network:
     """Load a trained regularizer, in evaluation mode with its parameters frozen.
 
     Parameters
@@ -111,7 +90,7 @@ def read_card(name: str | Path) -> dict[str, Any]:
     return dict(card)
 
 
-def save_model(model: ConvexRegularizer, path: str | Path, card: dict[str, Any]) -> None:
+def save_model(model: Network, path: str | Path, card: dict[str, Any]) -> None:
     """Write weights to `path` (``.safetensors``) and the card, completed by architecture and sha256, beside it.
 
     Both files are written under another name first and then renamed: no half-written model is ever left.
@@ -126,42 +105,13 @@ def save_model(model: ConvexRegularizer, path: str | Path, card: dict[str, Any])
         raise ModelError(f"path: got {path.name!r}, expected a name ending in .safetensors")
     architecture = architecture_of(model)
     if architecture is None:
-        raise ModelError(f"model: got {type(model).__name__}, expected one of {', '.join(ARCHITECTURES)}")
+        raise ModelError(f"model: got {type(model).__name__}, expected one of {', '.join(registered())}")
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     content = save_tensors(tensors)
     complete = {**card, "architecture": architecture, "sha256": hashlib.sha256(content).hexdigest()}
     text = json.dumps(complete, indent=2, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_files({path: content, path.with_suffix(".json"): text.encode()})
-
-
-def architecture_of(model: ConvexRegularizer) -> dict[str, Any] | None:
-    """What :func:`build_model` makes a model of this class and size from; None for a class that no card can name."""
-    if ARCHITECTURES.get(type(model).__name__) is not type(model):
-        return None
-    return {"type": type(model).__name__, **model.architecture}
-
-
-def build_model(architecture: dict[str, Any], source: str = "model") -> ConvexRegularizer:
-    """Make an untrained regularizer from ``{"type": class name, ...constructor arguments}``.
-
-    Raises
-    ------
-    ModelError
-        if the class is unknown or does not take the arguments; `source` is named in the message.
-    """
-    if not isinstance(architecture, dict):
-        raise ModelError(f"{source}, architecture: got {architecture!r}, expected a table with type and arguments")
-    arguments = dict(architecture)
-    kind = arguments.pop("type", None)
-    if not isinstance(kind, str) or kind not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise ModelError(f"{source}: unknown architecture {kind!r}, expected one of {known}; a newer icgn may have it")
-    try:
-        return ARCHITECTURES[kind](**arguments)
-    # A constructor raises errors of every type when it is given values of every type.
-    except Exception as error:
-        raise ModelError(f"{source}: the arguments do not fit {kind}: {error}") from error
 
 
 def locate(name: str | Path) -> Path:
@@ -172,8 +122,6 @@ def locate(name: str | Path) -> Path:
     ModelError
         if there is none.
     """
-    from icgn.regularizers.hub import fetch, is_hub_name
-
     if is_hub_name(name):
         name = fetch(str(name))
     shipped = _WEIGHTS / f"{name}.safetensors"

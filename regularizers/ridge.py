@@ -8,15 +8,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from icgn.regularizers.activations import make_activation
-from icgn.regularizers.base import check_sigma, check_widening
-from icgn.regularizers.curves import log_knots
-from icgn.regularizers.filters import Border, FilterBank
-from icgn.regularizers.responses import BankRegularizer
-from icgn.regularizers.ridge_functional import RidgeFunctional
+from icgn.regularizers.bank import BankFunctional
+from icgn.regularizers.base import check_widening
+from icgn.regularizers.filter_map import FilterMap
+from icgn.regularizers.network import BankArguments, BankRegularizer, BankSpec
+from icgn.regularizers.registry import register
+from icgn.regularizers.ridge_head import RidgeHead
 
 
+@register
 class RidgeICGN(BankRegularizer):
     r"""Convolutional ridge regularizer: the ICGN of one hidden layer, integrated in closed form.
 
@@ -32,20 +35,16 @@ class RidgeICGN(BankRegularizer):
 
     Parameters
     ----------
-    filters, size, channels, border :
-        of the :class:`~icgn.regularizers.filters.FilterBank`.
+    filters : int
+        number of filters.
     units : int
         hidden units J per filter: the number of kinks of the learned activation on each side.
     activation : {"hardtanh", "tanh", "sigmoid", "softplus"}
         the hidden activation s.
-    sigma_range : tuple of float
-        noise levels, in intensities, between which :math:`\lambda` and :math:`\tau` have knots; above they follow
+    size, channels, border, sigma_range, knots, min_knee :
+        see :class:`~icgn.regularizers.network.BankSpec`. Above `sigma_range` :math:`\lambda` and :math:`\tau` follow
         the last slope, below :math:`\lambda \propto \sigma^{1.5}`, :math:`\tau \propto \sigma`, so that sigma 0 is the
         zero regularizer.
-    knots : int
-        knots in log sigma.
-    min_knee : float
-        smallest :math:`\tau / \sigma`: a trade of quality against iterations (``benchmarks/choices.py``).
 
     Raises
     ------
@@ -69,46 +68,36 @@ class RidgeICGN(BankRegularizer):
     """
 
     def __init__(
-        self,
-        filters: int = 32,
-        size: int = 9,
-        channels: int = 1,
-        units: int = 1,
-        activation: str = "hardtanh",
-        border: Border = "reflect",
-        sigma_range: tuple[float, float] = (1 / 255, 50 / 255),
-        knots: int = 9,
-        min_knee: float = 0.02,
+        self, filters: int = 32, *, units: int = 1, activation: str = "hardtanh", **common: Unpack[BankArguments]
     ) -> None:
         if units < 1:
             raise ValueError(f"units: got {units}, expected at least 1")
-        super().__init__(FilterBank(filters, size, channels, border), sigma_range, min_knee)
-        log_sigma = log_knots(sigma_range, knots)
-        self.architecture: dict[str, Any] = {
-            "filters": filters, "size": size, "channels": channels, "units": units, "activation": activation,
-            "border": border, "sigma_range": list(sigma_range), "knots": knots, "min_knee": min_knee,
-        }  # fmt: skip
+        spec = BankSpec(**common)
+        super().__init__(spec, filters, {"filters": filters, "units": units, "activation": activation})
         spread = torch.linspace(-0.7, 0.7, units) if units > 1 else torch.zeros(1)
-        shape = (units, filters, knots)
+        shape = (units, filters, spec.knots)
         # Scale of a Laplacian prior, lambda ~ sigma^1.5, shared by the overlapping windows of a filter.
-        scale = math.log(0.6 / (size * size * units))
-        self.log_lambda = nn.Parameter((1.5 * log_sigma + scale).expand(shape).clone())
-        self.log_tau = nn.Parameter((log_sigma - 3.0 + spread[:, None, None]).expand(shape).clone())
+        scale = math.log(0.6 / (spec.size**2 * units))
+        self.log_lambda = nn.Parameter((1.5 * spec.log_sigma + scale).expand(shape).clone())
+        self.log_tau = nn.Parameter((spec.log_sigma - 3.0 + spread[:, None, None]).expand(shape).clone())
         self._activation = make_activation(activation)
 
-    def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> RidgeFunctional:
-        r"""The frozen functional :math:`R(.; \sigma)`; see :meth:`ConvexRegularizer.at`."""
-        self._refuse_condition(condition)
-        s = check_sigma(sigma, self.bank.raw)
-        lam, tau = self.curves(s)
+    def frozen(self, sigma: Tensor) -> BankFunctional:
+        r"""The functional, its responses scaled so that the first unit has slope 1 inside its knee.
+
+        With :math:`s_k = \sqrt{\lambda_{k1}/\tau_{k1}}` and :math:`u = s\, W x` the knees are
+        :math:`\kappa_j = s\,\tau_j`, and the slopes :math:`\rho_j` relative to the first unit.
+        """
+        lam, tau = self.curves(sigma)
         slope = lam / tau
         scale = slope[:, 0].sqrt()
         # sigma = 0 gives lambda = 0, no response at all; knees and relative slopes must stay positive and finite.
-        knee = (tau * scale[:, None]).clamp_min(torch.finfo(tau.dtype).tiny)
-        ratio = slope / slope[:, :1].clamp_min(torch.finfo(tau.dtype).tiny)
-        if len(s) == 1:
-            return RidgeFunctional(self.bank.operator(scale=scale[0]), self._activation, knee, ratio, None)
-        return RidgeFunctional(self.bank.operator(), self._activation, knee, ratio, scale)
+        tiny = torch.finfo(tau.dtype).tiny
+        knee = (tau * scale[:, None]).clamp_min(tiny)
+        ratio = slope / slope[:, :1].clamp_min(tiny)
+        bank = FilterMap.build(self.bank, scale)
+        spread = bank.operator.spread
+        return BankFunctional(RidgeHead(self._activation, spread(knee), spread(ratio)), bank)
 
     def widened(self, **changes: Any) -> RidgeICGN:
         """A network of more or larger filters, more units or another `min_knee` that starts near this one.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from icgn.regularizers.filters import Border, FilterBank
-from icgn.regularizers.group import GroupedRegularizer, Penalty, check_groups
+from icgn.regularizers.group import GroupedRegularizer, Penalty
+from icgn.regularizers.network import BankArguments
+from icgn.regularizers.registry import register
 
 
+@register
 class SoftmaxICGN(GroupedRegularizer):
     r"""Convolutional conic sum of softmax modules, one per group of filters and place.
 
@@ -31,10 +34,8 @@ class SoftmaxICGN(GroupedRegularizer):
     symmetric : bool
         whether each filter enters with both signs: twice as many classes at the cost of the same convolutions, and R
         is even. The gradient is then :math:`e^{b_k} \sinh v_k / \sum_j e^{b_j} \cosh v_j`, tanh in a group of one.
-    size, channels, border :
-        of the :class:`~icgn.regularizers.filters.FilterBank`.
-    sigma_range, knots, min_knee :
-        of the curves; see :class:`~icgn.regularizers.RidgeICGN`.
+    size, channels, border, sigma_range, knots, min_knee :
+        see :class:`~icgn.regularizers.network.BankSpec`.
 
     Raises
     ------
@@ -43,27 +44,12 @@ class SoftmaxICGN(GroupedRegularizer):
     """
 
     def __init__(
-        self,
-        groups: int = 8,
-        members: int = 4,
-        symmetric: bool = True,
-        size: int = 9,
-        channels: int = 1,
-        border: Border = "reflect",
-        sigma_range: tuple[float, float] = (1 / 255, 50 / 255),
-        knots: int = 9,
-        min_knee: float = 0.02,
+        self, groups: int = 8, members: int = 4, *, symmetric: bool = True, **common: Unpack[BankArguments]
     ) -> None:
-        check_groups(groups, members)
+        super().__init__(groups, members, common, symmetric=symmetric)
         check_members(members, symmetric)
-        bank = FilterBank(groups * members, size, channels, border)
-        super().__init__(groups, members, bank, sigma_range, knots, min_knee)
         self.symmetric = symmetric
         self.bias = nn.Parameter(torch.zeros(groups, members))
-        self.architecture = {
-            "groups": groups, "members": members, "symmetric": symmetric, "size": size, "channels": channels,
-            "border": border, "sigma_range": list(sigma_range), "knots": knots, "min_knee": min_knee,
-        }  # fmt: skip
 
     def penalty(self) -> LogSumExp:
         return LogSumExp(self.bias[..., None], self.symmetric)
@@ -119,9 +105,6 @@ class LogSumExp(Penalty):
         points = torch.cat([rows, -rows], 1) if self.symmetric else rows
         apart = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
         return apart.amax((1, 2)).square() / 4 * (1 + 1e-12)
-
-    def to(self, dtype: torch.dtype) -> LogSumExp:
-        return replace(self, bias=self.bias.to(dtype))
 
     def _logits(self, v: Tensor) -> Tensor:
         return torch.cat([v + self.bias, self.bias - v], -2) if self.symmetric else v + self.bias

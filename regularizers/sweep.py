@@ -16,7 +16,8 @@ from torch import Tensor
 from icgn.functionals.functional import dot
 from icgn.regularizers.activations import Activation
 from icgn.regularizers.filters import full_float32
-from icgn.regularizers.responses import Head, SquaredNorm
+from icgn.regularizers.frozen import Frozen
+from icgn.regularizers.head import Head, SquaredNorm
 
 # Covers the rounding of the norm of a matrix in float64.
 _ROUNDING = 1 + 1e-12
@@ -93,10 +94,15 @@ def check_nondecreasing(activation: Activation) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class InnerMap(ABC):
+class InnerMap(Frozen, ABC):
     """A linear map U between layers with entries that are not negative."""
 
     weight: Tensor
+
+    @property
+    def reach(self) -> int:
+        """How many rows away an entry of U z depends on z."""
+        return 0
 
     @abstractmethod
     def apply(self, z: Tensor) -> Tensor:
@@ -132,6 +138,10 @@ class ConvolutionMap(InnerMap):
     Its norm is at most that of the matrix of the sums, as a nonnegative filter has its largest response at frequency 0.
     """
 
+    @property
+    def reach(self) -> int:
+        return self.weight.shape[-1] // 2
+
     def apply(self, z: Tensor) -> Tensor:
         with full_float32(z):
             return F.conv2d(z, self.weight, padding=self.weight.shape[-1] // 2)
@@ -166,9 +176,13 @@ class DeepHead(Head):
     top: Tensor
     _at_rest: dict[tuple[str, torch.Size], Tensor] = field(default_factory=dict, init=False)
 
+    @property
+    def halo(self) -> int:
+        return sum(inner.reach for inner in self.maps)
+
     def value(self, u: Tensor) -> Tensor:
         linear = (self._rest("grad", u) * u).flatten(1).sum(1)
-        return self._value(u) - self._rest("value", u) - linear
+        return (self._outputs(u) - self._rest("outputs", u)).flatten(1).sum(1) - linear
 
     def grad(self, u: Tensor) -> Tensor:
         return self._grad(u) - self._rest("grad", u)
@@ -213,12 +227,12 @@ class DeepHead(Head):
         bounds = [self._jacobian(layer, gl.sqrt(), rows, squared_norm) for layer, gl in enumerate(g[::-1])]
         return self.phi.activation.steepest * torch.stack(bounds).square().sum()
 
-    def select(self, index: Tensor) -> DeepHead:
-        return self if len(self.top) == 1 else replace(self, top=self.top[index])
-
-    def to(self, dtype: torch.dtype) -> DeepHead:
-        maps = tuple(replace(m, weight=m.weight.to(dtype)) for m in self.maps)
-        return replace(self, maps=maps, biases=tuple(b.to(dtype) for b in self.biases), top=self.top.to(dtype))
+    def rows(self, part: slice, seen: slice) -> DeepHead:
+        if not self.halo:
+            return self
+        own = self.top.new_zeros(seen.stop - seen.start, 1)
+        own[part.start - seen.start : part.stop - seen.start] = 1
+        return replace(self, top=self.top * own)
 
     @property
     def _sizes(self) -> list[int]:
@@ -247,17 +261,20 @@ class DeepHead(Head):
             t.append(inner.apply(self.phi.slope(layer, p[layer]) * t[-1]) + part)
         return t
 
-    def _value(self, u: Tensor) -> Tensor:
+    def _outputs(self, u: Tensor) -> Tensor:
+        """The terms of H at all places."""
         p = self._preactivations(u)
-        return (self.top * self.phi.value(len(p) - 1, p[-1])).flatten(1).sum(1)
+        return self.top * self.phi.value(len(p) - 1, p[-1])
 
     def _grad(self, u: Tensor) -> Tensor:
         return torch.cat(self._sweep(self._preactivations(u))[1], 1)
 
-    def _rest(self, what: Literal["value", "grad"], u: Tensor) -> Tensor:
-        """The value or the gradient of H at 0, of responses like u; kept where no graph is."""
-        zero = u.new_zeros(1, *u.shape[1:])
-        compute = self._value if what == "value" else self._grad
+    def _rest(self, what: Literal["outputs", "grad"], u: Tensor) -> Tensor:
+        """The terms or the gradient of H at 0, for responses like u; kept where no graph is."""
+        # Without a halo they are the same at all places.
+        places = u.shape[2:] if self.halo else [1] * (u.ndim - 2)
+        zero = u.new_zeros(1, u.shape[1], *places)
+        compute = self._outputs if what == "outputs" else self._grad
         if torch.is_grad_enabled():
             return compute(zero)
         key = (what, zero.shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -12,6 +12,7 @@ from torch import Tensor
 from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_image, tensor
 from icgn.regularizers.base import ConvexRegularizer, check_sigma
+from icgn.regularizers.frozen import PerImage
 
 # |D|^2 <= 4 for the differences along each of the two axes.
 _SQUARED_NORM = 8.0
@@ -67,7 +68,7 @@ class TotalVariation(ConvexRegularizer):
 
 
 @dataclass(frozen=True, eq=False)
-class TotalVariationFunctional(ConvexFunctional):
+class TotalVariationFunctional(PerImage, ConvexFunctional):
     r""":math:`w \sum_{c, p} H_\varepsilon(|(D x_c)_p|)`, one weight w per image or one for all.
 
     Responses are the differences D x, (B, C, 2, H, W): to the right and down. With
@@ -132,9 +133,6 @@ class TotalVariationFunctional(ConvexFunctional):
 
     def strong_convexity(self) -> Tensor:
         return self.weight.new_zeros(())
-
-    def select(self, index: Tensor) -> TotalVariationFunctional:
-        return self if len(self.weight) == 1 else replace(self, weight=self.weight[index])
 
     def to(self, dtype: torch.dtype) -> TotalVariationFunctional:
         """The same: it computes in the precision of the images."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from icgn.functionals.capability import Capability
 from icgn.functionals.functional import BlackBoxFunctional
 from icgn.functionals.sums import SumFunctional
+from icgn.regularizers.frozen import PerImage
 from icgn.solvers.methods.newton import NewtonCG
 from icgn.transport.vectors import GradientNetwork
 
@@ -41,7 +42,7 @@ def conjugate_points(network: GradientNetwork, y: Tensor, x: Tensor, steps: int,
 
 
 @dataclass(frozen=True, eq=False)
-class _Tilt(BlackBoxFunctional):
+class _Tilt(PerImage, BlackBoxFunctional):
     r""":math:`-\langle x, y\rangle`, with one y (B, d) for each x."""
 
     y: Tensor
@@ -64,9 +65,3 @@ class _Tilt(BlackBoxFunctional):
 
     def strong_convexity(self) -> Tensor:
         return torch.zeros((), dtype=torch.float64)
-
-    def select(self, index: Tensor) -> _Tilt:
-        return replace(self, y=self.y[index])
-
-    def to(self, dtype: torch.dtype) -> _Tilt:
-        return replace(self, y=self.y.to(dtype))

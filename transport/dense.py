@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from icgn.functionals.functional import tensor
 from icgn.regularizers.activations import Activation, make_activation
-from icgn.regularizers.group import GroupHead, MaxEnvelope, Penalty, check_groups
+from icgn.regularizers.group import GroupHead, MaxEnvelope, Penalty, Shifted, check_groups
 from icgn.regularizers.softmax import LogSumExp, check_members
 from icgn.regularizers.sweep import ConvexActivation, DeepHead, MatrixMap, check_nondecreasing, raw_weights
 from icgn.transport.vectors import GradientNetwork, MatrixFunctional, QuadraticFunctional, check_vectors
@@ -92,7 +92,7 @@ class DenseRidgeICGN(DenseGrouped):
         check_nondecreasing(self._activation)
 
     def penalty(self, bias: Tensor) -> Penalty:
-        return Pointwise(self._activation, bias)
+        return Shifted(Pointwise(self._activation), bias)
 
 
 class DenseSoftmaxICGN(DenseGrouped):
@@ -157,7 +157,7 @@ class DenseGroupICGN(DenseGrouped):
         self.log_tau = nn.Parameter(torch.zeros(groups))
 
     def penalty(self, bias: Tensor) -> Penalty:
-        return MaxEnvelope(bias)
+        return Shifted(MaxEnvelope(), bias)
 
     def log_scale(self) -> Tensor:
         return self.log_tau
@@ -215,30 +215,25 @@ class DenseDeepICGN(GradientNetwork):
 
 @dataclass(frozen=True, eq=False)
 class Pointwise(Penalty):
-    r""":math:`\Phi(v + b) - \Phi(b) - \psi(b) v` of each response, with biases b (G, 1, 1)."""
+    r""":math:`\Phi(v)` of each response."""
 
     activation: Activation
-    bias: Tensor
 
     @property
     def steepest(self) -> float:
         return self.activation.steepest
 
     def value(self, v: Tensor) -> Tensor:
-        phi, psi = self.activation.potential, self.activation.psi
-        return phi(v + self.bias) - phi(self.bias) - psi(self.bias) * v
+        return self.activation.potential(v)
 
     def grad(self, v: Tensor) -> Tensor:
-        return self.activation.psi(v + self.bias) - self.activation.psi(self.bias)
+        return self.activation.psi(v)
 
     def hvp(self, v: Tensor, q: Tensor) -> Tensor:
         return self.diagonal(v) * q
 
     def diagonal(self, v: Tensor) -> Tensor:
-        return self.activation.psi_prime(v + self.bias)
-
-    def to(self, dtype: torch.dtype) -> Pointwise:
-        return replace(self, bias=self.bias.to(dtype))
+        return self.activation.psi_prime(v)
 
 
 def _activation(activation: str | Activation) -> Activation:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from icgn.functionals.functional import BlackBoxFunctional, ConvexFunctional, Responses, tensor
 from icgn.functionals.sums import SumFunctional
-from icgn.regularizers.responses import FiniteState, HeadFunctional
+from icgn.regularizers.frozen import Frozen
+from icgn.regularizers.head import HeadFunctional
+from icgn.regularizers.network import FiniteState
 from icgn.regularizers.sweep import matrix_norm
 from icgn.solvers.prox import prox
 
@@ -164,7 +166,7 @@ class MatrixFunctional(HeadFunctional):
     def linear_adjoint(self, z: Responses, shape: torch.Size) -> Tensor:
         return tensor(z) @ self.weight
 
-    def rows(self) -> Tensor:
+    def weights(self) -> Tensor:
         return self.weight.detach().double()[None]
 
     def squared_norm(self, weight: Tensor) -> Tensor:
@@ -173,12 +175,9 @@ class MatrixFunctional(HeadFunctional):
     def select(self, index: Tensor) -> MatrixFunctional:
         return self
 
-    def to(self, dtype: torch.dtype) -> MatrixFunctional:
-        return replace(self, head=self.head.to(dtype), weight=self.weight.to(dtype))
-
 
 @dataclass(frozen=True, eq=False)
-class QuadraticFunctional(BlackBoxFunctional):
+class QuadraticFunctional(Frozen, BlackBoxFunctional):
     r""":math:`\tfrac12 |Q x|^2 + \tfrac{\mu}{2} |x|^2 + \langle a, x\rangle` of vectors x (B, n)."""
 
     Q: Tensor
@@ -205,9 +204,6 @@ class QuadraticFunctional(BlackBoxFunctional):
 
     def select(self, index: Tensor) -> QuadraticFunctional:
         return self
-
-    def to(self, dtype: torch.dtype) -> QuadraticFunctional:
-        return replace(self, Q=self.Q.to(dtype), a=self.a.to(dtype))
 
     @property
     def _norm(self) -> Tensor:

@@ -1,0 +1,204 @@
+"""The frozen functional of a filter bank and a head, whole or in blocks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from icgn.functionals.functional import BlackBoxFunctional, ConvexFunctional, Responses, per_image, tensor
+from icgn.regularizers.filter_map import FilterMap
+from icgn.regularizers.filters import extend, extend_adjoint, squared_norm_bound
+from icgn.regularizers.frozen import PerImage
+from icgn.regularizers.head import HeadFunctional
+
+# Elements handled at once by the passes of a head on a CPU: a few such strips fit the second-level cache.
+_STRIP = 1 << 17
+# Responses of all images together, in bytes, above which they are not kept, and those of a block then. A solver keeps
+# two sets of responses.
+RESPONSES_LIMIT, _BLOCK_BYTES = 1 << 29, 1 << 25
+
+
+@dataclass(frozen=True, eq=False)
+class BankFunctional(HeadFunctional):
+    """h(W x) with the filter bank W and the head h, at fixed noise levels, one per image or one for all.
+
+    The linear map and the head are two parts: any head goes with any bank. Where no graph is recorded the head works
+    on strips of positions that fit the cache of a CPU.
+    """
+
+    bank: FilterMap
+
+    def linear(self, x: Tensor) -> Tensor:
+        return self.bank.apply(x)
+
+    def linear_adjoint(self, z: Responses, shape: torch.Size) -> Tensor:
+        return self.bank.adjoint(tensor(z), shape)
+
+    def weights(self) -> Tensor:
+        return self.bank.weights()
+
+    def squared_norm(self, weight: Tensor) -> Tensor:
+        return squared_norm_bound(weight, self.bank.operator.border)
+
+    def potential_grad(self, u: Responses) -> Tensor:
+        return self._map(lambda h, v: h.grad(v), u)
+
+    def potential_hvp(self, u: Responses, q: Responses) -> Tensor:
+        return self._map(lambda h, v, w: h.hvp(v, w), u, q)
+
+    def prox_potential(self, v: Responses, s: Tensor) -> Responses:
+        return self._map(lambda h, p: h.prox(p, s), v) if self.head.proximal else super().prox_potential(v, s)
+
+    def advance(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
+        return tensor(u).addcmul_(tensor(q), per_image(t, tensor(u)))
+
+    def grad_from(self, u: Responses, shape: torch.Size) -> Tensor:
+        return self._back(lambda h, v: h.grad(v), (u,), shape)
+
+    def hvp_from(self, u: Responses, q: Responses, shape: torch.Size) -> Tensor:
+        return self._back(lambda h, v, w: h.hvp(v, w), (u, q), shape)
+
+    def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        """The spectrum of the filters weighted by the mean of the head's diagonal."""
+        return self.bank.spectrum(self.slopes(u, shape), shape)
+
+    def matrix_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        """As :meth:`hessian_spectrum`, a matrix of the channels at each frequency, (B, C, C, H, W // 2 + 1)."""
+        return self.bank.matrix_spectrum(self.slopes(u, shape), shape)
+
+    def slopes(self, u: Responses, shape: torch.Size) -> Tensor:
+        """Sums over all positions of the head's diagonal for each filter, (B, K), for images of a shape."""
+        operator = self.bank.operator
+        total = torch.stack([operator.sums(h.diagonal(v)) for h, v in self.strips(u)]).sum(0)
+        outside = operator.outside(shape)
+        if outside:
+            # Planes hold zeros at positions outside the picture, which do not count.
+            cell = slice(0, 1)
+            at_zero = self.ready.rows(cell, cell).diagonal(torch.zeros_like(tensor(u)[:, :1]))
+            total = total - outside / operator.stride**2 * operator.sums(at_zero)
+        return total
+
+    def blockwise(self, shape: torch.Size, limit: int | None = None) -> ConvexFunctional:
+        limit = RESPONSES_LIMIT if limit is None else limit
+        operator = self.bank.operator
+        rows, cols = operator.grid(shape)
+        per_row = shape[0] * cols * len(operator.weight) * operator.weight.element_size()
+        if rows * per_row <= limit:
+            return self
+        # A multiple of the stride: every block then has whole polyphase cells, as the picture has.
+        step = operator.stride
+        return BlockFunctional(self, max(step, min(limit, _BLOCK_BYTES) // per_row // step * step))
+
+    def strips(self, *responses: Responses) -> Iterator[tuple[Any, ...]]:
+        for at, *parts in self._cut(*responses):
+            yield self.ready.rows(at, at), *parts
+
+    def _cut(self, *responses: Responses) -> Iterator[tuple[Any, ...]]:
+        """Positions that fit the cache of a CPU and do not depend on others, with their part of the responses."""
+        first, axis = tensor(responses[0]), self.bank.operator.axis
+        size = step = first.shape[axis]
+        if not torch.is_grad_enabled() and first.device.type == "cpu" and not self.head.halo:
+            step = max(1, _STRIP * size // first.numel())
+        for start in range(0, size, step):
+            length = min(step, size - start)
+            yield slice(start, start + length), *(tensor(u).narrow(axis, start, length) for u in responses)
+
+    def _map(self, f: Callable[..., Tensor], *responses: Responses) -> Tensor:
+        """Responses f(head, responses) of a pointwise f."""
+        if torch.is_grad_enabled():
+            return f(self.ready, *responses)
+        out = torch.empty_like(tensor(responses[0]))
+        for at, target, *parts in self._cut(out, *responses):
+            target.copy_(f(self.ready.rows(at, at), *parts))
+        return out
+
+    def _back(self, f: Callable[..., Tensor], responses: tuple[Responses, ...], shape: torch.Size) -> Tensor:
+        """The images W^T f(head, responses) of a pointwise f; with planes no set of responses is made."""
+        if torch.is_grad_enabled() or not self.head.planes:
+            return self.linear_adjoint(self._map(f, *responses), shape)
+        planes = tuple(tensor(u) for u in responses)
+        return self.bank.adjoint_of(lambda at, *parts: f(self.ready.rows(at, at), *parts), planes, shape)
+
+
+@dataclass(frozen=True, eq=False)
+class BlockFunctional(PerImage, BlackBoxFunctional):
+    r"""The functional of a filter bank without its responses: :math:`U = I`, and W x only exists block by block.
+
+    The picture is extended at its border as a whole; a block of response rows then needs its own rows, those of the
+    head's halo and d - 1 more, and no border. Values are those of the functional that keeps its responses, to rounding.
+    A line search evaluates the filters again at each trial: about twice the work, for a memory that does not depend on
+    the number of filters.
+
+    Parameters
+    ----------
+    whole : BankFunctional
+        the functional that keeps responses.
+    rows : int
+        response rows per block; a multiple of the operator's stride if the head differs from place to place.
+    """
+
+    whole: BankFunctional
+    rows: int
+
+    def fn(self, x: Tensor) -> Tensor:
+        return _total([f.fn(b) for _, f, b in self._blocks(x)])
+
+    def grad(self, x: Tensor) -> Tensor:
+        return self._assemble(lambda f, b: f.grad(b), x)
+
+    def hvp(self, x: Tensor, v: Tensor) -> Tensor:
+        return self._assemble(lambda f, b, w: f.hvp(b, w), x, v)
+
+    def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
+        return _total([f.slope(f.linear(b), f.linear(w), t) for _, f, b, w in self._blocks(tensor(u), tensor(q))])
+
+    def curvature(self, u: Responses, q: Responses) -> Tensor:
+        return _total([f.curvature(f.linear(b), f.linear(w)) for _, f, b, w in self._blocks(tensor(u), tensor(q))])
+
+    def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        return self.whole.bank.spectrum(self._slopes(u), shape)
+
+    def matrix_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        """See :meth:`BankFunctional.matrix_spectrum`."""
+        return self.whole.bank.matrix_spectrum(self._slopes(u), shape)
+
+    def lipschitz(self) -> Tensor:
+        return self.whole.lipschitz()
+
+    def strong_convexity(self) -> Tensor:
+        return self.whole.strong_convexity()
+
+    def _slopes(self, u: Responses) -> Tensor:
+        return _total([f.slopes(f.linear(b), b.shape) for _, f, b in self._blocks(tensor(u))])
+
+    def _blocks(self, *images: Tensor) -> Iterator[tuple[Any, ...]]:
+        """Blocks: their rows of the extended pictures, their functional, and their part of each of the pictures."""
+        linear, head = self.whole.bank, self.whole.head
+        operator, shape = linear.operator, images[0].shape
+        inner = replace(linear, operator=replace(operator, border="valid"))
+        extended = [extend(x, operator.margin, operator.border) for x in images]
+        lost, count = operator.weight.shape[-1] - 1, operator.grid(shape)[0]
+        for top in range(0, count, self.rows):
+            part = slice(top, min(top + self.rows, count))
+            seen = slice(max(0, part.start - head.halo), min(count, part.stop + head.halo))
+            own = head.rows(operator.places(part, shape), operator.places(seen, shape))
+            rows = slice(seen.start, seen.stop + lost)
+            yield rows, BankFunctional(own, inner), *(x[..., rows, :] for x in extended)
+
+    def _assemble(self, f: Callable[..., Tensor], *images: Tensor) -> Tensor:
+        """The sum of the pictures f of the blocks, each where it belongs, with the border folded back."""
+        operator, x = self.whole.bank.operator, images[0]
+        m = operator.margin
+        total = x.new_zeros(*x.shape[:-2], x.shape[-2] + 2 * m, x.shape[-1] + 2 * m)
+        for rows, *block in self._blocks(*images):
+            total[..., rows, :] += f(*block)
+        return extend_adjoint(total, m, operator.border)
+
+
+def _total(parts: list[Tensor]) -> Tensor:
+    # Sums of millions of terms: float64 keeps what float32 blocks have.
+    return torch.stack(parts).double().sum(0).to(parts[0])
