@@ -29,8 +29,9 @@ from torch import Tensor
 import icgn
 from icgn.datasets import add_noise, bundled
 from icgn.regularizers import RidgeICGN
+from icgn.regularizers.bank import BankFunctional
 from icgn.regularizers.filters import FilterOperator, best_stride
-from icgn.regularizers.ridge_functional import RidgeFunctional
+from icgn.regularizers.ridge_head import RidgeHead
 from icgn.solvers import ConvexFunctional
 
 SIZE, SMALL = (321, 481), (81, 121)
@@ -68,7 +69,7 @@ class HalfRidge:
     def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> ConvexFunctional:
         """The functional at sigma."""
         functional = self.ridge.at(sigma, condition)
-        return replace(functional, operator=Half.of(functional.operator))
+        return replace(functional, bank=replace(functional.bank, operator=Half.of(functional.bank.operator)))
 
     def check_image(self, x: Tensor) -> None:
         """As the network itself."""
@@ -78,9 +79,10 @@ class HalfRidge:
 class Fourier:
     """The gradient by fast Fourier transforms of the picture and of the responses, filters in groups."""
 
-    def __init__(self, functional: RidgeFunctional, size: tuple[int, int]) -> None:
-        w = functional.operator.weight
-        self.knee, self.activation, self.margin = functional.knee[:, 0], functional.activation, w.shape[-1] // 2
+    def __init__(self, functional: BankFunctional, size: tuple[int, int]) -> None:
+        w, head, stride = functional.bank.operator.weight, functional.head, functional.bank.operator.stride
+        assert isinstance(head, RidgeHead)
+        self.knee, self.activation, self.margin = head.knee[:, 0, 0, :: stride**2], head.activation, w.shape[-1] // 2
         self.size = [next_fast_len(n + w.shape[-1] - 1, real=True) for n in size]
         self.spectra = torch.fft.rfft2(w, s=self.size).split(_GROUP)
 
@@ -109,14 +111,22 @@ class Way:
     executed: float | None
 
 
-def ways(functional: RidgeFunctional, x: Tensor, dtype: torch.dtype) -> list[Way]:
+def with_operator(functional: BankFunctional, operator: FilterOperator) -> BankFunctional:
+    """A ridge functional with another operator of the same filters, whose stride may be another."""
+    head, phases = functional.head, functional.bank.operator.stride**2
+    assert isinstance(head, RidgeHead)
+    knee, ratio = (operator.spread(t[:, :, 0, ::phases]) for t in (head.knee, head.ratio))
+    return BankFunctional(replace(head, knee=knee, ratio=ratio), replace(functional.bank, operator=operator))
+
+
+def ways(functional: BankFunctional, x: Tensor, dtype: torch.dtype) -> list[Way]:
     """All ways for a picture x with convolutions in a precision; in bfloat16 the stride in use only."""
-    found, op = [], functional.operator
+    found, op = [], functional.bank.operator
     single = dtype is torch.float32
     for stride in (1, 2, 4) if single else (best_stride(op.weight),):
         own = FilterOperator.build(op.weight, op.border, stride)
         planes = own.apply(x).numel()
-        changed = replace(functional, operator=own if single else Half.of(own))
+        changed = with_operator(functional, own if single else Half.of(own))
         name = f"polyphase {stride}" if stride > 1 else "direct"
         found.append(Way(name, partial(changed.grad, x), 4 * planes * own.kernel[0].numel()))
     return [*found, Way("FFT", partial(Fourier(functional, x.shape[-2:]).grad, x), None)] if single else found
@@ -138,7 +148,7 @@ def gradients(
 ) -> None:
     """Print the table of a network with convolutions in a precision; matrix products have the given sides."""
     functional = network.at(25 / 255)
-    weight = functional.operator.weight
+    weight = functional.bank.operator.weight
     x = torch.rand(1, weight.shape[1], *size, generator=torch.Generator().manual_seed(0))
     exact = functional.to(torch.float64).grad(x.double())
     all_ways = ways(functional, x, dtype)
@@ -146,7 +156,7 @@ def gradients(
     products = {name: partial(torch.mm, a, a) for name, (a, _) in squares.items()}
     times = fastest({**products, **{w.name: w.run for w in all_ways}}, rounds)
     rate = max(2 * n**3 / times[name] for name, (_, n) in squares.items())
-    useful = 4 * math.prod(functional.operator.grid(x.shape)) * weight.numel()
+    useful = 4 * math.prod(functional.bank.operator.grid(x.shape)) * weight.numel()
     label = str(dtype).removeprefix("torch.")
     print(f"  {size[0]} x {size[1]}, convolutions in {label}; matrix product {rate / 1e9:.1f} GFLOP/s")
     for way in all_ways:

@@ -10,8 +10,10 @@ from icgn.regularizers.group import GroupICGN
 from icgn.regularizers.icgn import ICGN, IntegrabilityDefect, NotAGradientError
 from icgn.regularizers.icnn import ICNN
 from icgn.regularizers.latent import LatentICGN
-from icgn.regularizers.pretrained import ModelError, available_models, load_pretrained, read_card, save_model
+from icgn.regularizers.network import Network
+from icgn.regularizers.pretrained import available_models, load_pretrained, read_card, save_model
 from icgn.regularizers.pullback import PerChannel, PullBack
+from icgn.regularizers.registry import ModelError, register
 from icgn.regularizers.ridge import RidgeICGN
 from icgn.regularizers.scaled import ScaledRegularizer
 from icgn.regularizers.softmax import SoftmaxICGN
@@ -30,6 +32,7 @@ __all__ = [
     "IntegrabilityDefect",
     "LatentICGN",
     "ModelError",
+    "Network",
     "NotAGradientError",
     "PerChannel",
     "PullBack",
@@ -42,6 +45,7 @@ __all__ = [
     "check_regularizer",
     "load_pretrained",
     "read_card",
+    "register",
     "save_model",
 ]
 

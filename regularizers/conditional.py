@@ -16,6 +16,7 @@ from icgn.regularizers.masks import MaskNetwork
 from icgn.regularizers.network import BankArguments, Network
 from icgn.regularizers.registry import register
 from icgn.regularizers.ridge import RidgeICGN
+from icgn.regularizers.ridge_head import RidgeHead
 
 
 @register
@@ -76,7 +77,7 @@ class ConditionalICGN(Network):
         if not looseness or not all(0 < part < 10 for part in looseness):
             raise ValueError(f"looseness: got {looseness}, expected one or more numbers above 0, each below 10")
         self.ridge = RidgeICGN(filters, units=units, activation=activation, **common)
-        channels, self.sigma_range = self.ridge.channels, self.ridge.sigma_range
+        channels, self.sigma_range = common.get("channels", 1), self.ridge.sigma_range
         self.first = RidgeICGN(**{**self.ridge.architecture, **(first or {}), "channels": channels})
         self.first.requires_grad_(False)
         assert self.sigma_range is not None
@@ -90,7 +91,7 @@ class ConditionalICGN(Network):
         self.min_size = max(self.ridge.min_size, self.first.min_size)
 
     @classmethod
-    def upon(cls, first: Network, **changes: Any) -> ConditionalICGN:
+    def upon(cls, first: Network, /, **changes: Any) -> ConditionalICGN:
         """A conditional network whose unconditional part is a trained ridge network, at first with masks of 1.
 
         Parameters
@@ -154,9 +155,10 @@ class ConditionalICGN(Network):
         if not bool((torch.isfinite(condition) & (condition > 0)).all()):
             raise ValueError("condition: got numbers that are not positive and finite, expected masks > 0")
         functional = self.ridge.at(sigma)
-        operator = functional.bank.operator
+        head, operator = functional.head, functional.bank.operator
+        assert isinstance(head, RidgeHead)
         mask = operator.fold(condition.to(operator.weight), outside=1.0)
-        return replace(functional, head=replace(functional.head, mask=mask))
+        return replace(functional, head=replace(head, mask=mask))
 
     def condition(self, x: Tensor, sigma: float | Tensor, residual: Tensor) -> Tensor:
         """The condition (B, K, H, W) that a solution leads to.

@@ -79,11 +79,11 @@ class LatentICGN(Network):
         super().__init__()
         if latents < 1:
             raise ValueError(f"latents: got {latents}, expected at least 1")
-        channels = common.pop("channels", 1)
+        channels = common.get("channels", 1)
         if channels < 1:
             raise ValueError(f"channels: got {channels}, expected at least 1")
-        common.setdefault("min_knee", 0.015)
-        self.ridge = RidgeICGN(filters, units=units, activation=activation, channels=channels + latents, **common)
+        joint: BankArguments = {"min_knee": 0.015, **common, "channels": channels + latents}
+        self.ridge = RidgeICGN(filters, units=units, activation=activation, **joint)
         self.architecture = {**self.ridge.architecture, "channels": channels, "latents": latents}
         self.channels, self.latents = channels, latents
         self.min_size, self.sigma_range = self.ridge.min_size, self.ridge.sigma_range
@@ -94,7 +94,7 @@ class LatentICGN(Network):
             raw[:, channels:] = _coupling(raw[:, channels:])
 
     @classmethod
-    def upon(cls, ridge: Network, latents: int = 1, **changes: Any) -> LatentICGN:
+    def upon(cls, ridge: Network, /, latents: int = 1, **changes: Any) -> LatentICGN:
         """A network that starts near a trained ridge network: latent pictures that it hardly uses yet.
 
         Parameters

@@ -49,7 +49,7 @@ class Network(FiniteState, ConvexRegularizer):
         raise TypeError(f"{type(self).__name__} cannot be widened")
 
     @classmethod
-    def upon(cls: type[NetworkT], model: Network, **changes: Any) -> NetworkT:
+    def upon(cls: type[NetworkT], model: Network, /, **changes: Any) -> NetworkT:
         """A network that starts from a trained one of another class; classes that have none raise ``TypeError``."""
         raise TypeError(f"{cls.__name__} cannot be built upon {type(model).__name__}")
 

@@ -30,7 +30,9 @@ def folder(tmp_path):
 @pytest.fixture
 def model(tmp_path):
     path = tmp_path / "model" / "tiny.safetensors"
-    save_model(RidgeICGN(4, 3, knots=3, min_knee=0.1), path, {"name": "tiny", "seed": 3, "recipe_file": "tiny.toml"})
+    save_model(
+        RidgeICGN(4, size=3, knots=3, min_knee=0.1), path, {"name": "tiny", "seed": 3, "recipe_file": "tiny.toml"}
+    )
     return path
 
 
@@ -208,7 +210,7 @@ def test_a_run_that_is_stopped_keeps_its_rows_and_the_next_completes_it(tmp_path
 
 def test_models_of_one_name_are_told_apart(tmp_path, folder, model):
     other = tmp_path / "other" / "tiny.safetensors"
-    save_model(RidgeICGN(4, 3, knots=3, min_knee=0.5), other, {"name": "tiny"})
+    save_model(RidgeICGN(4, size=3, knots=3, min_knee=0.5), other, {"name": "tiny"})
     arguments = ("--dataset", folder, "--sigma", 25, "-o", tmp_path / "out")
     assert run("--model", model, "--model", other, *arguments).exit_code == 0
     table = means(read_results(tmp_path / "out" / "results.json")[0])
@@ -223,7 +225,7 @@ def test_models_of_one_name_are_told_apart(tmp_path, folder, model):
     later = {m.model: m.psnr for m in means(read_results(tmp_path / "separately" / "results.json")[0])}
     assert later == {"tiny": named[str(model)], str(other): named[str(other)]}
     shipped = tmp_path / "tv.safetensors"
-    save_model(RidgeICGN(4, 3, knots=3), shipped, {"name": "ridge-gray"})
+    save_model(RidgeICGN(4, size=3, knots=3), shipped, {"name": "ridge-gray"})
     assert run("--model", shipped, *separately).exit_code == 0
     assert str(shipped) in {e.model for e in read_results(tmp_path / "separately" / "results.json")[0]}
     assert "got 'tv' twice" in run("--model", "tv", "--model", "tv", *arguments).stderr

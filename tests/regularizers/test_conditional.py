@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import icgn
 from icgn.regularizers import ConditionalICGN, PerChannel, PullBack, RidgeICGN, TotalVariation
-from icgn.regularizers.blocks import BlockRidgeFunctional
+from icgn.regularizers.bank import BlockFunctional
 from icgn.regularizers.pretrained import load_pretrained, save_model
 from icgn.solvers import Problem, Reconstructor, certify, solve
 from icgn.solvers.conditioning import conditioned
@@ -128,7 +128,7 @@ def test_strips_of_large_filters_are_aligned(stride, blocks, size, monkeypatch):
 
 
 def test_a_network_upon_a_ridge_begins_as_that_ridge():
-    first = RidgeICGN(4, 3, knots=3).double()
+    first = RidgeICGN(4, size=3, knots=3).double()
     with torch.no_grad():
         first.log_tau += 0.3
     reg = ConditionalICGN.upon(first, width=4, blocks=0).double().requires_grad_(False)
@@ -174,7 +174,7 @@ def test_the_unconditional_part_is_never_trained():
 def test_blocks_have_the_same_masks(reg):
     x, v = noisy(2, size=(21, 10)), noisy(2, size=(21, 10), seed=1)
     whole = reg.at(torch.tensor([0.05, 0.2]), torch.cat([masks(reg, (21, 10), seed) for seed in (0, 1)]))
-    blocks = BlockRidgeFunctional(whole, 8)
+    blocks = BlockFunctional(whole, 8)
     for name, arguments in (("fn", (x,)), ("grad", (x,)), ("hvp", (x, v))):
         torch.testing.assert_close(getattr(blocks, name)(*arguments), getattr(whole, name)(*arguments))
     t = torch.tensor([0.1, 2.0], dtype=torch.float64)
@@ -406,19 +406,19 @@ def test_the_gradient_of_the_bilevel_loss_is_a_finite_difference(name):
 
 
 def test_mask_likelihood_is_its_formula():
-    reg, data = ConditionalICGN(3, 3, knots=3, width=4, blocks=0).double(), batch()
+    reg, data = ConditionalICGN(3, size=3, knots=3, width=4, blocks=0).double(), batch()
     size = 0.0074 * usual_size(reg.ridge.bank.weight)
     r = torch.hypot(reg.ridge.bank(data.clean), torch.tensor(0.1 * SIGMA, dtype=torch.float64))
     expected = (r / size[:, None, None]).mean((1, 2, 3))
     torch.testing.assert_close(MaskLikelihood().values(reg, data), expected)
     with pytest.raises(ValueError, match="ConditionalICGN"):
-        MaskLikelihood().values(RidgeICGN(3, 3), data)
+        MaskLikelihood().values(RidgeICGN(3, size=3), data)
 
 
 def test_usual_sizes_follow_the_spectrum_of_photographs():
     """Responses to the same filter at half the resolution are larger by the falloff of the amplitude, 2 ** 0.2."""
     x = icgn.datasets.bundled(gray=True).find("camera").image[None].double()
-    bank = RidgeICGN(8, 5).bank.double()
+    bank = RidgeICGN(8, size=5).bank.double()
     measured = bank(x).square().mean((0, 2, 3)).sqrt()
     ratio = measured / usual_size(bank.weight)
     assert float((ratio / ratio.mean()).log().abs().max()) < 0.8
@@ -478,7 +478,7 @@ def test_a_condition_that_does_not_fit_is_named(reg, condition):
 
 
 def test_regularizers_without_a_condition_say_so():
-    ridge = RidgeICGN(3, 3)
+    ridge = RidgeICGN(3, size=3)
     with pytest.raises(TypeError, match="RidgeICGN"):
         ridge.condition(torch.rand(1, 1, 8, 8), 0.1, torch.zeros(1, 1, 8, 8))
     with pytest.raises(TypeError, match="RidgeICGN"):

@@ -38,15 +38,19 @@ def perturbed(reg, seed=0):
 
 
 def deep(layers=2, channels=1, activation="tanh", border="reflect", inner_size=3):
-    return perturbed(DeepICGN(layers, 3, inner_size, 3, channels, activation, border, knots=3))
+    return perturbed(
+        DeepICGN(
+            layers, 3, inner_size=inner_size, size=3, channels=channels, activation=activation, border=border, knots=3
+        )
+    )
 
 
 def softmax(members=2, symmetric=True, channels=1, border="reflect"):
-    return perturbed(SoftmaxICGN(2, members, symmetric, 3, channels, border, knots=3))
+    return perturbed(SoftmaxICGN(2, members, symmetric=symmetric, size=3, channels=channels, border=border, knots=3))
 
 
 def group(members=2, channels=1, border="reflect"):
-    return perturbed(GroupICGN(2, members, 3, channels, border, knots=3))
+    return perturbed(GroupICGN(2, members, size=3, channels=channels, border=border, knots=3))
 
 
 def _factories():
@@ -63,7 +67,7 @@ def _factories():
             group, members, 1 + 2 * (i % 2), border
         )
     made["deep of 1 softplus channels 1"] = lambda: deep(1, activation="softplus")
-    made["sum channels 1"] = lambda: deep() + 0.5 * softmax() + 2 * group() + RidgeICGN(4, 3, knots=3)
+    made["sum channels 1"] = lambda: deep() + 0.5 * softmax() + 2 * group() + RidgeICGN(4, size=3, knots=3)
     levels = (torch.tensor([0.02, 0.1]), torch.tensor([2.0, 0.5]), torch.tensor([0.7, 1.5]))
     made["deep, rescaled, channels 1"] = lambda: deep().rescaled(*levels)
     made["group, rescaled, channels 1"] = lambda: group().rescaled(*levels)
@@ -112,7 +116,7 @@ def copy_curves(reg, ridge):
 
 
 def plain_ridge(activation="tanh"):
-    ridge = RidgeICGN(4, 3, activation=activation, knots=3)
+    ridge = RidgeICGN(4, size=3, activation=activation, knots=3)
     g = torch.Generator().manual_seed(1)
     with torch.no_grad():
         ridge.log_lambda += 0.3 * torch.randn(ridge.log_lambda.shape, generator=g)
@@ -131,7 +135,7 @@ def assert_same(a, b, sigma):
 @pytest.mark.parametrize("activation", [*BOUNDED, "softplus"])
 def test_one_layer_is_the_ridge_network(activation):
     ridge = plain_ridge(activation)
-    reg = copy_curves(DeepICGN(1, 4, 1, 3, activation=activation, knots=3).double(), ridge)
+    reg = copy_curves(DeepICGN(1, 4, inner_size=1, size=3, activation=activation, knots=3).double(), ridge)
     for sigma in (0.1, torch.tensor([0.05, 0.1])):
         assert_same(reg, ridge, sigma)
 
@@ -148,7 +152,7 @@ def test_one_layer_with_biases_is_the_ridge_network_less_its_linear_term():
 
 def test_groups_of_one_are_the_ridge_network_of_the_hard_tanh():
     ridge = plain_ridge("hardtanh")
-    reg = copy_curves(GroupICGN(4, 1, 3, knots=3).double(), ridge)
+    reg = copy_curves(GroupICGN(4, 1, size=3, knots=3).double(), ridge)
     for sigma in (0.1, torch.tensor([0.05, 0.1])):
         assert_same(reg, ridge, sigma)
     # The primal-dual methods' prox as well.
@@ -251,8 +255,7 @@ def test_pictures_in_strips_are_the_same(kind, monkeypatch):
 
     with torch.no_grad():
         whole = evaluate()
-        for module in ("responses", "deep"):
-            monkeypatch.setattr(f"icgn.regularizers.{module}.BLOCK", 200)
+        monkeypatch.setattr("icgn.regularizers.bank._STRIP", 200)
         for a, b in zip(evaluate(), whole, strict=True):
             torch.testing.assert_close(a, b)
 
@@ -516,7 +519,7 @@ def test_one_dense_layer_is_the_dense_ridge():
 
 def test_dense_and_convolutional_networks_are_the_same_function():
     # One window fills the picture: the convolution is a matrix.
-    conv = DeepICGN(2, 3, 1, 3, border="valid", knots=3)
+    conv = DeepICGN(2, 3, inner_size=1, size=3, border="valid", knots=3)
     conv = perturbed(conv).double()
     net = DenseDeepICGN(9, (3, 3)).double()
     lam, tau = conv.curves(torch.tensor([0.1], dtype=torch.float64))
@@ -594,7 +597,7 @@ BAD = {
     "min_knee": (lambda: GroupICGN(min_knee=-1.0), "min_knee: got -1.0"),
     "groups": (lambda: GroupICGN(0), "groups, members: got 0, 4"),
     "members": (lambda: SoftmaxICGN(2, 0), "groups, members: got 2, 0"),
-    "one class": (lambda: SoftmaxICGN(2, 1, False), "members: got 1, expected at least 2"),
+    "one class": (lambda: SoftmaxICGN(2, 1, symmetric=False), "members: got 1, expected at least 2"),
     "one dense class": (lambda: DenseSoftmaxICGN(2, 1, 1), "members: got 1, expected at least 2"),
     "dim": (lambda: DenseGroupICGN(0), "dim, quadratic: got 0, 0"),
     "width": (lambda: DenseRidgeICGN(2, 0), "width: got 0"),

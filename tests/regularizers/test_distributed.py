@@ -39,7 +39,7 @@ def picture(*shape):
 
 
 def ridge(border):
-    reg = RidgeICGN(6, 5, border=border, activation="tanh").double()
+    reg = RidgeICGN(6, size=5, border=border, activation="tanh").double()
     with torch.no_grad():
         reg.log_lambda += 4.0
     return reg

@@ -32,7 +32,7 @@ class Dense(nn.Module):
 
 def gentle_ridge(activation="tanh", filters=4, channels=1):
     """A ridge network of knees near 1 and saturations near 1/2: its pre-activations are what 32 nodes resolve."""
-    ridge = RidgeICGN(filters, 3, channels, units=2, activation=activation).double()
+    ridge = RidgeICGN(filters, size=3, channels=channels, units=2, activation=activation).double()
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         ridge.log_tau.copy_(0.2 * torch.randn(ridge.log_tau.shape, generator=g))

@@ -311,7 +311,7 @@ def test_pictures_of_other_channels_are_refused():
 
 
 def test_it_trains_and_memory_is_that_of_one_step():
-    reg = LatentICGN.upon(RidgeICGN(4, 3), latents=1)
+    reg = LatentICGN.upon(RidgeICGN(4, size=3), latents=1)
     clean = images(2).float()
     y = clean + SIGMA * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     batch = Batch(clean, y, torch.full((2,), SIGMA), torch.zeros(2), deepinv.physics.Denoising())

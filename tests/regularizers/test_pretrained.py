@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 import icgn
 from icgn import datasets
 from icgn.regularizers import ModelError, RidgeICGN, available_models, load_pretrained, read_card, save_model
-from icgn.regularizers.pretrained import build_model
+from icgn.regularizers.registry import build_model
 
 REPOSITORY = Path(icgn.__file__).parent
 WEIGHTS = REPOSITORY / "regularizers" / "weights"

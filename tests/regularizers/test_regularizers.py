@@ -15,10 +15,10 @@ from torch import nn
 
 from icgn.functionals.functional import BlackBoxFunctional, colour_basis
 from icgn.regularizers import ICNN, ConvexRegularizer, PerChannel, PullBack, RidgeICGN, SumRegularizer, TotalVariation
+from icgn.regularizers.bank import BankFunctional
 from icgn.regularizers.checks import CONTRACT, ContractError, ContractReport, Measurement, check_regularizer
 from icgn.regularizers.icgn import ICGN
 from icgn.regularizers.quadrature import GaussLegendre
-from icgn.regularizers.ridge_functional import RidgeFunctional
 from icgn.regularizers.scaled import ScaledRegularizer
 
 ACTIVATIONS = ("tanh", "sigmoid", "softplus", "hardtanh")
@@ -27,7 +27,7 @@ BORDERS = ("reflect", "zero", "valid")
 
 def ridge(activation="tanh", channels=1, border="reflect", seed=0):
     """A small ridge network whose curves differ from filter to filter and bend in sigma."""
-    reg = RidgeICGN(4, 3, channels, units=2, activation=activation, border=border, knots=3)
+    reg = RidgeICGN(4, size=3, channels=channels, units=2, activation=activation, border=border, knots=3)
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in (reg.log_lambda, reg.log_tau):
@@ -180,7 +180,7 @@ class Planted(ConvexRegularizer):
 
     def at(self, sigma=None, condition=None):
         inner = self.base.at(sigma)
-        if issubclass(self.fault, RidgeFunctional):
+        if issubclass(self.fault, BankFunctional):
             return self.fault(**{f.name: getattr(inner, f.name) for f in fields(inner)})
         return self.fault(inner, **self.spoilt)
 
@@ -217,22 +217,22 @@ class Spoilt(BlackBoxFunctional):
         return self if "to" in self.methods else Spoilt(self.inner.to(dtype), **self.methods)
 
 
-class WrongAdjoint(RidgeFunctional):
+class WrongAdjoint(BankFunctional):
     def linear_adjoint(self, z, shape):
         return super().linear_adjoint(z, shape).flip(-1)
 
 
-class WrongStrips(RidgeFunctional):
+class WrongStrips(BankFunctional):
     def grad_from(self, u, shape):
         return super().grad_from(u, shape).flip(-1)
 
 
-class WrongSlope(RidgeFunctional):
+class WrongSlope(BankFunctional):
     def slope(self, u, q, t):
         return 1.01 * super().slope(u, q, t)
 
 
-class WrongCurvature(RidgeFunctional):
+class WrongCurvature(BankFunctional):
     def curvature(self, u, q):
         return 1.01 * super().curvature(u, q)
 
@@ -378,7 +378,7 @@ def test_constants_add_up_with_the_weights():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_lipschitz_is_above_the_largest_curvature_and_not_far(border, channels):
     # Filters of equal strength: at a constant image every activation is at its steepest.
-    reg = RidgeICGN(4, 3, channels, border=border, activation="tanh").double()
+    reg = RidgeICGN(4, size=3, channels=channels, border=border, activation="tanh").double()
     x = torch.full((1, channels, 24, 24), 0.5, dtype=torch.float64)
     v = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():

@@ -132,7 +132,7 @@ def test_denoise_takes_a_weight():
     by_rule = denoise(y, NOISE, Quadratic(0.5), weight="sure")
     torch.testing.assert_close(by_rule.weight, sure(denoising(y, weight="sure")))
     torch.testing.assert_close(denoise(y, NOISE, Quadratic(0.5), weight=2.0).x, y / 2, atol=2e-4, rtol=0)
-    ridge = RidgeICGN(4, 3).requires_grad_(False)
+    ridge = RidgeICGN(4, size=3).requires_grad_(False)
     assert torch.equal(denoise(y, 0.0, ridge, weight="sure").x, y)  # R(.; 0) = 0, whatever its weight
     with pytest.raises(ValueError, match="weight"):
         denoise(y, NOISE, Quadratic(0.5), weight="best")

@@ -228,7 +228,7 @@ def test_memory_does_not_grow_with_the_iterations_unless_unrolled():
     assert many > 5 * few
 
 
-@pytest.mark.parametrize("make", [lambda: RidgeICGN(4, 3, knots=3), lambda: ICNN(2, 4, 3, knots=3)])
+@pytest.mark.parametrize("make", [lambda: RidgeICGN(4, size=3, knots=3), lambda: ICNN(2, 4, 3, knots=3)])
 @pytest.mark.parametrize("loss", [Bilevel(), Adversarial(), GradientSteps(3), ScoreMatching()], ids=repr)
 def test_bfloat16_is_the_same_loss(loss, make, device):
     model, batch = make().to(device), batch_of().to(torch.device(device))
@@ -291,7 +291,7 @@ def test_validation_is_repeatable_and_takes_mixed_sizes():
 
 
 def test_fitted_weights_are_the_best_nearby():
-    model, images = RidgeICGN(6, 3, knots=3), [pictures()[0][:, :20, :20]]
+    model, images = RidgeICGN(6, size=3, knots=3), [pictures()[0][:, :20, :20]]
     weights = training.fit_weights(model, images, (25 / 255,), DENOISING)
     r = recipe()
 
@@ -336,7 +336,7 @@ def test_weights_go_through_a_row_of_the_history():
 def test_a_regularizer_that_cannot_take_a_weight():
     weights = training.Weights((5 / 255,), (2.0,), (1.0,))
     with pytest.raises(TypeError, match="SumRegularizer: has no method rescaled"):
-        weights.applied(2.0 * RidgeICGN(2, 3))
+        weights.applied(2.0 * RidgeICGN(2, size=3))
 
 
 def test_batch_moves_to_a_device(device):
