@@ -6,6 +6,7 @@ from pathlib import Path
 
 from icgn.cli.screen import console, refuse
 from icgn.regularizers import hub
+from icgn.regularizers.remote import PREFIX
 
 
 def prepare_model(model: str, output: Path, repository: str) -> None:
@@ -29,4 +30,4 @@ def prepare_model(model: str, output: Path, repository: str) -> None:
     for path in written:
         screen.print(str(path), soft_wrap=True, markup=False)
     screen.print(f"Upload: hf upload {repository} {output}", soft_wrap=True, markup=False)
-    screen.print(f"Use: --model {hub.PREFIX}{repository}", soft_wrap=True, markup=False)
+    screen.print(f"Use: --model {PREFIX}{repository}", soft_wrap=True, markup=False)

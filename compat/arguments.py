@@ -54,11 +54,34 @@ def keyword_only(target: Any) -> Any:
     if isinstance(target, type):
         target.__init__ = keyword_only(target.__init__)  # type: ignore[misc]
         return target
-    kinds = [(p.name, p.kind) for p in inspect.signature(target).parameters.values()]
-    positional = sum(
-        kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for _, kind in kinds
-    )
-    names = [name for name, kind in kinds if kind is inspect.Parameter.KEYWORD_ONLY]
+    parameters = inspect.signature(target).parameters.values()
+    return _by_position(target, [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY])
+
+
+def once_positional(*names: str) -> Callable[[C], C]:
+    """As :func:`keyword_only` for a class whose keyword arguments are not all declared, or were in another order.
+
+    Parameters
+    ----------
+    *names : str
+        the arguments that were positional, after those that still are.
+
+    Returns
+    -------
+    callable
+        the decorator.
+    """
+
+    def decorate(target: C) -> C:
+        target.__init__ = _by_position(target.__init__, list(names))  # type: ignore[misc]
+        return target
+
+    return decorate
+
+
+def _by_position(target: Callable[..., T], names: list[str]) -> Callable[..., T]:
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    positional = sum(p.kind in places for p in inspect.signature(target).parameters.values())
 
     @functools.wraps(target)
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -1,16 +1,19 @@
 """Convex regularizers, learned and composed."""
 
 from icgn.compat import moved
+from icgn.regularizers.bank import BankFunctional
 from icgn.regularizers.base import ConvexRegularizer, SumRegularizer
 from icgn.regularizers.checks import ContractError, ContractReport, check_regularizer
 from icgn.regularizers.conditional import ConditionalICGN
 from icgn.regularizers.deep import DeepICGN
+from icgn.regularizers.filter_map import FilterMap
 from icgn.regularizers.filters import FilterBank
 from icgn.regularizers.group import GroupICGN
+from icgn.regularizers.head import Head
 from icgn.regularizers.icgn import ICGN, IntegrabilityDefect, NotAGradientError
 from icgn.regularizers.icnn import ICNN
 from icgn.regularizers.latent import LatentICGN
-from icgn.regularizers.network import Network
+from icgn.regularizers.network import BankRegularizer, BankSpec, Network
 from icgn.regularizers.pretrained import available_models, load_pretrained, read_card, save_model
 from icgn.regularizers.pullback import PerChannel, PullBack
 from icgn.regularizers.registry import ModelError, register
@@ -22,13 +25,18 @@ from icgn.regularizers.tv import TotalVariation
 __all__ = [
     "ICGN",
     "ICNN",
+    "BankFunctional",
+    "BankRegularizer",
+    "BankSpec",
     "ConditionalICGN",
     "ContractError",
     "ContractReport",
     "ConvexRegularizer",
     "DeepICGN",
     "FilterBank",
+    "FilterMap",
     "GroupICGN",
+    "Head",
     "IntegrabilityDefect",
     "LatentICGN",
     "ModelError",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from icgn.functionals.functional import BlackBoxFunctional, ConvexFunctional, Responses, per_image, tensor
 from icgn.regularizers.filter_map import FilterMap
-from icgn.regularizers.filters import extend, extend_adjoint, squared_norm_bound
+from icgn.regularizers.filters import PictureOperator, extend, extend_adjoint, squared_norm_bound
 from icgn.regularizers.frozen import PerImage
 from icgn.regularizers.head import HeadFunctional
 
@@ -31,6 +31,12 @@ class BankFunctional(HeadFunctional):
     """
 
     bank: FilterMap
+
+    def __post_init__(self) -> None:
+        operator = type(self.bank.operator)
+        if self.head.planes is issubclass(operator, PictureOperator):
+            wanted = "planes (FilterOperator)" if self.head.planes else "pictures (PictureOperator)"
+            raise TypeError(f"bank: got the responses of a {operator.__name__}, expected {wanted} for its head")
 
     def linear(self, x: Tensor) -> Tensor:
         return self.bank.apply(x)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from icgn.compat import once_positional
 from icgn.regularizers.bank import BankFunctional
 from icgn.regularizers.base import check_sigma, check_widening
 from icgn.regularizers.masks import MaskNetwork
@@ -20,6 +21,7 @@ from icgn.regularizers.ridge_head import RidgeHead
 
 
 @register
+@once_positional("size", "channels", "units", "activation", "border", "sigma_range", "knots", "min_knee")
 class ConditionalICGN(Network):
     r"""A ridge network whose saturations follow the picture: partially convex, as PICNN is to ICNN.
 

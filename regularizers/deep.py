@@ -9,16 +9,17 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from icgn.compat import once_positional
 from icgn.regularizers.activations import make_activation
 from icgn.regularizers.bank import BankFunctional
 from icgn.regularizers.filter_map import FilterMap
-from icgn.regularizers.filters import PictureOperator
 from icgn.regularizers.network import BankArguments, BankRegularizer, BankSpec
 from icgn.regularizers.registry import register
 from icgn.regularizers.sweep import ConvexActivation, ConvolutionMap, DeepHead, raw_weights
 
 
 @register
+@once_positional("inner_size", "size", "channels", "activation", "border", "sigma_range", "knots", "min_knee")
 class DeepICGN(BankRegularizer):
     r"""Deep convolutional gradient network: an input convex network by an explicit backward sweep, of any depth.
 
@@ -94,5 +95,5 @@ class DeepICGN(BankRegularizer):
         top = (lam * tau[:, -1])[..., None, None]
         maps = tuple(ConvolutionMap(F.softplus(raw)) for raw in self.raw_U)
         biases = tuple(b[None, :, None, None] for b in self.bias)
-        bank = FilterMap.build(self.bank, 1 / tau.flatten(1), PictureOperator)
+        bank = FilterMap.build(self.bank, 1 / tau.flatten(1))
         return BankFunctional(DeepHead(self._phi, maps, biases, top), bank)

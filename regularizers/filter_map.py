@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from icgn.functionals.functional import colour_basis
-from icgn.regularizers.filters import FilterBank, FilterOperator
+from icgn.regularizers.filters import FilterBank, FilterOperator, PictureOperator
 from icgn.regularizers.frozen import PerImage
 
 
@@ -26,7 +26,7 @@ class FilterMap(PerImage):
     scale: Tensor | None
 
     @classmethod
-    def build(cls, bank: FilterBank, scale: Tensor, kind: type[FilterOperator] = FilterOperator) -> FilterMap:
+    def build(cls, bank: FilterBank, scale: Tensor, kind: type[FilterOperator] = PictureOperator) -> FilterMap:
         """Make the map of the filters of a bank and scales (B, K), or (1, K) for all images; `kind` is the layout."""
         if len(scale) == 1:
             return cls(bank.operator(scale=scale[0], kind=kind), None)

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from icgn.compat import once_positional
 from icgn.functionals.functional import per_image
 from icgn.regularizers.bank import BankFunctional
 from icgn.regularizers.filter_map import FilterMap
+from icgn.regularizers.filters import FilterOperator
 from icgn.regularizers.frozen import Frozen
 from icgn.regularizers.head import Head, SquaredNorm
 from icgn.regularizers.network import BankArguments, BankRegularizer, BankSpec
@@ -151,10 +153,11 @@ class GroupedRegularizer(BankRegularizer):
         # sigma = 0 gives lambda = 0, no response at all; knees must stay positive.
         knee = (lam * tau).sqrt().clamp_min(torch.finfo(tau.dtype).tiny)
         head = GroupHead(self.penalty(), knee[:, None, :, None, None], self.members)
-        return BankFunctional(head, FilterMap.build(self.bank, scale))
+        return BankFunctional(head, FilterMap.build(self.bank, scale, FilterOperator))
 
 
 @register
+@once_positional("size", "channels", "border", "sigma_range", "knots", "min_knee")
 class GroupICGN(GroupedRegularizer):
     r"""Convolutional regularizer of groups of filters: the gradient projects each group onto an l1 ball.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from icgn.compat import once_positional
 from icgn.functionals.capability import Capability
 from icgn.functionals.functional import BlackBoxFunctional, Responses, dot, per_image
 from icgn.functionals.sums import SumFunctional
@@ -29,6 +30,7 @@ _COUPLING = 0.04
 
 
 @register
+@once_positional("size", "channels", "latents", "units", "activation", "border", "sigma_range", "knots", "min_knee")
 class LatentICGN(Network):
     r"""Ridge regularizer of the picture together with latent pictures, which are minimized out.
 

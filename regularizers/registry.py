@@ -18,6 +18,8 @@ class ModelError(ValueError):
 def register(network: type[NetworkT]) -> type[NetworkT]:
     """Register a class, as its decorator: cards, recipes and checkpoints may name it from then on.
 
+    A class that is defined again, as by a cell of a notebook, takes the place of the one before.
+
     Parameters
     ----------
     network : type
@@ -28,9 +30,10 @@ def register(network: type[NetworkT]) -> type[NetworkT]:
     ValueError
         if another class has the name already.
     """
-    name = network.__name__
-    if _NETWORKS.get(name, network) is not network:
-        raise ValueError(f"network: got {name}, a name that {_NETWORKS[name]} has already, expected a new one")
+    name, place = network.__name__, network.__module__
+    other = _NETWORKS.setdefault(name, network).__module__
+    if other != place:
+        raise ValueError(f"network: got {name} of {place}, expected a name that no class of {other} has")
     _NETWORKS[name] = network
     return network
 

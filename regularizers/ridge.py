@@ -10,16 +10,19 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from icgn.compat import once_positional
 from icgn.regularizers.activations import make_activation
 from icgn.regularizers.bank import BankFunctional
 from icgn.regularizers.base import check_widening
 from icgn.regularizers.filter_map import FilterMap
+from icgn.regularizers.filters import FilterOperator
 from icgn.regularizers.network import BankArguments, BankRegularizer, BankSpec
 from icgn.regularizers.registry import register
 from icgn.regularizers.ridge_head import RidgeHead
 
 
 @register
+@once_positional("size", "channels", "units", "activation", "border", "sigma_range", "knots", "min_knee")
 class RidgeICGN(BankRegularizer):
     r"""Convolutional ridge regularizer: the ICGN of one hidden layer, integrated in closed form.
 
@@ -95,7 +98,7 @@ class RidgeICGN(BankRegularizer):
         tiny = torch.finfo(tau.dtype).tiny
         knee = (tau * scale[:, None]).clamp_min(tiny)
         ratio = slope / slope[:, :1].clamp_min(tiny)
-        bank = FilterMap.build(self.bank, scale)
+        bank = FilterMap.build(self.bank, scale, FilterOperator)
         spread = bank.operator.spread
         return BankFunctional(RidgeHead(self._activation, spread(knee), spread(ratio)), bank)
 

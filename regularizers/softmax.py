@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from icgn.compat import once_positional
 from icgn.regularizers.group import GroupedRegularizer, Penalty
 from icgn.regularizers.network import BankArguments
 from icgn.regularizers.registry import register
 
 
 @register
+@once_positional("symmetric", "size", "channels", "border", "sigma_range", "knots", "min_knee")
 class SoftmaxICGN(GroupedRegularizer):
     r"""Convolutional conic sum of softmax modules, one per group of filters and place.
 

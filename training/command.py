@@ -16,7 +16,8 @@ from rich.console import Console
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.regularizers.conditional import ConditionalICGN
 from icgn.regularizers.latent import LatentICGN
-from icgn.regularizers.pretrained import ModelError, build_model, load_pretrained, save_model
+from icgn.regularizers.pretrained import load_pretrained, save_model
+from icgn.regularizers.registry import ModelError, build_model
 from icgn.regularizers.ridge import RidgeICGN
 from icgn.storage.versions import versions
 from icgn.training.checkpoint import CHECKPOINT, TrainingError, read_checkpoint, recipe_of

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.regularizers.filters import full_float32
-from icgn.regularizers.pretrained import architecture_of
+from icgn.regularizers.registry import architecture_of
 from icgn.storage.locks import locked
 from icgn.training.board import Board
 from icgn.training.checkpoint import CHECKPOINT, TrainingError, read_checkpoint, recipe_of, write_checkpoint
