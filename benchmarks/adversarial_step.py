@@ -13,7 +13,7 @@ from typing import Annotated
 
 import torch
 import typer
-from timing import seconds
+from harness import Threads, in_turns, ratio
 
 import icgn
 from icgn.datasets import bundled
@@ -29,7 +29,7 @@ def step(regularizer: ConvexRegularizer, optimizer: torch.optim.Optimizer, batch
 
 
 def main(
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    threads: Threads = 2,
     model: Annotated[str, typer.Option(help="Name or path of the gradient network.")] = "adversarial-gray",
     rounds: Annotated[int, typer.Option(help="Rounds of both in turns, of which the median counts.")] = 7,
 ) -> None:
@@ -42,15 +42,11 @@ def main(
     for name, network in networks.items():
         network.train().requires_grad_(True)
         steps[name] = partial(step, network, torch.optim.Adam(network.parameters(), 1e-6), batch)
-    times: dict[str, list[float]] = {name: [] for name in networks}
-    for _ in range(rounds):
-        for name, f in steps.items():
-            times[name].append(seconds(f, 3))
+    times = in_turns(steps, rounds, repeat=3)
     for name, network in networks.items():
         parameters = sum(p.numel() for p in network.parameters())
         print(f"{name:20s} {parameters:7d} parameters  {median(times[name]) * 1e3:7.1f} ms a step")
-    ratio = median(a / b for a, b in zip(times[model], times["ICNN"], strict=True))
-    print(f"ratio {ratio:.2f} ({threads} threads)")
+    print(f"ratio {ratio(times, model, 'ICNN'):.2f} ({threads} threads)")
 
 
 if __name__ == "__main__":

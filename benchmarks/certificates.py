@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import deepinv
 import torch
 import typer
+from harness import table
 from torch import Tensor
 
 import icgn
@@ -77,12 +78,12 @@ class Comparison:
 
 def main(
     problems: Annotated[int, typer.Option(min=1, help="Random problems.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the first problem; the next ones count on.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the first problem; the next ones count on.")] = 0,
 ) -> None:
     """Compare certificates with true errors and print a table by measurement."""
     torch.set_num_threads(1)
     found = [compare(seed + i) for i in range(problems)]
-    print(table(found))
+    print(summary(found))
     broken = [(seed + i, c) for i, c in enumerate(found) if not c.holds]
     for number, comparison in broken:
         print(f"below the true error, seed {number}: {comparison}")
@@ -116,19 +117,16 @@ def compare(seed: int) -> Comparison:
     )
 
 
-def table(found: list[Comparison]) -> str:
+def summary(found: list[Comparison]) -> str:
     """The comparisons by measurement: how many, how many hold, and the median of certified over true error."""
-    lines = [
-        "| measurement | problems | hold | distance, certified / true | gap, certified / true |",
-        "|---|---|---|---|---|",
-    ]
+    rows = []
     for name in sorted({c.measurement for c in found}):
         own = [c for c in found if c.measurement == name]
         distances = [c.distance / c.true_distance for c in own if c.true_distance > 1e-9 and math.isfinite(c.distance)]
         gaps = [c.gap / c.true_gap for c in own if c.true_gap > 100 * c.rounding and math.isfinite(c.gap)]
-        cells = [name, len(own), sum(c.holds for c in own), _median(distances), _median(gaps)]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+        rows.append((name, len(own), sum(c.holds for c in own), _median(distances), _median(gaps)))
+    heads = ("measurement", "problems", "hold", "distance, certified / true", "gap, certified / true")
+    return table(heads, rows)
 
 
 def _median(ratios: list[float]) -> str:

@@ -13,6 +13,8 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 
+from harness import table
+
 _LIKELIHOOD = (
     "Held-out log-likelihood in nats per row (higher is better), mean over seeds {seeds} of data or split, "
     "parameters and batches (each seed in brackets), by `python demos/convex_potential_flow.py --seed N`. The "
@@ -58,10 +60,8 @@ def _likelihoods(rows: list[dict[str, str]]) -> str:
     for r in sorted(rows, key=lambda r: int(r["seed"])):
         value = float(r["held-out log-likelihood, nats"])
         found[r["data"]][_SAME.get(r["model"], r["model"])].append(value)
-    lines = ["| data | " + " | ".join(_MODELS) + " |", "|---" * (1 + len(_MODELS)) + "|"]
-    for data, models in found.items():
-        lines.append(f"| {data} | " + " | ".join(_values(models.get(m, [])) for m in _MODELS) + " |")
-    return "\n".join(lines)
+    rows = [(data, *(_values(models.get(m, [])) for m in _MODELS)) for data, models in found.items()]
+    return table(("data", *_MODELS), rows)
 
 
 def _values(values: list[float]) -> str:
@@ -69,9 +69,9 @@ def _values(values: list[float]) -> str:
 
 
 def _processes(rows: list[dict[str, str]]) -> str:
-    lines = ["| d | t | learned | exact implicit steps | density at t = 0 |", "|---|---|---|---|---|"]
+    cells = []
     for r in rows:
         learned = f"{float(r['symmetric']):.3f} ± {float(r['standard error']):.3f}"
         exact, initial = float(r["exact implicit steps"]), float(r["initial density"])
-        lines.append(f"| {r['d']} | {float(r['t']):.2f} | {learned} | {exact:.4f} | {initial:.2f} |")
-    return "\n".join(lines)
+        cells.append((r["d"], f"{float(r['t']):.2f}", learned, f"{exact:.4f}", f"{initial:.2f}"))
+    return table(("d", "t", "learned", "exact implicit steps", "density at t = 0"), cells)

@@ -10,7 +10,6 @@ with a table and a figure; `--seconds 20` is a quick look. ROOT holds BSDS500 an
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,8 +19,8 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
-from timing import seconds
+from deepinv.physics import Denoising
+from harness import figure, png, read, seconds, table, write
 
 import icgn
 from icgn.datasets import bundled
@@ -98,14 +97,14 @@ def recipe_for(regularizer: ConvexRegularizer, steps: int) -> Recipe:
 
 def train(regularizer: ConvexRegularizer, data: Pictures, budget: float) -> tuple[int, float]:
     """Train for about `budget` seconds of CPU time; returns steps and seconds."""
-    silent, blind = Console(quiet=True), replace(data, validation=[])
+    blind = replace(data, validation=[])
     trial = steps = 6
     state = {k: v.clone() for k, v in regularizer.state_dict().items()}
 
     def run(steps: int) -> float:
         begin = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
-            fit(regularizer, recipe_for(regularizer, steps), blind, folder, console=silent)
+            fit(regularizer, recipe_for(regularizer, steps), blind, folder)
         return time.process_time() - begin
 
     run(1)
@@ -119,68 +118,55 @@ def train(regularizer: ConvexRegularizer, data: Pictures, budget: float) -> tupl
 
 def measured(name: str, regularizer: ConvexRegularizer, data: Pictures, steps: int, spent: float) -> Row:
     """Validate a network and time its gradient."""
-    result = validate(regularizer, recipe_for(regularizer, 1), data.validation, _denoising())
+    result = validate(regularizer, recipe_for(regularizer, 1), data.validation, Denoising())
     parameters = sum(p.numel() for p in regularizer.parameters())
     return Row(name, parameters, steps, spent, result.row["psnr_25"], milliseconds(regularizer))
 
 
 def milliseconds(regularizer: ConvexRegularizer) -> float:
-    """Of one gradient of a picture of SIZE."""
+    """Milliseconds of one gradient of a picture of SIZE."""
     picture = bundled(gray=True).find("camera").image[None, :, : SIZE[0], : SIZE[1]]
     # As solvers see it: with its latent pictures, if it has some.
-    objective = Problem(picture, _denoising(), regularizer, SIGMA).objective.lifted(picture.shape)
+    objective = Problem(picture, Denoising(), regularizer, SIGMA).objective.lifted(picture.shape)
     functional, x = objective.regularizer, objective.start(picture)
     with torch.no_grad():
         return 1000 * seconds(lambda: functional.grad(x))
 
 
-def _denoising() -> object:
-    """The operator of denoising."""
-    from deepinv.physics import Denoising
-
-    return Denoising()
-
-
 def report(rows: list[Row], out: Path) -> None:
     """Write ``table.md``, ``results.json`` and ``frontier.png``."""
-    out.mkdir(parents=True, exist_ok=True)
     facts = {"torch": torch.__version__, "icgn": icgn.__version__, "sigma": 25, "rows": [asdict(r) for r in rows]}
-    (out / "results.json").write_text(json.dumps(facts, indent=2) + "\n")
-    lines = [
-        "| network | parameters | steps | seconds of training | PSNR, dB | one gradient, ms |",
-        "|---|---|---|---|---|---|",
+    best = sorted(rows, key=lambda r: -r.psnr)
+    trained = [(str(r.steps), f"{r.train_seconds:.0f}") if r.steps else ("as shipped", "-") for r in best]
+    cells = [
+        (r.name, f"{r.parameters:,}", *own, f"{r.psnr:.2f}", f"{r.milliseconds:.0f}")
+        for r, own in zip(best, trained, strict=True)
     ]
-    for r in sorted(rows, key=lambda r: -r.psnr):
-        trained = f"{r.steps} | {r.train_seconds:.0f}" if r.steps else "as shipped | -"
-        lines.append(f"| {r.name} | {r.parameters:,} | {trained} | {r.psnr:.2f} | {r.milliseconds:.0f} |")
-    (out / "table.md").write_text("\n".join(lines) + "\n")
-    _draw(rows, out / "frontier.png")
+    heads = ("network", "parameters", "steps", "seconds of training", "PSNR, dB", "one gradient, ms")
+    write(out, {"results.json": facts, "table.md": table(heads, cells), "frontier.png": _drawing(best)}, indent=2)
 
 
-def _draw(rows: list[Row], path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 5.5), layout="constrained")
-    axes = figure.subplots()
+def _drawing(rows: list[Row]) -> bytes:
+    sheet = figure(11, 5.5, dpi=110)
+    axes = sheet.subplots()
     # By numbers, in the order of the table: names of neighbours would cover each other.
-    for i, row in enumerate(sorted(rows, key=lambda r: -r.psnr), 1):
+    for i, row in enumerate(rows, 1):
         point = (row.milliseconds, row.psnr)
         shape = {"marker": "o", "s": 40} if row.steps else {"marker": "*", "s": 90}
         axes.scatter(*point, color=f"C{i % 10}", label=f"{i}  {row.name}", **shape)
         axes.annotate(str(i), point, textcoords="offset points", xytext=(6, 4), fontsize=9)
-    figure.legend(loc="outside right upper", fontsize=9)
+    sheet.legend(loc="outside right upper", fontsize=9)
     axes.set(xscale="log", xlabel=f"one gradient of {SIZE[0]} x {SIZE[1]}, ms", ylabel="PSNR at sigma 25, dB")
     axes.set_title("Unconditional convex networks: dots trained for equal seconds, stars as shipped")
     axes.margins(x=0.1, y=0.1)
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         axis(lambda value, _: f"{value:g}")
-    figure.savefig(path, dpi=110)
+    return png(sheet)
 
 
 def _others(out: Path, only: str) -> list[Row]:
     """Rows of earlier runs of the networks that are not trained now; their gradients are timed anew, as all others."""
-    path = out / "results.json"
-    rows = [Row(**row) for row in json.loads(path.read_text())["rows"]] if path.exists() else []
+    rows = [Row(**row) for row in read(out / "results.json", {"rows": []})["rows"]]
     kept = [row for row in rows if row.name in NETWORKS and only not in row.name]
     return [replace(r, milliseconds=milliseconds(NETWORKS[r.name]().requires_grad_(False))) for r in kept]
 

@@ -19,11 +19,8 @@ default takes about two hours; no data is needed.
 
 from __future__ import annotations
 
-import json
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,11 +30,9 @@ from gradients_fit import BATCH, RATES, SHARPNESS, Choice, choose, defects, eval
 from gradients_networks import FAMILIES, parameters
 from gradients_report import Fields, drawing, markdown, table
 from gradients_targets import Polynomial, PositiveNorms, Samples, Target, best_affine, random_maximum
+from harness import RESULTS, Out, Threads, conditions, numbers, resumed, write
 from torch import Tensor, nn
 
-from icgn.storage.files import write_files
-
-ROOT = Path(__file__).resolve().parent.parent
 SIZES = (100, 1_000, 10_000)
 # A target is learned with at least so many parameters per dimension.
 LEAST = 8
@@ -151,28 +146,22 @@ def settings(seconds: float, seeds: int, threads: int) -> dict[str, Any]:
     """What a reader of results.json has to know of the run."""
     return {
         "seconds": seconds, "seeds": seeds, "threads": threads, "batch": BATCH, "train": TRAIN, "test": TEST,
-        "choices": 2 * len(SHARPNESS) * len(RATES), "machine": platform.machine(),
-        "versions": {p: version(p) for p in ("icgn", "torch")},
+        "choices": 2 * len(SHARPNESS) * len(RATES), **conditions("torch"),
     }  # fmt: skip
 
 
 def report(content: dict[str, Any], pictures: dict[str, Fields], out: Path) -> str:
     """Write everything measured so far; the page."""
     page = markdown(content)
-    files = {
-        out / "results.json": f"{json.dumps(content, indent=1)}\n".encode(),
-        out / "results.csv": table(content["rows"]),
-        out / "table.md": f"{page}\n".encode(),
-    }
+    files = {"results.json": content, "results.csv": table(content["rows"]), "table.md": page}
     for key, values in pictures.items():
         own = [r for r in content["rows"] if r["target"] == key]
         labels, where = (
             (("x1", "x2"), "") if own[0]["dim"] == 2 else (("u", "v"), ", in a plane through a random point")
         )
         title = f"{TARGETS[key].title}: errors at about {own[0]['size']:,} parameters{where}"
-        files[out / f"{key}.png"] = drawing(title, values, own, labels)
-    out.mkdir(parents=True, exist_ok=True)
-    write_files(files)
+        files[f"{key}.png"] = drawing(title, values, own, labels)
+    write(out, files)
     return page
 
 
@@ -181,14 +170,14 @@ def main(
     sizes: Annotated[str, typer.Option(help="Parameters, separated by commas.")] = ",".join(map(str, SIZES)),
     seconds: Annotated[float, typer.Option(min=0.01, help="CPU seconds of each training.")] = 4.0,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each network.")] = 3,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Folder; default docs/results/gradients.")] = None,
+    threads: Threads = 1,
+    out: Out = None,
 ) -> None:
     """Measure, print the tables, and write results.json, results.csv, table.md and the pictures."""
     torch.set_num_threads(threads)
-    problems = _problems(targets.split(","), _numbers(sizes))
-    folder = out or ROOT / "docs" / "results" / "gradients"
-    content = measured(folder, settings(seconds, seeds, threads))
+    problems = _problems(targets.split(","), numbers(sizes, "sizes", int))
+    folder = out or RESULTS / "gradients"
+    content = resumed(folder / "results.json", settings(seconds, seeds, threads), problems=[], rows=[])
     pictures: dict[str, Fields] = {}
     page = markdown(content) if content["problems"] else ""
     for key, size in problems:
@@ -196,23 +185,13 @@ def main(
             continue
         found = problem(key, size, seconds, seeds)
         content = together(content, found)
-        # Of the smallest size, where the networks differ most.
+        # Networks differ most at the smallest size: that is drawn.
         if size == smallest(content, key):
             pictures[key] = found.fields
         elif key not in pictures:
             pictures[key] = fields_again(content, key)
         page = report(content, pictures, folder)
     print(page)
-
-
-def measured(folder: Path, conditions: dict[str, Any]) -> dict[str, Any]:
-    """What a folder holds of the same settings; nothing if there is none."""
-    path = folder / "results.json"
-    if path.exists():
-        content: dict[str, Any] = json.loads(path.read_text())
-        if content["settings"] == conditions:
-            return content
-    return {"settings": conditions, "problems": [], "rows": []}
 
 
 def together(content: dict[str, Any], found: Problem) -> dict[str, Any]:
@@ -234,16 +213,6 @@ def _problems(names: Sequence[str], sizes: Sequence[int]) -> list[tuple[str, int
     if not problems:
         raise typer.BadParameter(f"--sizes: got {sizes}, expected at least {LEAST} per dimension of a target")
     return problems
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or min(numbers) < 1:
-        raise typer.BadParameter(f"--sizes: got {text!r}, expected positive integers separated by commas")
-    return numbers
 
 
 if __name__ == "__main__":

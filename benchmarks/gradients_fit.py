@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import harness
 import torch
 from gradients_networks import FAMILIES, build, calibrate
 from gradients_targets import Samples, decibels
@@ -20,8 +20,8 @@ _FIRST, _SECOND, _KEPT, _POINTS = 1 / 8, 3 / 4, 2, 1024
 BATCH = 256
 # Points at which Jacobians are measured, and the step of their central differences in float64.
 _JACOBIANS, _STEP = 16, 1e-5
-# Points of one timed evaluation, and the seconds it is repeated for.
-EVALUATION, _TIMED = 1024, 0.1
+# Points of one timed evaluation, and how often it is repeated.
+EVALUATION, _TIMED = 1024, 21
 
 
 @dataclass(frozen=True)
@@ -146,19 +146,8 @@ def defects(network: nn.Module, points: Tensor) -> tuple[float, float]:
     return float(asymmetry.max()), float(values[:, 0].min() / values[:, -1].max())
 
 
-def seconds_of(call: Callable[[], object]) -> float:
-    """Median CPU seconds of a call, repeated for a while."""
-    call()
-    times: list[float] = []
-    while sum(times) < _TIMED or len(times) < 3:
-        start = time.process_time()
-        call()
-        times.append(time.process_time() - start)
-    return sorted(times)[len(times) // 2]
-
-
 def evaluation_seconds(network: nn.Module, points: Tensor) -> float:
     """CPU seconds to evaluate N at the first 1024 points."""
     x = points[:EVALUATION]
     with torch.no_grad():
-        return seconds_of(lambda: network(x))
+        return harness.seconds(lambda: network(x), _TIMED, time.process_time)

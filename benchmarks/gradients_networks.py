@@ -78,7 +78,7 @@ class QuadratureICGN(nn.Module):
     def __init__(self, dim: int, width: int, quadratic: int, quadrature: Quadrature) -> None:
         super().__init__()
         self.dim = dim
-        # Of one hidden layer: valid, and not measured again after every step.
+        # One hidden layer is valid: it is not measured again after every step.
         self.network = ICGN(OneHiddenLayer(dim, width, quadratic), quadrature, check=False)
         self.shift = nn.Parameter(torch.zeros(dim))
         self._rules = (GaussLegendre(_EVALUATION_NODES), quadrature)
@@ -128,39 +128,32 @@ class ICNN(nn.Module):
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the ways to build a kind of network, among which validation chooses: (dim, size, rows of Q) -> widths."""
+    """One of the ways to build a kind of network, among which validation chooses: (dim, rows of Q, size) -> widths."""
 
     name: str
     make: Callable[[int, int, int], Make]
 
 
 def _quadrature(rule: Quadrature) -> Callable[[int, int, int], Make]:
-    return lambda dim, size, rows: lambda width: QuadratureICGN(dim, width, rows, rule)
+    return lambda dim, rows, size: lambda width: QuadratureICGN(dim, width, rows, rule)
 
 
 def _ridge(activation: str) -> Callable[[int, int, int], Make]:
-    return lambda dim, size, rows: lambda width: DenseRidgeICGN(dim, width, activation, quadratic=rows)
+    return lambda dim, rows, size: lambda width: DenseRidgeICGN(dim, width, activation, quadratic=rows)
 
 
-def _deep(layers: int, activation: str | Activation) -> Callable[[int, int, int], Make]:
-    return lambda dim, size, rows: lambda width: DenseDeepICGN(dim, (width,) * layers, activation, quadratic=rows)
+def _layers(kind: Callable[..., nn.Module], layers: int, *activation: str | Activation) -> Callable[..., Make]:
+    return lambda dim, rows, size: lambda width: kind(dim, (width,) * layers, *activation, quadratic=rows)
 
 
-def _icnn(layers: int) -> Callable[[int, int, int], Make]:
-    return lambda dim, size, rows: lambda width: ICNN(dim, (width,) * layers, rows)
+def _modules(kind: Callable[..., nn.Module], members: int) -> Callable[[int, int, int], Make]:
+    """As many groups of so many members as fill the size; the members are adapted then."""
 
+    def make(dim: int, rows: int, size: int) -> Make:
+        groups = max(1, round(size / (members * (dim + 1) + 2)))
+        return lambda width: kind(dim, groups, width, quadratic=rows)
 
-def _softmax(groups: Callable[[int, int], int]) -> Callable[[int, int, int], Make]:
-    return lambda dim, size, rows: lambda width: DenseSoftmaxICGN(dim, groups(dim, size), width, quadratic=rows)
-
-
-def _group(groups: Callable[[int, int], int]) -> Callable[[int, int, int], Make]:
-    return lambda dim, size, rows: lambda width: DenseGroupICGN(dim, groups(dim, size), width, quadratic=rows)
-
-
-def _groups(members: int) -> Callable[[int, int], int]:
-    """How many groups of so many members fill a size."""
-    return lambda dim, size: max(1, round(size / (members * (dim + 1) + 2)))
+    return make
 
 
 ICNN_NAME, RIDGE = "ICNN", "ridge"
@@ -170,13 +163,19 @@ FAMILIES: dict[str, tuple[Variant, ...]] = {
         Variant(f"{_RANDOM_NODES} random nodes", _quadrature(MonteCarlo(_RANDOM_NODES))),
     ),
     RIDGE: (Variant("tanh", _ridge("tanh")), Variant("softplus", _ridge("softplus"))),
-    "deep": (Variant("tanh, 2 layers", _deep(2, "tanh")), Variant("softplus, 3 layers", _deep(3, Logistic()))),
-    "softmax": (
-        Variant("one module", _softmax(lambda dim, size: 1)),
-        Variant("modules", _softmax(_groups(_MEMBERS))),
+    "deep": (
+        Variant("tanh, 2 layers", _layers(DenseDeepICGN, 2, "tanh")),
+        Variant("softplus, 3 layers", _layers(DenseDeepICGN, 3, Logistic())),
     ),
-    "group": (Variant("small groups", _group(_groups(_MEMBERS // 2))), Variant("groups", _group(_groups(_MEMBERS)))),
-    ICNN_NAME: (Variant("2 layers", _icnn(2)), Variant("3 layers", _icnn(3))),
+    "softmax": (
+        Variant("one module", lambda dim, rows, size: lambda width: DenseSoftmaxICGN(dim, 1, width, quadratic=rows)),
+        Variant("modules", _modules(DenseSoftmaxICGN, _MEMBERS)),
+    ),
+    "group": (
+        Variant("small groups", _modules(DenseGroupICGN, _MEMBERS // 2)),
+        Variant("groups", _modules(DenseGroupICGN, _MEMBERS)),
+    ),
+    ICNN_NAME: (Variant("2 layers", _layers(ICNN, 2)), Variant("3 layers", _layers(ICNN, 3))),
 }
 """What is compared; the first variant of each is the default of :func:`build`."""
 
@@ -246,7 +245,7 @@ def build(
         raise ValueError(f"variant: got {variant!r}, expected one of {', '.join(variants)}")
     if dim < 1:
         raise ValueError(f"dim: got {dim}, expected at least 1")
-    make = chosen.make(dim, size, quadratic_rows(dim, size))
+    make = chosen.make(dim, quadratic_rows(dim, size), size)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = make(_width(make, size))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
+import harness
 import torch
 from torch import Tensor
 
@@ -41,17 +42,13 @@ def markdown(content: dict[str, Any]) -> str:
 
 def glance(content: dict[str, Any], names: Sequence[str]) -> str:
     """Mean (least) decibels over the seeds, a line for each problem; the best in bold."""
-    lines = [
-        "| target | parameters | affine | " + " | ".join(names) + " |",
-        "|---" * (3 + len(names)) + "|",
-    ]
+    lines = []
     for card in content["problems"]:
         own = {n: scores(content["rows"], card, n) for n in names}
         best = max(names, key=lambda n: mean(own[n]))
         cells = [f"**{_score(own[n])}**" if n == best else _score(own[n]) for n in names]
-        title = f"| {card['title']} | {card['size']:,} | {card['affine']:.1f} | "
-        lines.append(title + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append((card["title"], f"{card['size']:,}", f"{card['affine']:.1f}", *cells))
+    return harness.table(("target", "parameters", "affine", *names), lines)
 
 
 def legend(content: dict[str, Any]) -> str:
@@ -140,7 +137,7 @@ def details(rows: Sequence[Row]) -> str:
         "target", "size", "network", "built", "scale", "rate", "parameters", "steps", "step, ms", "1024 points, ms",
         "dB", "worst asymmetry", "least curvature",
     )  # fmt: skip
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines = []
     for key in dict.fromkeys((r["target"], r["size"], r["network"]) for r in rows):
         own = [r for r in rows if (r["target"], r["size"], r["network"]) == key]
         first = own[0]
@@ -152,14 +149,14 @@ def details(rows: Sequence[Row]) -> str:
             _score([r["decibels"] for r in own]), f"{max(r['asymmetry'] for r in own):.0e}",
             f"{min(r['least_curvature'] for r in own):.0e}",
         )  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(cells)
     note = (
         "Scale: factor of the first weights at the start. Asymmetry |J - Jᵀ| / |J| and least eigenvalue over the"
         " greatest, the worst of 16 points and all seeds, with Jacobians J by central differences in float64: rounding"
         " leaves about 1e-10, up to 1e-6 where J is almost zero, and a secant across a kink of a piecewise linear"
         " network may show more."
     )
-    return "\n".join([*lines, "", note])
+    return "\n".join([harness.table(heads, lines), "", note])
 
 
 def table(rows: Sequence[Row]) -> bytes:
@@ -195,12 +192,9 @@ def drawing(title: str, fields: Fields, rows: Sequence[Row], labels: tuple[str, 
     labels : tuple of str
         of the axes of the plane.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(14, 6.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = harness.figure(14, 6.6, dpi=85)
     figure.suptitle(title)
     axes = figure.subplots(2, 4)
     panels = axes.flatten().tolist()
@@ -221,9 +215,7 @@ def drawing(title: str, fields: Fields, rows: Sequence[Row], labels: tuple[str, 
     panel = panels[-1]
     (_curves if len({r["size"] for r in rows}) > 1 else _bars)(panel, rows)
     panel.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=85, metadata={"Software": None})
-    return buffer.getvalue()
+    return harness.png(figure)
 
 
 def _field(axes: Any, fields: Fields, extent: tuple[float, ...]) -> None:

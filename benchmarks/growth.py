@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from harness import table, write
+
 SIGMA = 25 / 255
 _BATCH_SIDE = 128
 
@@ -68,19 +70,20 @@ def pictures(side: int, batch: int) -> Any:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The table; the ratio is that of seconds per pixel and iteration to those of the first row."""
-    lines = [
-        "| pixels | batch | iterations | seconds | us per pixel and iteration | ratio | peak memory, MiB | certified |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
     first = _rate(rows[0])
-    for row in rows:
-        size = f"{row['side']} x {row['side']}"
-        lines.append(
-            f"| {size} | {row['batch']} | {row['iterations']} | {row['seconds']:.2f} | {1e6 * _rate(row):.3f}"
-            f" | {_rate(row) / first:.2f} | {row['memory_mib']:.0f} ({row['memory_before_mib']:.0f} before)"
-            f" | {row['rms_distance']:.1e} |"
+    cells = [
+        (
+            f"{row['side']} x {row['side']}", row["batch"], row["iterations"], f"{row['seconds']:.2f}",
+            f"{1e6 * _rate(row):.3f}", f"{_rate(row) / first:.2f}",
+            f"{row['memory_mib']:.0f} ({row['memory_before_mib']:.0f} before)", f"{row['rms_distance']:.1e}",
         )
-    return "\n".join(lines)
+        for row in rows
+    ]  # fmt: skip
+    heads = (
+        "pixels", "batch", "iterations", "seconds", "us per pixel and iteration", "ratio", "peak memory, MiB",
+        "certified",
+    )  # fmt: skip
+    return table(heads, cells)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -108,9 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
             f"{side} x {side}, batch {batch}: {rows[-1]['seconds']:.1f} s, {rows[-1]['memory_mib']:.0f} MiB", flush=True
         )
         if options.output:
-            options.output.mkdir(parents=True, exist_ok=True)
-            (options.output / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
-            (options.output / "table.md").write_text(markdown(rows) + "\n")
+            write(options.output, {"results.json": rows, "table.md": markdown(rows)})
     print(markdown(rows))
 
 

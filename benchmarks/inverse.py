@@ -20,35 +20,31 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-import json
 import math
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
+from harness import RESULTS, Threads, read, write
 from inverse_figure import Panel, draw
 from inverse_tasks import NOISE, TASKS, Case, Kernels, Task, ellipses, read_kernels, shepp_logan
 from torch import Tensor
 
-import icgn
 from icgn.datasets import bsd68, bsds500, bundled, quality
 from icgn.regularizers import ConvexRegularizer, PerChannel, TotalVariation, load_pretrained, read_card
 from icgn.solvers import Problem, solve
-from icgn.storage.files import write_files
+from icgn.storage import versions
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "results" / "inverse"
 GAP, ITERATIONS = 1e-3, 3000
 # Smoothing of total variation, in intensities: below a gray level.
 EPS = 3e-3
-# Of the test pictures, in pixels.
+# Side of the test pictures in pixels.
 CROP = 192
-# Of the search: the answers need less accuracy, and begin where the last one ended.
+# The answers of the search need less accuracy, and begin where the last one ended.
 _ROUGH_GAP, _ROUGH_ITERATIONS = 1e-2, 100
 # Gray levels that the search begins with, factors of its steps, and the most tries.
 _LEVELS, _STEPS, _TRIES = (5.0, 10.0, 20.0, 40.0), (2**0.5, 2**0.25), 16
@@ -204,7 +200,7 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        content = json.loads(path.read_text()) if path.exists() else {}
+        content = read(path, {})
         self.rows: list[dict[str, Any]] = content.get("rows", [])
         self.tuning: list[dict[str, Any]] = content.get("tuning", [])
 
@@ -217,15 +213,12 @@ class Results:
         entries = getattr(self, kind)
         entries[:] = [r for r in entries if any(r[k] != entry[k] for k in unique)] + [entry]
         entries.sort(key=lambda r: list(TASKS).index(r["task"]))
-        names = ("torch", "deepinv", "numpy", "scikit-image")
-        versions = {"icgn": icgn.__version__, "python": platform.python_version(), **{n: version(n) for n in names}}
         settings = {
             "seed": 0, "noise": NOISE, "gap": GAP, "max_iter": ITERATIONS, "crop": CROP,
-            "threads": torch.get_num_threads(), "versions": versions,
+            "threads": torch.get_num_threads(), "versions": versions("torch", "deepinv", "numpy", "scikit-image"),
         }  # fmt: skip
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         content = {"settings": settings, "tuning": self.tuning, "rows": self.rows}
-        write_files({self.path: (json.dumps(content, indent=1) + "\n").encode()})
+        write(self.path.parent, {self.path.name: content})
         return entry
 
 
@@ -271,8 +264,8 @@ def main(
     task: Annotated[list[str] | None, typer.Option(help=f"Of: {'; '.join(TASKS)}. Default all.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Take every n-th test picture.")] = 1,
     model: Annotated[str, typer.Option(help="Name or path of a gray model.")] = "ridge-gray-small",
-    out: Annotated[Path, typer.Option(help="Folder of results.json and pictures.png.")] = FOLDER,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder of results.json and pictures.png.")] = RESULTS / "inverse",
+    threads: Threads = 1,
 ) -> None:
     """Tune and measure what is not measured yet, and draw the figure."""
     unknown = sorted(set(task or ()) - set(TASKS))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from harness import central
 from inverse_tasks import Case, Task
-from PIL import Image
 from torch import Tensor
 
-from icgn.datasets import comparison, quality
-from icgn.storage.files import write_files
+from icgn.datasets import Picture, comparison, quality, write_picture
 
-# Of every picture in pixels: smaller ones get a white margin, and every label is narrower.
+# Side of every picture in pixels: smaller ones get a white margin, and every label is narrower.
 _SIDE = 192
 
 Panel = tuple[str, Case, Sequence[str], Sequence[Tensor]]
@@ -44,15 +42,12 @@ def draw(panels: Sequence[Panel], tasks: Mapping[str, Task], path: Path) -> None
         return
     width = max(r.shape[-1] for r in rows)
     sheet = torch.cat([F.pad(r, (0, width - r.shape[-1]), value=1.0) for r in rows], 1)
-    buffer = io.BytesIO()
-    levels = (sheet[0] * 255).round().to(torch.uint8).numpy()
-    Image.fromarray(levels).save(buffer, "PNG", optimize=True)
-    write_files({path: buffer.getvalue()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(path, Picture(sheet[:1]))
 
 
 def _cropped(x: Tensor) -> Tensor:
     """The centre of a picture (C, H, W), with a white margin where it is small."""
-    top, left = (max(0, (s - _SIDE) // 2) for s in x.shape[-2:])
-    part = x[..., top : top + _SIDE, left : left + _SIDE]
+    part = central(x, _SIDE)
     height, width = part.shape[-2:]
     return F.pad(part, (0, _SIDE - width, 0, _SIDE - height), value=1.0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from harness import read, table
 
 _INTRODUCTION = """## Other inverse problems
 
@@ -27,17 +28,14 @@ def section(folder: Path) -> str:
 
     A picture counts once all methods have been measured on it.
     """
-    file = folder / "results.json"
-    if not file.exists():
+    content = read(folder / "results.json", None)
+    if content is None:
         return ""
-    content = json.loads(file.read_text(encoding="utf-8"))
     settings, rows = content["settings"], content["rows"]
     tasks = list(dict.fromkeys(r["task"] for r in rows))
-    lines = ["| " + " | ".join(_HEAD) + " |", "|---" * len(_HEAD) + "|"]
-    for task in tasks:
-        lines += _of_task(task, [r for r in rows if r["task"] == task])
+    lines = [line for task in tasks for line in _of_task(task, [r for r in rows if r["task"] == task])]
     count = len({r["picture"] for r in rows if r["task"].startswith("inpainting")}) or "photographs"
-    text = [_INTRODUCTION.format(count=count, crop=settings["crop"], gap=settings["gap"]), "", *lines, ""]
+    text = [_INTRODUCTION.format(count=count, crop=settings["crop"], gap=settings["gap"]), "", table(_HEAD, lines), ""]
     versions = ", ".join(f"{k} {v}" for k, v in settings["versions"].items())
     text += [f"Seed {settings['seed']}, {settings['threads']} CPU thread(s); {versions}.", ""]
     if (folder / "pictures.png").exists():
@@ -45,7 +43,7 @@ def section(folder: Path) -> str:
     return "\n".join(text)
 
 
-def _of_task(task: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+def _of_task(task: str, rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The lines of a task: what the methods begin with, then each of them."""
     methods = list(dict.fromkeys(r["method"] for r in rows))
     done = [{r["picture"] for r in rows if r["method"] == m} for m in methods]
@@ -54,25 +52,16 @@ def _of_task(task: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         return []
     kept = [r for r in rows if r["picture"] in common]
     start = mean(r["start_psnr"] for r in kept if r["method"] == methods[0])
-    lines = [_line(task, kept[0]["start"], "-", "-", f"{start:.2f}", "-", "-", "-", "-")]
+    lines: list[tuple[str, ...]] = [(task, kept[0]["start"], "-", "-", f"{start:.2f}", "-", "-", "-", "-")]
     for method in methods:
         own = [r for r in kept if r["method"] == method]
         certified = sum(r["certified"] for r in own)
         lines.append(
-            _line(
-                task,
-                method,
-                f"{255 * own[0]['sigma']:.1f}",
-                f"{own[0]['weight']:.2f}",
-                f"**{mean(r['psnr'] for r in own):.2f}**",
-                f"{max(r['relative_gap'] for r in own):.1e}",
-                f"{mean(r['iterations'] for r in own):.0f}",
-                f"{mean(r['seconds'] for r in own):.1f}",
+            (
+                task, method, f"{255 * own[0]['sigma']:.1f}", f"{own[0]['weight']:.2f}",
+                f"**{mean(r['psnr'] for r in own):.2f}**", f"{max(r['relative_gap'] for r in own):.1e}",
+                f"{mean(r['iterations'] for r in own):.0f}", f"{mean(r['seconds'] for r in own):.1f}",
                 f"{certified}/{len(own)}",
             )
-        )
+        )  # fmt: skip
     return lines
-
-
-def _line(*cells: str) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import deepinv
 import numpy as np
 import torch
 import typer
+from harness import RESULTS, Out, Threads, central, figure, write
 from PIL import Image
 from torch import Tensor
 
@@ -28,9 +28,7 @@ from icgn.datasets import add_noise, bundled, quality, seed_of
 from icgn.regularizers import ConditionalICGN
 from icgn.solvers import Problem, solve
 from icgn.solvers.conditioning import conditioned
-from icgn.storage.files import write_files
 
-ROOT = Path(__file__).resolve().parent.parent
 # Share of the numbers that the colours leave out at each end, and of the picture that a filter takes.
 _TAIL, _INSET = 0.01, 0.22
 
@@ -89,13 +87,9 @@ def telling(logs: Tensor, count: int) -> list[int]:
 
 def drawing(m: Masked, chosen: list[int], title: str) -> bytes:
     """The figure, a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.1 * max(4, len(chosen)) + 0.8, 6.7), dpi=80, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=11)
-    axes = figure.subplots(2, max(4, len(chosen)), squeeze=False)
+    sheet = figure(3.1 * max(4, len(chosen)) + 0.8, 6.7, dpi=80)
+    sheet.suptitle(title, fontsize=11)
+    axes = sheet.subplots(2, max(4, len(chosen)), squeeze=False)
     for a in axes.flat:
         a.set_axis_off()
     shown = (("noisy", m.noisy), ("solution before", m.first), ("final", m.final))
@@ -110,10 +104,10 @@ def drawing(m: Masked, chosen: list[int], title: str) -> bytes:
         a.imshow(m.logs[k].numpy(), **colours)
         a.set_title(f"log c of filter {k}", fontsize=10)
         _thumbnail(a, m.filters[k])
-    figure.colorbar(image, ax=axes, aspect=30, label="log c: small keeps, large removes")
-    canvas.draw()
+    sheet.colorbar(image, ax=axes, aspect=30, label="log c: small keeps, large removes")
+    sheet.canvas.draw()
     # 256 colours, a third of the bytes.
-    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(256, dither=Image.Dither.NONE)
+    pixels = Image.fromarray(np.asarray(sheet.canvas.buffer_rgba())[..., :3]).quantize(256, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     pixels.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
@@ -135,33 +129,25 @@ def _thumbnail(axes: Any, kernel: Tensor) -> None:
         spine.set(color="white", linewidth=2)
 
 
-def crop(picture: Tensor, side: int) -> Tensor:
-    """The central square of a picture (1, H, W), all of it where it is smaller."""
-    top, left = (max(0, (n - side) // 2) for n in picture.shape[-2:])
-    return picture[:, top : top + side, left : left + side]
-
-
 def main(
     model: Annotated[str, typer.Option(help="Name or path of a gray conditional model.")] = "conditional-gray",
     picture: Annotated[str, typer.Option(help="A bundled photograph.")] = "camera",
     side: Annotated[int, typer.Option(min=16, help="Side of the central crop.")] = 320,
     sigma: Annotated[float, typer.Option(min=0, help="Noise level, gray levels.")] = 25.0,
     filters: Annotated[int, typer.Option(min=1, max=8, help="Single filters to show.")] = 4,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Folder; default docs/results/stability.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    threads: Threads = 1,
+    out: Out = None,
 ) -> None:
     """Denoise a photograph and write masks.png."""
     torch.set_num_threads(threads)
-    out = out or ROOT / "docs" / "results" / "stability"
     regularizer = icgn.load_pretrained(model)
     if not isinstance(regularizer, ConditionalICGN):
         raise typer.BadParameter(f"--model: got {type(regularizer).__name__}, expected a conditional network")
-    clean = crop(bundled(gray=True).find(picture).image, side)
+    clean = central(bundled(gray=True).find(picture).image, side)
     m = masked(clean, sigma / 255, regularizer, seed_of(picture, seed))
     chosen = telling(m.logs, filters)
-    out.mkdir(parents=True, exist_ok=True)
-    write_files({out / "masks.png": drawing(m, chosen, f"{picture}, sigma {sigma:g}")})
+    write(out or RESULTS / "stability", {"masks.png": drawing(m, chosen, f"{picture}, sigma {sigma:g}")})
     print(f"log c from {float(m.logs.min()):.2f} to {float(m.logs.max()):.2f}, mean {float(m.logs.mean()):.2f}")
 
 

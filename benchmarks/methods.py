@@ -12,14 +12,10 @@ denoising takes five minutes on one core.
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from pathlib import Path
 from statistics import geometric_mean
 from typing import Annotated, Any
 
@@ -27,6 +23,7 @@ import deepinv
 import torch
 import typer
 from competitors import COMPETITORS
+from harness import RESULTS, Out, Threads, central, conditions, write
 from methods_report import LEVELS, OURS, drawing, markdown
 from torch import Tensor
 
@@ -38,9 +35,7 @@ from icgn.solvers import Method, State
 from icgn.solvers.certificate import certify
 from icgn.solvers.methods.choice import METHODS
 from icgn.solvers.objective import Objective
-from icgn.storage.files import write_files
 
-ROOT = Path(__file__).resolve().parent.parent
 # A method that has used so many times the work of ours is stopped.
 _PATIENCE = 10.0
 
@@ -189,12 +184,6 @@ def pose(picture: Tensor, seed: int, physics: str, regularizer: Any) -> icgn.Pro
     return icgn.Problem(blur.A(clean) + noise, blur, regularizer, 5 / 255, noise=0.01)
 
 
-def crop(picture: Tensor, side: int) -> Tensor:
-    """The central square of a picture."""
-    top, left = ((n - side) // 2 for n in picture.shape[-2:])
-    return picture[:, top : top + side, left : left + side]
-
-
 def table(curves: dict[str, dict[str, dict[str, list[float]]]]) -> list[dict[str, Any]]:
     """Per method and level the geometric means over the pictures of work and seconds."""
     rows = []
@@ -207,39 +196,35 @@ def table(curves: dict[str, dict[str, dict[str, list[float]]]]) -> list[dict[str
 
 
 def main(
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    threads: Threads = 1,
     model: Annotated[str, typer.Option(help="Name or path of a gray model.")] = "ridge-gray",
     physics: Annotated[str, typer.Option(help="denoising or blur.")] = "denoising",
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
     pictures: Annotated[str, typer.Option(help="Bundled photographs, separated by commas.")] = "camera,chelsea",
     side: Annotated[int, typer.Option(min=16, help="Side of the central crop.")] = 96,
     most: Annotated[float, typer.Option(help="Work at which every method is stopped.")] = 5000.0,
-    out: Annotated[Path | None, typer.Option(help="Folder; default docs/results/methods, or methods-blur.")] = None,
+    out: Out = None,
 ) -> None:
     """Run all methods, and write results.json, methods.png and table.md."""
     if physics not in ("denoising", "blur") or dtype not in ("float64", "float32"):
         raise typer.BadParameter("expected --physics denoising or blur, --dtype float64 or float32")
     torch.set_num_threads(threads)
-    out = out or ROOT / "docs" / "results" / ("methods" if physics == "denoising" else "methods-blur")
     regularizer = icgn.load_pretrained(model).double()
     curves = {}
     for name in pictures.split(","):
         print(name, flush=True)
-        picture = crop(bundled(gray=True).find(name).image, side)
+        picture = central(bundled(gray=True).find(name).image, side)
         problem = pose(picture, seed_of(name), physics, regularizer)
         case = Case.of(problem, time.process_time if threads == 1 else time.perf_counter)
         curves[name] = compare(case, getattr(torch, dtype), most)
     settings = {
         "model": model, "physics": physics, "dtype": dtype, "pictures": pictures, "side": side, "threads": threads,
-        "clock": "processor" if threads == 1 else "wall", "machine": platform.machine(),
-        "versions": {p: version(p) for p in ("icgn", "torch", "deepinv")},
+        "clock": "processor" if threads == 1 else "wall", **conditions("torch", "deepinv"),
     }  # fmt: skip
     content = {"settings": settings, "table": table(curves), "curves": _rounded(curves)}
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, allow_nan=False) + "\n"
-    write_files({out / "results.json": text.encode()})
-    page = markdown(out / "results.json")
-    write_files({out / "table.md": f"{page}\n".encode(), out / "methods.png": drawing(content)})
+    page = markdown(content)
+    folder = out or RESULTS / ("methods" if physics == "denoising" else "methods-blur")
+    write(folder, {"results.json": content, "table.md": page, "methods.png": drawing(content)}, indent=None)
     print(page)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import json
-from pathlib import Path
 from typing import Any
+
+import harness
 
 LEVELS = (1e-4, 1e-6, 1e-8)
 OURS = "conjugate"
@@ -14,17 +13,17 @@ _BASELINE = "nmapg"
 _COLORS = ("C0", "C1", "C2", "C4", "C5", "C6", "C7", "C8", "C9", "navy")
 
 
-def markdown(path: Path) -> str:
-    """The table of a results.json: work and seconds to each level, as multiples of ours in brackets, and a summary."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+def markdown(content: dict[str, Any]) -> str:
+    """The table: work and seconds to each level, as multiples of ours in brackets, and a summary."""
     rows = {(r["method"], r["level"]): r for r in content["table"]}
     names = list(dict.fromkeys(r["method"] for r in content["table"]))
     heads = [f"{key} to {_power(level)}" for key in ("work", "seconds") for level in LEVELS]
-    lines = ["| method | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
+    lines = []
     for name in names:
         cells = [_cell(rows, name, level, key) for key in ("work", "seconds") for level in LEVELS]
-        lines.append(f"| {f'**{name}**' if name == OURS else name} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", _legend(content["settings"]), "", summary(rows, names)])
+        lines.append((f"**{name}**" if name == OURS else name, *cells))
+    parts = [harness.table(("method", *heads), lines), _legend(content["settings"]), summary(rows, names)]
+    return "\n\n".join(parts)
 
 
 def summary(rows: dict[tuple[str, float], dict[str, Any]], names: list[str]) -> str:
@@ -72,11 +71,7 @@ def _power(level: float) -> str:
 
 def drawing(content: dict[str, Any]) -> bytes:
     """Gap against work, and certified distance (gap where nothing is proved of the distance) against seconds; a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = harness.figure(13, 5)
     left, right = figure.subplots(1, 2)
     picture, curves = next(iter(content["curves"].items()))
     # A bound of the distance that never becomes useful, for want of strong convexity, is not drawn.
@@ -96,9 +91,7 @@ def drawing(content: dict[str, Any]) -> bytes:
         axes.set(xscale="log", yscale="log")
         axes.grid(alpha=0.3)
     figure.legend(loc="outside right center", fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
-    return buffer.getvalue()
+    return harness.png(figure)
 
 
 def _ordered(curves: dict[str, Any]) -> list[tuple[str, Any]]:

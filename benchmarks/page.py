@@ -15,6 +15,7 @@ from typing import Annotated
 import torch
 import typer
 from gradio_client import Client, handle_file
+from harness import Threads
 
 from icgn.app import server
 from icgn.app.actions import OWN
@@ -24,8 +25,8 @@ from icgn.datasets import Picture, add_noise, bundled, write_picture
 def main(
     side: Annotated[int, typer.Option(min=32, max=512, help="Side of the picture, pixels.")] = 512,
     times: Annotated[int, typer.Option(min=1, help="Requests, one after the other.")] = 5,
-    model: Annotated[str, typer.Option(help="Of the page: fast, best...")] = "fast",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    model: Annotated[str, typer.Option(help="A model of the page: fast, best...")] = "fast",
+    threads: Threads = 2,
 ) -> None:
     """Ask for the same denoising several times and print the seconds of each."""
     torch.set_num_threads(threads)

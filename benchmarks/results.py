@@ -6,7 +6,7 @@ ROOT holds BSDS500 and BSD68.txt. Rows that stand in docs/results already and fi
 kept, so that an interrupted run goes on where it stopped; ``--offline`` only writes the pages from what is there. Rows
 of earlier weights are not shown. From nothing it takes some hours on two cores; processes of torchrun share the work.
 The other sections are the tables of ``benchmarks/inverse.py``, ``frontier.py``, ``gradients.py`` and ``transport.py``,
-and that of ``flows_table.py`` of two demos. Rows *MODEL, sure* are of ``icgn evaluate --strength sure``.
+and that of ``flows_table.py`` of two demos. Rows *MODEL, sure* are of ``icgn evaluate --weight sure``.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from typing import Annotated, Any
 import flows_table
 import torch
 import typer
+from harness import RESULTS, ROOT, Threads, write
 from inverse_table import section as inverse_section
 
-from icgn.evaluation import Mean, Request, evaluation, make_restorer, markdown, means, read_results
+from icgn.cli.progress import Bar
+from icgn.evaluation import BASELINES, Mean, Request, evaluation, make_restorer, markdown, means, read_results
 from icgn.evaluation.results import current
 from icgn.regularizers import available_models, read_card
-from icgn.storage.files import write_files
 from icgn.training import Processes
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "docs" / "results"
 LEVELS = (5.0, 15.0, 25.0, 50.0, 25.5)
 
 # The rows of the table in the README, at sigma 25; RESULTS.md has all models and levels.
@@ -71,7 +70,7 @@ def section(color: bool) -> str:
     if not (folder / "results.json").exists():
         return ""
     table, facts = means_of(color)
-    order = {m: i for i, m in enumerate(models(color))}
+    order = {m: i for i, m in enumerate(dict.fromkeys([*models(color), *BASELINES]))}
     table = sorted(table, key=lambda m: (m.sigma, order[_shipped(m.model)], m.model))
     lines = [f"## {'Colour' if color else 'Gray'}", "", markdown(table), "", _recipes(table), ""]
     measured = [facts["methods"][name]["measured"] for name in dict.fromkeys(m.model for m in table)]
@@ -90,19 +89,21 @@ def means_of(color: bool) -> tuple[list[Mean], dict[str, Any]]:
     rows, facts = read_results(RESULTS / ("color" if color else "gray") / "results.json")
     known = set(models(color))
     named = [name for name in dict.fromkeys(e.model for e in rows) if _shipped(name) in known]
-    restorers = [make_restorer(_shipped(name), torch.device("cpu"), Request.tol, _strength(name)) for name in named]
-    present = current(rows, restorers)
+    restorers = [make_restorer(_shipped(name), torch.device("cpu"), Request.tol, _weight(name)) for name in named]
+    kept = {e.key for e in current(rows, restorers)}
+    # What a baseline that is not installed here would do now cannot be asked: its rows stay.
+    present = [e for e in rows if e.key in kept or (e.model in BASELINES and e.model not in known)]
     # A level that is not finished yet is left out.
     return [m for m in means(present) if m.pictures == len(facts["pictures"])], facts
 
 
 def _shipped(name: str) -> str:
-    """The model of a row, without its strength."""
+    """The model of a row, without its weight."""
     return name.split(", ")[0]
 
 
-def _strength(name: str) -> float | str:
-    """The strength in the name of a row."""
+def _weight(name: str) -> float | str:
+    """The weight in the name of a row."""
     given = name.split(", ")[1:]
     if not given:
         return 1.0
@@ -149,13 +150,13 @@ def update(path: Path, text: str) -> None:
     )
     if count != 1:
         raise typer.BadParameter(f"{path}: has no lines <!-- results --> and <!-- /results -->")
-    write_files({path: new.encode()})
+    write(path.parent, {path.name: new})
 
 
 def main(
     data: Annotated[Path | None, typer.Option(help="Root of BSDS500, with BSD68.txt.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Only write the pages from docs/results.")] = False,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Measure what is not measured yet, and write RESULTS.md and the table of the README."""
     if not offline:
@@ -163,14 +164,14 @@ def main(
             raise typer.BadParameter("got none, expected the root of BSDS500, or --offline", param_hint="--data")
         for color in (False, True):
             request = Request(models(color), "bsd68", LEVELS, data, color, threads=threads)
-            evaluation(request, RESULTS / ("color" if color else "gray"))
+            evaluation(request, RESULTS / ("color" if color else "gray"), progress=Bar(transient=True))
         if Processes().rank:
             return  # the main process writes the pages
     flows = RESULTS / "flows"
-    write_files({flows / "table.md": flows_table.page(flows).encode()})
+    write(flows, {"table.md": flows_table.page(flows)})
     sections = [section(False), section(True), inverse_section(RESULTS / "inverse"), *map(quoted, _TABLES)]
     parts = [_HEAD, *filter(None, sections)]
-    write_files({ROOT / "RESULTS.md": "\n".join(parts).encode()})
+    write(ROOT, {"RESULTS.md": "\n".join(parts)})
     shown = [m for m in means_of(False)[0] if m.sigma == 25 and m.model in _SHORT]
     update(ROOT / "README.md", markdown(sorted(shown, key=lambda m: _SHORT.index(m.model))))
 

@@ -11,14 +11,14 @@ from typing import Annotated
 
 import torch
 import typer
-from timing import seconds
+from harness import Threads, seconds
 
 import icgn
 from icgn.datasets import add_noise, bundled
 
 
 def main(
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    threads: Threads = 2,
     model: Annotated[str, typer.Option(help="Name or path of a gray model.")] = "ridge-gray",
     sigma: Annotated[float, typer.Option(help="Noise level, 8-bit gray levels.")] = 25.0,
     tol: Annotated[float, typer.Option(help="Certified RMS distance, intensities.")] = 1e-4,

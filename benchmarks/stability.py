@@ -32,18 +32,16 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import json
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import deepinv
 import torch
 import typer
+from harness import RESULTS, Out, Threads, central, conditions, numbers, write
 from stability_report import EXACT, EXACT_NAME, Example, drawing, markdown, verdict, violations
 from torch import Tensor
 
@@ -53,9 +51,7 @@ from icgn.evaluation.restorers import BM3D
 from icgn.regularizers import ConvexRegularizer
 from icgn.regularizers.pretrained import read_card
 from icgn.solvers import Problem, solve
-from icgn.storage.files import write_files
 
-ROOT = Path(__file__).resolve().parent.parent
 PHYSICS = deepinv.physics.Denoising()
 # RMS distance to the minimizer as a part of the RMS of e: of the ratios reported, and on the way of the ascent.
 ACCURACY, ROUGH = 1e-6, 1e-3
@@ -316,7 +312,7 @@ def measure(
 def networks(name: str, regularizer: ConvexRegularizer, sigma: float, y: Tensor) -> list[Network]:
     """The maps of a conditional network: its condition fixed at that of y, exact start, and as it is.
 
-    Of any other the one map.
+    An unconditional one has one map.
     """
     if not regularizer.looseness:
         return [Network(name, regularizer, sigma, bounded=True)]
@@ -366,16 +362,10 @@ def _rows(own: Map, m: Measured, sigma: float, size: float, names: Sequence[str]
     ]  # fmt: skip
 
 
-def crop(picture: Tensor, side: int) -> Tensor:
-    """The central square of a picture (1, H, W)."""
-    top, left = ((n - side) // 2 for n in picture.shape[-2:])
-    return picture[:, top : top + side, left : left + side]
-
-
 def noisy(names: Sequence[str], side: int, sigma: float, seed: int) -> Tensor:
     """Noisy crops (B, 1, side, side) of bundled photographs, float64; sigma in intensities."""
     photographs = bundled(gray=True)
-    clean = {name: crop(photographs.find(name).image, side) for name in names}
+    clean = {name: central(photographs.find(name).image, side) for name in names}
     return torch.stack([add_noise(c, sigma, seed_of(name, seed)) for name, c in clean.items()]).double()
 
 
@@ -390,14 +380,13 @@ def main(
     tries: Annotated[int, typer.Option(min=1, help="Tries of the random search, for BM3D.")] = 8,
     count: Annotated[int, typer.Option("--directions", min=1, help="Random e per picture.")] = 4,
     bm3d: Annotated[bool, typer.Option(help="BM3D too, where it is installed.")] = True,
-    seed: Annotated[int, typer.Option(help="Of noise and perturbations.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Folder; default docs/results/stability.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of noise and perturbations.")] = 0,
+    threads: Threads = 1,
+    out: Out = None,
 ) -> None:
     """Measure, print the table, and write results.json, table.md and stability.png."""
     torch.set_num_threads(threads)
-    out = out or ROOT / "docs" / "results" / "stability"
-    names, levels, reach = pictures.split(","), _numbers(sigmas, "sigmas"), sorted(_numbers(sizes, "sizes"))
+    names, levels, reach = pictures.split(","), numbers(sigmas, "sigmas"), sorted(numbers(sizes, "sizes"))
     effort, plain_names, shown = Effort(count, steps, tries, seed), [n for n in plain.split(",") if n], len(reach) // 2
     learned = {n: _frozen(n) for n in (*plain_names, model)}
     rows: list[dict[str, Any]] = []
@@ -414,31 +403,17 @@ def main(
         examples = [(name, m.e[0, 0], m.change[0, 0]) for (name, size), m in found.items() if size == reach[shown]]
     settings = {
         "model": _name(model), "plain": plain_names, "pictures": names, "side": side, **asdict(effort),
-        "threads": threads, "machine": platform.machine(),
-        "versions": {p: version(p) for p in ("icgn", "torch", "deepinv")},
+        "threads": threads, **conditions("torch", "deepinv"),
     }  # fmt: skip
     content = {"settings": settings, "rows": rows}
     page = markdown(content)
     title = f"The worst e found for {names[0]}, sigma {levels[-1]:g}, RMS of e {reach[shown]:g}, and what it changes"
-    out.mkdir(parents=True, exist_ok=True)
-    write_files({
-        out / "results.json": f"{json.dumps(content, allow_nan=False)}\n".encode(),
-        out / "table.md": f"{page}\n".encode(),
-        out / "stability.png": drawing(content, y[0, 0], examples, title),
-    })  # fmt: skip
+    picture = drawing(content, y[0, 0], examples, title)
+    files = {"results.json": content, "table.md": page, "stability.png": picture}
+    write(out or RESULTS / "stability", files, indent=None)
     print(page)
     if violations(rows):
         raise SystemExit(verdict(rows))
-
-
-def _numbers(text: str, name: str) -> list[float]:
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(0 < n < float("inf") for n in numbers):
-        raise typer.BadParameter(f"--{name}: got {text!r}, expected positive numbers separated by commas")
-    return numbers
 
 
 def _frozen(model: str) -> ConvexRegularizer:

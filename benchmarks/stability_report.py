@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
+import harness
 from torch import Tensor
 
 # Gradient that counts as an exact first solution, as a part of sigma.
@@ -31,15 +31,16 @@ def markdown(content: dict[str, Any]) -> str:
     """The table: mean and largest ratio by method, sigma and size, and what the theorem says of it."""
     rows, sizes = content["rows"], sorted({r["size"] for r in content["rows"]})
     heads = [f"{kind} {size:g}" for size in sizes for kind in ("random", "adversarial")]
-    lines = ["| sigma | method | " + " | ".join(heads) + " | theory |", "|---" * (3 + len(heads)) + "|"]
+    lines = []
     for sigma in sorted({r["sigma"] for r in rows}):
         for method in dict.fromkeys(r["method"] for r in rows):
             own = [r for r in rows if r["sigma"] == sigma and r["method"] == method]
             cells = [_cell([r for r in own if r["size"] == size], kind) for size in sizes
                      for kind in ("random", "adversarial")]  # fmt: skip
             theory = "at most 1" if own[0]["bounded"] else "none"
-            lines.append(f"| {sigma:g} | {method} | " + " | ".join(cells) + f" | {theory} |")
-    return "\n".join([*lines, "", _legend(content), "", verdict(rows)])
+            lines.append((f"{sigma:g}", method, *cells, theory))
+    page = harness.table(("sigma", "method", *heads, "theory"), lines)
+    return "\n".join([page, "", _legend(content), "", verdict(rows)])
 
 
 def _cell(rows: Sequence[dict[str, Any]], kind: str) -> str:
@@ -98,13 +99,9 @@ def drawing(content: dict[str, Any], y: Tensor, examples: Sequence[Example], tit
     title : str
         what the examples are of.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = content["rows"]
     levels, methods = sorted({r["sigma"] for r in rows}), list(dict.fromkeys(r["method"] for r in rows))
-    figure = Figure(figsize=(13, 9.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = harness.figure(13, 9.2, dpi=90)
     upper, lower = figure.subfigures(2, 1, height_ratios=(1.25, 1))
     panels = upper.subplots(1, len(levels), sharey=True, squeeze=False)[0]
     for axes, sigma in zip(panels, levels, strict=True):
@@ -114,9 +111,7 @@ def drawing(content: dict[str, Any], y: Tensor, examples: Sequence[Example], tit
     handles, labels = panels[0].get_legend_handles_labels()
     upper.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9)
     _show(lower, y, examples, title)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
-    return buffer.getvalue()
+    return harness.png(figure)
 
 
 def _curves(axes: Any, rows: Sequence[dict[str, Any]], methods: Sequence[str]) -> None:

@@ -12,7 +12,6 @@ results.json and table.md; no data is needed.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from statistics import mean
 from typing import Any
 
 import torch
+from harness import RESULTS, table, write
 
 from icgn.transport import DenseSoftmaxICGN
 from icgn.transport.correlation import Correlation
@@ -29,7 +29,6 @@ from icgn.transport.losses import TransportLoss
 from icgn.transport.pairs import Pair, gaussian_pair, mixture_pair
 from icgn.transport.sinkhorn import Sinkhorn
 
-ROOT = Path(__file__).resolve().parent.parent
 # Where the map is close already, small steps keep it so.
 LEARNING_RATE: dict[Start, float] = {"moments": 1e-2, "scale": 3e-2}
 LOSSES: dict[str, TransportLoss] = {"Sinkhorn": Sinkhorn(), "correlation": Correlation()}
@@ -98,9 +97,9 @@ def _network(dim: int) -> DenseSoftmaxICGN:
     return DenseSoftmaxICGN(dim, groups=4, members=16, strong_convexity=0.01, quadratic=dim)
 
 
-def table(rows: list[Row], settings: dict[str, Any]) -> str:
+def page(rows: list[Row], settings: dict[str, Any]) -> str:
     """The means over the seeds, Markdown."""
-    lines = ["| " + " | ".join(_HEAD) + " |", "|---" * len(_HEAD) + "|"]
+    lines = []
     keys = dict.fromkeys((r.pair, r.start, r.loss) for r in rows)
     for key in keys:
         own = [r for r in rows if (r.pair, r.start, r.loss) == key]
@@ -112,7 +111,7 @@ def table(rows: list[Row], settings: dict[str, Any]) -> str:
             f"{own[0].steps} x {own[0].batch}",
             f"{mean(r.seconds for r in own):.1f}",
         ]
-        lines.append("| " + " | ".join([*key, *cells]) + " |")
+        lines.append((*key, *cells))
     network = _network(2)
     text = (
         f"Means over {len({r.seed for r in rows})} seeds; *largest* is the worst of them. Covariances with condition "
@@ -122,7 +121,7 @@ def table(rows: list[Row], settings: dict[str, Any]) -> str:
         f"total variance only. Learning rates {LEARNING_RATE['moments']:g} and {LEARNING_RATE['scale']:g}. "
         f"`python benchmarks/transport.py`, {settings['threads']} CPU thread(s), torch {settings['torch']}."
     )
-    return "\n".join([*lines, "", text, ""])
+    return "\n".join([table(_HEAD, lines), "", text])
 
 
 def main() -> None:
@@ -136,11 +135,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results" / "transport")
+    parser.add_argument("--output", type=Path, default=RESULTS / "transport")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows: list[Row] = []
-    options.output.mkdir(parents=True, exist_ok=True)
     settings = {"condition": options.condition, "threads": options.threads, "torch": torch.__version__}
     for seed in options.seeds:
         for pair in pairs(options.dims, options.mixtures, options.condition, seed):
@@ -154,8 +152,7 @@ def main() -> None:
                         flush=True,
                     )
                     content = {"settings": settings, "rows": [asdict(row) for row in rows]}
-                    (options.output / "results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-                    (options.output / "table.md").write_text(table(rows, settings), encoding="utf-8")
+                    write(options.output, {"results.json": content, "table.md": page(rows, settings)})
 
 
 if __name__ == "__main__":

@@ -253,13 +253,21 @@ def train(
 
     from icgn import training
     from icgn.cli.models import find_device
+    from icgn.cli.progress import Bar
 
     if threads is not None:
         torch.set_num_threads(threads)
     try:
         with warnings_said():
             weights = training.train(
-                recipe, data, out, resume, find_device(device), console(stderr=True), precision, init
+                recipe,
+                data,
+                out,
+                resume=resume,
+                device=find_device(device),
+                progress=Bar(),
+                precision=precision,
+                init=init,
             )
     except (training.TrainingError, torch.cuda.OutOfMemoryError) as error:
         say("error", str(error))
@@ -302,6 +310,7 @@ def evaluate(
     from icgn import evaluation
     from icgn.cli.levels import check_tolerance, parse_strength
     from icgn.cli.models import find_device
+    from icgn.cli.progress import Bar
     from icgn.cli.tables import print_means
 
     levels = sigma or [5.0, 15.0, 25.0, 50.0]
@@ -310,7 +319,7 @@ def evaluate(
         place, weight = find_device(device), parse_strength(strength)
         request = evaluation.Request(model, dataset, levels, data, color, every, seed, tol, place, threads, weight)
         with warnings_said():
-            table = evaluation.evaluation(request, output, console(stderr=True))
+            table = evaluation.evaluation(request, output, progress=Bar(transient=True))
     except (ValueError, OSError, ImportError) as error:
         refuse(str(error))
     except (RuntimeError, MemoryError) as error:  # a device out of memory, for example

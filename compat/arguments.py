@@ -95,3 +95,28 @@ def _by_position(target: Callable[..., T], names: list[str]) -> Callable[..., T]
         return target(*args[:positional], **given, **kwargs)
 
     return call
+
+
+def dropped(name: str, instead: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Decorate a function that has lost an argument: given by its name it is ignored, with a ``FutureWarning``.
+
+    Parameters
+    ----------
+    name : str
+        of the argument.
+    instead : str
+        the argument that takes its place.
+    """
+
+    def decorate(target: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(target)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            if name in kwargs:
+                del kwargs[name]
+                message = f"{target.__name__}({name}=...) is ignored and will go with the next release: {instead}=..."
+                warnings.warn(message, FutureWarning, stacklevel=2)
+            return target(*args, **kwargs)
+
+        return call
+
+    return decorate

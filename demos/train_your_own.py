@@ -14,7 +14,6 @@ from pathlib import Path
 
 import deepinv
 import torch
-from rich.console import Console
 
 import icgn
 from icgn.datasets import add_noise, bundled, quality
@@ -54,7 +53,7 @@ for name, loss in losses.items():
     )
     model = build(recipe)
     with tempfile.TemporaryDirectory() as run:
-        history = fit(model, recipe, data, run, console=Console(quiet=True))
+        history = fit(model, recipe, data, run)
     weights = Weights.of_row(history[-1])
     model = model if weights is None else weights.applied(model)
     with torch.no_grad():

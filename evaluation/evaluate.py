@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from icgn.datasets import Photographs, add_noise, quality, seed_of
 from icgn.evaluation.restorers import Restorer, fingerprint
@@ -83,7 +84,7 @@ def evaluate(
     known : sequence of Entry
         rows of an earlier run on the same pictures with the same seed, which are taken over instead of computed.
     done : callable, optional
-        is given each new row as soon as it is there.
+        is given each row as soon as it is there, those of other processes after each method and level.
     processes : Processes, optional
         among which the pictures are shared; every one gets all rows.
 
@@ -94,20 +95,21 @@ def evaluate(
     """
     group = Processes("cpu") if processes is None else processes
     old = {entry.key: entry for entry in known}
-    tasks = [(r, s, i) for r in restorers for s in sigmas for i in range(len(pictures))]
-    methods = {r.name: fingerprint(r) for r in restorers}
-    rows = []
-    for restorer, sigma, i in group.share(tasks):
-        method = methods[restorer.name]
-        key = (restorer.name, pictures.names[i], float(sigma), method)
-        if key in old:
-            rows.append(old[key])
-            continue
-        rows.append(_entry(restorer, method, pictures, i, float(sigma), seed))
+    rows: list[Entry] = []
+    for restorer, sigma in product(restorers, map(float, sigmas)):
+        method = fingerprint(restorer)
+        own = []
+        for i in group.share(range(len(pictures))):
+            entry = old.get((restorer.name, pictures.names[i], sigma, method))
+            own.append(_entry(restorer, method, pictures, i, sigma, seed) if entry is None else entry)
+            if done is not None:
+                done(own[-1])
+        block = {entry.image: entry for entry in group.gather(own)}
+        rows += [block[name] for name in pictures.names]
         if done is not None:
-            done(rows[-1])
-    order = {(r.name, float(s), pictures.names[i]): n for n, (r, s, i) in enumerate(tasks)}
-    return sorted(group.gather(rows), key=lambda e: order[e.model, e.sigma, e.image])
+            for name in block.keys() - {entry.image for entry in own}:
+                done(block[name])
+    return rows
 
 
 def _entry(restorer: Restorer, method: str, pictures: Photographs, i: int, sigma: float, seed: int) -> Entry:

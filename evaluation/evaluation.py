@@ -6,16 +6,13 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from icgn import datasets
+from icgn.compat import dropped
 from icgn.datasets import Photographs
 from icgn.evaluation.evaluate import Entry, evaluate
 from icgn.evaluation.report import Mean, means
@@ -25,8 +22,9 @@ from icgn.regularizers.pretrained import available_models, read_card
 from icgn.storage.locks import locked
 from icgn.storage.versions import environment
 from icgn.training.processes import Processes
+from icgn.training.progress import Progress
 
-# Seconds between two writings of the files: a run that is stopped loses no more, and the row it was at.
+# Seconds between two writings of the files: a run that is stopped loses no more than these, and the row it was at.
 _WRITE_EVERY = 30.0
 
 
@@ -37,7 +35,7 @@ class Request:
     Attributes
     ----------
     models : sequence of str
-        see :func:`~icgn.training.make_restorer`.
+        see :func:`~icgn.evaluation.make_restorer`.
     dataset : str
         ``bundled``, ``bsd68`` or a folder.
     sigmas : sequence of float
@@ -57,7 +55,7 @@ class Request:
     threads : int, optional
         CPU threads.
     weight : float or str
-        strength of the regularizers, or the rule that finds it for each picture; see :func:`icgn.denoise`. Another
+        factor of the regularizers, or the rule that finds it for each picture; see :func:`icgn.denoise`. One other
         than 1 is part of the names in the table.
     """
 
@@ -104,7 +102,8 @@ class Request:
         return found[:: self.every]
 
 
-def evaluation(request: Request, out: str | Path | None = None, console: Console | None = None) -> list[Mean] | None:
+@dropped("console", "progress")
+def evaluation(request: Request, out: str | Path | None = None, progress: Progress | None = None) -> list[Mean] | None:
     """Evaluate and write the files; returns the means, or None in all processes but the main one.
 
     Parameters
@@ -115,8 +114,8 @@ def evaluation(request: Request, out: str | Path | None = None, console: Console
         folder for ``results.json``, ``results.csv`` and ``results.png``. Rows that are there already and fit the
         request are taken over, and those of other methods or levels on the same pictures are kept. A model whose name
         another one has there goes by its path.
-    console : rich.console.Console, optional
-        where progress is shown; default standard error.
+    progress : Progress, optional
+        is told how far the run is, in the main process; default: nothing is shown.
 
     Raises
     ------
@@ -134,16 +133,19 @@ def evaluation(request: Request, out: str | Path | None = None, console: Console
     name = request.dataset if request.dataset in ("bundled", "bsd68") else Path(request.dataset).resolve().name
     restorers = _restorers(request, group)
     results = Results({"threads": torch.get_num_threads(), "device": str(group.device), **environment()})
-    console = (console or Console(stderr=True)) if group.is_main else Console(quiet=True)
-    out = None if out is None else Path(out)
+    report = progress if progress is not None and group.is_main else Progress()
     with ExitStack() as stack:
         if out is not None:
+            out = Path(out)
             out.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(out, group))
             results.data = data_of(name, pictures, request.color, request.seed)
             results.read(out)
         _tell_apart(restorers, request.models, results)
-        return _evaluated(request, restorers, pictures, results, out, group, console)
+        report.start("evaluating", len(restorers) * len(request.sigmas) * len(pictures))
+        stack.callback(report.end)
+        rows = _evaluated(request, restorers, pictures, results, out if group.is_main else None, group, report)
+    return means(rows) if group.is_main else None
 
 
 def _evaluated(
@@ -153,34 +155,25 @@ def _evaluated(
     results: Results,
     out: Path | None,
     group: Processes,
-    console: Console,
-) -> list[Mean] | None:
+    report: Progress,
+) -> list[Entry]:
     """Compute what `results` lack, and write them to `out`."""
-    known = list(results.rows.values())
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    rows: list[Entry] = []
-    written = time.monotonic()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        total = len(restorers) * len(request.sigmas) * len(pictures)
-        task = progress.add_task("evaluating", total=len(group.share(range(total))))
+    named = {restorer.name: restorer for restorer in restorers}
+    count, written = 0, time.monotonic()
 
-        def done(restorer: Restorer, entry: Entry) -> None:
-            nonlocal written
-            progress.update(task, advance=1, description=f"{entry.model}, sigma {entry.sigma:g}")
-            results.add(entry, restorer)
-            if out is not None and group.count == 1 and time.monotonic() - written > _WRITE_EVERY:
-                results.write(out)
-                written = time.monotonic()
+    def done(entry: Entry) -> None:
+        nonlocal count, written
+        count += 1
+        report.step(count, f"{entry.model}, sigma {entry.sigma:g}")
+        results.add(entry, named[entry.model])
+        if out is not None and time.monotonic() - written > _WRITE_EVERY:
+            results.write(out)
+            written = time.monotonic()
 
-        # Block by block, so that a run that is stopped loses little, with several processes too.
-        for restorer, sigma in product(restorers, request.sigmas):
-            block = evaluate([restorer], pictures, [sigma], request.seed, known, partial(done, restorer), group)
-            for entry in block:  # also those of other processes
-                results.add(entry, restorer)
-            rows += block
-            if out is not None and group.is_main:
-                results.write(out)
-    return means(rows) if group.is_main else None
+    rows = evaluate(restorers, pictures, request.sigmas, request.seed, list(results.rows.values()), done, group)
+    if out is not None:
+        results.write(out)
+    return rows
 
 
 def _restorers(request: Request, group: Processes) -> list[Restorer]:

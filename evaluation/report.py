@@ -21,7 +21,21 @@ _INFINITE = "inf"
 
 @dataclass(frozen=True)
 class Mean:
-    """Means over the pictures of one method at one noise level; the distance is the largest, `converged` a count."""
+    """Means over the pictures of one method at one noise level.
+
+    Attributes
+    ----------
+    model, sigma, parameters : str, float, int
+        as of every :class:`Entry`.
+    pictures : int
+        how many there are.
+    noisy_psnr, psnr, ssim, iterations, seconds : float
+        means.
+    rms_distance : float
+        the largest, in gray levels; nan where one is not proved.
+    converged : int
+        how many solutions converged.
+    """
 
     model: str
     sigma: float
@@ -83,6 +97,15 @@ def write_results(folder: str | Path, rows: Sequence[Entry], facts: dict[str, An
     """Write ``results.json``, ``results.csv`` and ``results.png`` to a folder; returns their paths.
 
     Existing files are replaced together or not at all.
+
+    Parameters
+    ----------
+    folder : path
+        made if missing.
+    rows : sequence of Entry
+        what was measured.
+    facts : dict
+        the settings that repeat it.
 
     Raises
     ------

@@ -24,7 +24,19 @@ BASELINES = ("tv", "bm3d")
 
 @dataclass(frozen=True, eq=False)
 class Restoration:
-    """A restored picture (C, H, W) and what it took; the RMS distance, in intensities, is nan where none is proved."""
+    """A restored picture and what it took.
+
+    Attributes
+    ----------
+    image : Tensor
+        (C, H, W), intensities.
+    seconds, iterations : float
+        wall-clock time, and iterations of the solver; nan for methods without.
+    rms_distance : float
+        certified, in intensities; nan where none is proved.
+    status : str
+        how the solver ended.
+    """
 
     image: Tensor
     seconds: float
@@ -74,7 +86,7 @@ class Model(Restorer):
     tol : float
         certified RMS distance, in intensities.
     weight : float or str
-        strength of the regularizer, or the rule that finds it; another than 1 is part of the name.
+        factor of the regularizer, or the rule that finds it; one other than 1 is part of the name.
 
     Raises
     ------
@@ -90,9 +102,9 @@ class Model(Restorer):
         self.call(str(self.card.get("name", Path(name).name)))
 
     def call(self, name: str) -> None:
-        """Take a name, to which a strength other than 1 is added."""
-        strength = self.weight if isinstance(self.weight, str) else f"{self.weight:g}"
-        self.name = name if self.weight == 1.0 else f"{name}, {strength}"
+        """Take a name, to which a weight other than 1 is added."""
+        weight = self.weight if isinstance(self.weight, str) else f"{self.weight:g}"
+        self.name = name if self.weight == 1.0 else f"{name}, {weight}"
 
     def restore(self, noisy: Tensor, sigma: float) -> Restoration:
         result = denoise_picture(noisy, sigma, self.regularizer, tol=self.tol, weight=self.weight)
@@ -106,16 +118,16 @@ class Model(Restorer):
 
     def description(self) -> dict[str, Any]:
         kept = ("architecture", "sha256", "recipe_file", "seed", "steps", "data")
-        strength = {} if self.weight == 1.0 else {"weight": self.weight}
+        weight = {} if self.weight == 1.0 else {"weight": self.weight}
         own = {k: self.card[k] for k in kept if k in self.card}
-        return {"kind": "model", "icgn": icgn.__version__, "tol": self.tol, **strength, **own}
+        return {"kind": "model", "icgn": icgn.__version__, "tol": self.tol, **weight, **own}
 
 
 class TotalVariation(Restorer):
     r"""Total variation (Rudin, Osher, Fatemi 1992) by scikit-image, every channel on its own.
 
-    Its weight is :math:`a \sigma^b`, a and b fitted on photographs that are not those of the test:
-    ``benchmarks/tv_weight.py``.
+    Its weight is :math:`a \sigma^b`, a and b fitted on photographs that are not those of the test
+    (docs/decisions.md).
     """
 
     name = "tv"
@@ -170,7 +182,18 @@ class BM3D(Restorer):
 
 
 def make_restorer(name: str, device: torch.device, tol: float, weight: float | str = 1.0) -> Restorer:
-    """The method called `name`: ``tv``, ``bm3d``, a shipped model, or the path of one, with a strength.
+    """Make a method by its name.
+
+    Parameters
+    ----------
+    name : str
+        ``tv``, ``bm3d``, a shipped model, or the path of one.
+    device : torch.device
+        where models compute.
+    tol : float
+        certified RMS distance of models, in intensities.
+    weight : float or str
+        factor of a model's regularizer, or the rule that finds it for each picture.
 
     Raises
     ------

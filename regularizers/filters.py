@@ -197,7 +197,7 @@ class FilterBank(nn.Module):
     channels : int
         image channels C.
     border : {"reflect", "zero", "valid"}
-        see :class:`FilterOperator`. ``reflect`` is the default by measurement (``benchmarks/choices.py``).
+        see :class:`FilterOperator`. ``reflect`` is the default by measurement (docs/decisions.md).
 
     Raises
     ------
@@ -298,8 +298,7 @@ def full_float32(like: Tensor) -> Iterator[None]:
 def best_stride(weight: Tensor) -> int:
     """Polyphase stride for filters (K, C, d, d): 4 for one channel on a CPU, 2 for more and on other devices.
 
-    Measured by ``benchmarks/gradient.py`` on CPUs, and once on an H100, where 2 was the fastest of 1, 2 and 4 with the
-    digits of float32; results do not depend on it beyond rounding.
+    Measured on CPUs and on an H100 (docs/decisions.md); results do not depend on it beyond rounding.
     """
     return 4 if weight.shape[1] == 1 and weight.device.type == "cpu" else 2
 

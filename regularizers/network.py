@@ -82,7 +82,7 @@ class BankSpec:
     knots : int
         knots in log sigma.
     min_knee : float
-        smallest :math:`\tau / \sigma`: a trade of quality against iterations (``benchmarks/choices.py``).
+        smallest :math:`\tau / \sigma`: a trade of quality against iterations (docs/decisions.md).
 
     Raises
     ------

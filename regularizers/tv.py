@@ -37,7 +37,7 @@ class TotalVariation(ConvexRegularizer):
     factor, exponent : float
         a and b, a >= 0 and b > 0. The default makes
         :math:`\arg\min_x \tfrac12 |x - y|^2 + R(x; \sigma)` the best denoiser of photographs with noise of 5 to 50 gray
-        levels (``benchmarks/tv_weight.py``, on photographs of BSDS500 that are not in BSD68).
+        levels, found on photographs of BSDS500 that are not in BSD68 (docs/decisions.md).
     eps : float
         :math:`\varepsilon > 0`, in intensities: the edge height up to which the penalty is quadratic.
 

@@ -8,13 +8,14 @@ from icgn.training.command import build, export, train
 from icgn.training.denoising import GradientSteps, ScoreMatching
 from icgn.training.fit import fit
 from icgn.training.likelihood import MaskLikelihood
-from icgn.training.loss import Loss
-from icgn.training.patches import Batch, draw
+from icgn.training.loss import LOSSES, Batch, Loss
+from icgn.training.patches import draw
 from icgn.training.physics import make_physics
 from icgn.training.pictures import Pictures, load_pictures
 from icgn.training.processes import Processes
+from icgn.training.progress import Progress
 from icgn.training.ranges import RecipeError
-from icgn.training.recipe import LOSSES, Recipe
+from icgn.training.recipe import Recipe
 from icgn.training.validation import Validation, validate
 from icgn.training.weight import Weights, fit_weights
 
@@ -29,6 +30,7 @@ __all__ = [
     "MaskLikelihood",
     "Pictures",
     "Processes",
+    "Progress",
     "Recipe",
     "RecipeError",
     "ScoreMatching",

@@ -10,13 +10,12 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from icgn.regularizers.base import ConvexRegularizer
-from icgn.training.loss import Loss, full_precision
-from icgn.training.patches import Batch
-from icgn.training.ranges import POSITIVE, check, one_of
+from icgn.training.loss import Batch, Loss, full_precision
+from icgn.training.ranges import POSITIVE, Range, one_of
 
 
 @dataclass(frozen=True)
-class Adversarial(Loss):
+class Adversarial(Loss, name="adversarial"):
     r"""The loss of adversarial regularization (Lunz, Oktem, Schonlieb 2018, arXiv:1805.11572).
 
     .. math::
@@ -36,19 +35,12 @@ class Adversarial(Loss):
         :math:`\mu`, positive.
     corruption : str
         ``pseudo-inverse`` or ``adjoint`` of the measurements.
-
-    Raises
-    ------
-    RecipeError
-        if a value is out of range.
     """
 
     fits_weight: ClassVar[bool] = True
+    ranges: ClassVar[dict[str, Range]] = {"penalty": POSITIVE, "corruption": one_of("pseudo-inverse", "adjoint")}
     penalty: float = 10.0
     corruption: str = "pseudo-inverse"
-
-    def __post_init__(self) -> None:
-        check(self, {"penalty": POSITIVE, "corruption": one_of("pseudo-inverse", "adjoint")})
 
     def values(self, regularizer: ConvexRegularizer, batch: Batch) -> Tensor:
         clean, corrupted = batch.clean, self._corrupted(batch)

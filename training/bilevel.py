@@ -13,13 +13,12 @@ from icgn.solvers import Problem
 from icgn.solvers.conditioning import approach, conditioned, is_conditional
 from icgn.solvers.implicit import attach_gradient
 from icgn.solvers.unrolled import unroll
-from icgn.training.loss import Loss, full_precision, weighted_error
-from icgn.training.patches import Batch
-from icgn.training.ranges import COUNT, POSITIVE, check, one_of
+from icgn.training.loss import Batch, Loss, full_precision, weighted_error
+from icgn.training.ranges import COUNT, POSITIVE, Range, one_of
 
 
 @dataclass(frozen=True)
-class Bilevel(Loss):
+class Bilevel(Loss, name="bilevel"):
     r"""Error :math:`w(\sigma) |x^*(y) - x|^2 / n` of the minimizer of the objective (Kunisch and Pock 2013).
 
     Attributes
@@ -38,22 +37,21 @@ class Bilevel(Loss):
         relative residual of the linear system of the implicit derivative.
     cg_iter : int
         its conjugate-gradient steps at most.
-
-    Raises
-    ------
-    RecipeError
-        if a value is out of range.
     """
 
     trains_conditional: ClassVar[bool] = True
+    ranges: ClassVar[dict[str, Range]] = {
+        "derivative": one_of("implicit", "jacobian-free", "unrolled"),
+        "tol": POSITIVE,
+        "max_iter": COUNT,
+        "cg_tol": POSITIVE,
+        "cg_iter": COUNT,
+    }
     derivative: str = "implicit"
     tol: float = 5e-4
     max_iter: int = 40
     cg_tol: float = 1e-2
     cg_iter: int = 12
-
-    def __post_init__(self) -> None:
-        check(self, _RANGES)
 
     def values(self, regularizer: ConvexRegularizer, batch: Batch) -> Tensor:
         # A certified minimizer needs all the digits there are.
@@ -74,12 +72,3 @@ class Bilevel(Loss):
         x = approach(objective, "auto", begun, tol, self.max_iter, problem.valid).x
         exact = self.derivative == "implicit"
         return objective.seen(attach_gradient(graph, objective, x, self.cg_tol, self.cg_iter if exact else 0))
-
-
-_RANGES = {
-    "derivative": one_of("implicit", "jacobian-free", "unrolled"),
-    "tol": POSITIVE,
-    "max_iter": COUNT,
-    "cg_tol": POSITIVE,
-    "cg_iter": COUNT,
-}

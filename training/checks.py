@@ -10,10 +10,11 @@ from torch import Tensor
 
 from icgn.functionals.physics import PHYSICS_ERRORS
 from icgn.regularizers.base import ConvexRegularizer
+from icgn.training.loss import LOSSES
 from icgn.training.pictures import Pictures
 from icgn.training.processes import Processes
 from icgn.training.ranges import RecipeError
-from icgn.training.recipe import LOSSES, Recipe
+from icgn.training.recipe import Recipe
 
 
 def check_run(
@@ -54,10 +55,9 @@ def _check_channels(what: str, images: Sequence[Tensor], channels: int) -> None:
 
 def _check_loss(regularizer: ConvexRegularizer, recipe: Recipe) -> None:
     kind = type(regularizer).__name__
-    name = next(name for name, loss in LOSSES.items() if type(recipe.loss) is loss)
     if regularizer.looseness and not recipe.loss.trains_conditional:
         able = ", ".join(name for name, loss in LOSSES.items() if loss.trains_conditional)
-        raise RecipeError(f"loss: got {name!r} for a {kind}, which is conditional, expected one of {able}")
+        raise RecipeError(f"loss: got {recipe.loss.name!r} for a {kind}, which is conditional, expected one of {able}")
     if (recipe.loss.fits_weight or recipe.fit_weight) and not hasattr(regularizer, "rescaled"):
-        what = f"loss: {name!r}" if recipe.loss.fits_weight else "fit_weight"
+        what = f"loss: {recipe.loss.name!r}" if recipe.loss.fits_weight else "fit_weight"
         raise RecipeError(f"{what} has a weight fitted afterwards, which a {kind} cannot take: no method rescaled")

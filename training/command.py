@@ -4,37 +4,35 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
+from icgn.compat import dropped
 from icgn.regularizers.base import ConvexRegularizer
-from icgn.regularizers.conditional import ConditionalICGN
-from icgn.regularizers.latent import LatentICGN
 from icgn.regularizers.pretrained import load_pretrained, save_model
-from icgn.regularizers.registry import ModelError, build_model
-from icgn.regularizers.ridge import RidgeICGN
+from icgn.regularizers.registry import ModelError, build_model, changed
 from icgn.storage.versions import versions
 from icgn.training.checkpoint import CHECKPOINT, TrainingError, read_checkpoint, recipe_of
 from icgn.training.fit import Precision, fit
 from icgn.training.pictures import load_pictures
 from icgn.training.processes import Processes
+from icgn.training.progress import Progress
 from icgn.training.recipe import Recipe
 from icgn.training.weight import Weights
 
 
+@dropped("console", "progress")
 def train(
     recipe_file: str | Path,
     data: str | Path,
     out: str | Path,
     resume: bool = False,
     device: str | torch.device | None = None,
-    console: Console | None = None,
+    progress: Progress | None = None,
     precision: Precision = "auto",
     init: str | None = None,
 ) -> Path:
@@ -55,8 +53,8 @@ def train(
         continue from the checkpoint in `out`, if there is one.
     device : str or torch.device, optional
         where to train; default a GPU where there is one.
-    console : rich.console.Console, optional
-        where progress is shown; default standard error.
+    progress : Progress, optional
+        see :func:`~icgn.training.fit`.
     precision : {"auto", "float32", "bfloat16"}
         see :func:`~icgn.training.fit`.
     init : str, optional
@@ -98,7 +96,7 @@ def train(
             pictures,
             out,
             resume=resume,
-            console=console,
+            progress=progress,
             on_validation=lambda row: write(),
             precision=precision,
             processes=processes,
@@ -119,7 +117,7 @@ def build(recipe: Recipe, source: str = "recipe") -> ConvexRegularizer:
     ------
     ModelError
         if the class or its arguments are unknown, if there is no model of the name in `init`, or if that model is
-        neither of the architecture that the recipe asks for nor can be widened to it; `source` is named in the message.
+        neither of the architecture that the recipe asks for nor can become it; `source` is named in the message.
     """
     if not recipe.init:
         with torch.random.fork_rng(devices=[]):
@@ -129,31 +127,8 @@ def build(recipe: Recipe, source: str = "recipe") -> ConvexRegularizer:
     architecture = {"type": type(model).__name__, **model.architecture}
     changes = {key: wanted for key, wanted in recipe.model.items() if architecture.get(key) != wanted}
     if changes:
-        model = _widened(model, changes, architecture, f"{source}: init {recipe.init!r}")
+        model = changed(model, changes, f"{source}: init {recipe.init!r}")
     return model.train().requires_grad_(True)
-
-
-_UPON: dict[str, Callable[..., ConvexRegularizer]] = {
-    "ConditionalICGN": ConditionalICGN.upon,
-    "LatentICGN": LatentICGN.upon,
-}
-"""What is built upon a trained ridge network."""
-
-
-def _widened(
-    model: ConvexRegularizer, changes: dict[str, Any], architecture: dict[str, Any], source: str
-) -> ConvexRegularizer:
-    """Widen the model of an `init` to the one that a recipe asks for, or build that upon a ridge network."""
-    upon = _UPON.get(changes.get("type", ""))
-    if isinstance(model, (RidgeICGN, ConditionalICGN)) and (upon is not None or "type" not in changes):
-        try:
-            if isinstance(model, RidgeICGN) and upon is not None:
-                return upon(model, **{k: v for k, v in changes.items() if k != "type"})
-            return model.widened(**changes)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ModelError(f"{source} cannot become the [model] of the recipe: {error}") from error
-    key, wanted = next(iter(changes.items()))
-    raise ModelError(f"{source} has {key} {architecture.get(key, 'of no kind')!r}, but [model] asks for {wanted!r}")
 
 
 def export(checkpoint: str | Path, path: str | Path, extra: dict[str, Any] | None = None) -> None:

@@ -10,13 +10,12 @@ from torch import Tensor
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.solvers import Problem
 from icgn.solvers.unrolled import unroll
-from icgn.training.loss import Loss, full_precision, weighted_error
-from icgn.training.patches import Batch
-from icgn.training.ranges import COUNT, check
+from icgn.training.loss import Batch, Loss, full_precision, weighted_error
+from icgn.training.ranges import COUNT, Range
 
 
 @dataclass(frozen=True)
-class GradientSteps(Loss):
+class GradientSteps(Loss, name="gradient-steps"):
     r"""Error :math:`w(\sigma) |x_t - x|^2 / n` after t gradient steps on the objective from its start.
 
     The t-step denoiser of Goujon et al. 2022 (arXiv:2211.12461), with exact steps along the gradient
@@ -26,17 +25,10 @@ class GradientSteps(Loss):
     ----------
     steps : int
         t.
-
-    Raises
-    ------
-    RecipeError
-        if `steps` is not a whole number of at least 1.
     """
 
+    ranges: ClassVar[dict[str, Range]] = {"steps": COUNT}
     steps: int = 10
-
-    def __post_init__(self) -> None:
-        check(self, {"steps": COUNT})
 
     def values(self, regularizer: ConvexRegularizer, batch: Batch) -> Tensor:
         with full_precision(batch.y):
@@ -45,7 +37,7 @@ class GradientSteps(Loss):
 
 
 @dataclass(frozen=True)
-class ScoreMatching(Loss):
+class ScoreMatching(Loss, name="score-matching"):
     r"""Denoising score matching: :math:`w(\sigma) |y - \nabla R(y; \sigma) - x|^2 / n`.
 
     With :math:`-\nabla R / \sigma^2` for the score of the density of noisy pictures, this is the objective of Vincent

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from icgn.compat import dropped
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.regularizers.filters import full_float32
 from icgn.regularizers.registry import architecture_of
@@ -23,12 +22,13 @@ from icgn.storage.locks import locked
 from icgn.training.board import Board
 from icgn.training.checkpoint import CHECKPOINT, TrainingError, read_checkpoint, recipe_of, write_checkpoint
 from icgn.training.checks import check_run
-from icgn.training.interrupts import interrupts_deferred
+from icgn.training.interrupts import Interrupts, interrupts_deferred
 from icgn.training.optimizer import make_optimizer
 from icgn.training.patches import draw
 from icgn.training.physics import make_physics
 from icgn.training.pictures import Pictures
 from icgn.training.processes import Processes
+from icgn.training.progress import Progress
 from icgn.training.recipe import Recipe, differences
 from icgn.training.validation import Validation, validate
 from icgn.training.weight import Weights
@@ -41,13 +41,14 @@ _SAVE_SECONDS = 60.0
 _SCALARS_EVERY = 10
 
 
+@dropped("console", "progress")
 def fit(
     regularizer: ConvexRegularizer,
     recipe: Recipe,
     data: Pictures,
     out: str | Path,
     resume: bool = False,
-    console: Console | None = None,
+    progress: Progress | None = None,
     on_validation: Callable[[dict[str, float]], None] | None = None,
     precision: Precision = "auto",
     processes: Processes | None = None,
@@ -76,8 +77,8 @@ def fit(
         folder of the run, made if missing.
     resume : bool
         continue from the checkpoint in `out`, if there is one.
-    console : rich.console.Console, optional
-        where progress is shown; default standard error.
+    progress : Progress, optional
+        is told how far the run is, in the main process; default: nothing is shown.
     on_validation : callable, optional
         is given each new row of the history, after the checkpoint that contains it was written, in the main process.
     precision : {"auto", "float32", "bfloat16"}
@@ -111,73 +112,72 @@ def fit(
     run = _Training(
         regularizer=regularizer,
         recipe=recipe,
-        optimizer=make_optimizer(regularizer, recipe),
+        optimizer=make_optimizer(recipe.optimizer, regularizer, recipe.learning_rate),
         path=out / CHECKPOINT,
         digest=data.digest(),
         physics=physics,
         processes=group,
         half=_half(precision, device),
     )
+    report = progress if progress is not None and group.is_main else Progress()
     with locked(out, group):
-        return _fitted(run, data, resume, console, on_validation)
-
-
-def _fitted(
-    run: _Training,
-    data: Pictures,
-    resume: bool,
-    console: Console | None,
-    on_validation: Callable[[dict[str, float]], None] | None,
-) -> list[dict[str, float]]:
-    """The loop of a run whose folder is locked."""
-    recipe, regularizer, group, out = run.recipe, run.regularizer, run.processes, run.path.parent
-    run.start(resume)
-    console = (console or Console(stderr=True)) if group.is_main else Console(quiet=True)
-    board = Board(out / BOARD if group.is_main else None, run.step)
-    if board.missing:
-        console.print("TensorBoard is not installed: no curves are written (pip install 'icgn[train]')")
-    channels = {1: "gray", 3: "colour"}.get(regularizer.channels or 0, "any number of channels")
-    console.print(f"{recipe.name}, {channels}: {data}")
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, disable=console.quiet) as progress, interrupts_deferred() as pressed:
-        task = progress.add_task(recipe.name, total=recipe.steps, completed=run.step, note="")
+        run.start(resume)
+        board = Board(out / BOARD if group.is_main else None, run.step)
+        if board.missing:
+            report.message("TensorBoard is not installed: no curves are written (pip install 'icgn[train]')")
+        channels = {1: "gray", 3: "colour"}.get(regularizer.channels or 0, "any number of channels")
+        report.message(f"{recipe.name}, {channels}: {data}")
+        report.start(recipe.name, recipe.steps, run.step)
         try:
-            while True:
-                if run.validation_is_due():
-                    # With a fit of weight and scale it can take longer than the steps since the last checkpoint.
-                    run.save()
-                    progress.update(task, completed=run.step, note="validating")
-                    with pressed.at_once(group.count == 1):
-                        result = run.validate(data.validation)
-                    run.save()
-                    progress.console.print(str(result))
-                    board.validation(result)
-                    progress.update(task, completed=run.step, note=run.note())
-                    if on_validation is not None and group.is_main:
-                        on_validation(result.row)
-                if run.step >= recipe.steps:
-                    regularizer.load_state_dict(run.averaged.state_dict())
-                    return run.history
-                if pressed.asked and group.count == 1:
-                    raise KeyboardInterrupt
-                stop = run.advance(data.training, pressed.asked)
-                if run.step % _SCALARS_EVERY == 0:
-                    board.scalars(run.step, loss=run.loss, seconds=run.elapsed(), learning_rate=run.factor())
-                if stop:
-                    raise KeyboardInterrupt
-                run.save_from_time_to_time()
-                progress.update(task, completed=run.step, note=run.note())
+            with interrupts_deferred() as pressed:
+                _loop(run, data, report, board, on_validation, pressed)
         except KeyboardInterrupt:
             # A second Ctrl-C may have cut an update in two.
             if run.whole:
                 run.save()
-                progress.console.print(f"interrupted: saved step {run.step} in {run.path}")
+                report.message(f"interrupted: saved step {run.step} in {run.path}")
             raise
         finally:
+            report.end()
             board.close()
+    regularizer.load_state_dict(run.averaged.state_dict())
+    return run.history
+
+
+def _loop(
+    run: _Training,
+    data: Pictures,
+    report: Progress,
+    board: Board,
+    on_validation: Callable[[dict[str, float]], None] | None,
+    pressed: Interrupts,
+) -> None:
+    """Take steps and validate until the run is complete; ``KeyboardInterrupt`` where any process was asked to stop."""
+    alone = run.processes.count == 1
+    while True:
+        if run.validation_is_due():
+            # With a fit of weight and scale it can take longer than the steps since the last checkpoint.
+            run.save()
+            report.step(run.step, "validating")
+            with pressed.at_once(alone):
+                result = run.validate(data.validation)
+            run.save()
+            report.validation(result)
+            board.validation(result)
+            report.step(run.step, run.note())
+            if on_validation is not None and run.processes.is_main:
+                on_validation(result.row)
+        if run.step >= run.recipe.steps:
+            return
+        if pressed.asked and alone:
+            raise KeyboardInterrupt
+        stop = run.advance(data.training, pressed.asked)
+        if run.step % _SCALARS_EVERY == 0:
+            board.scalars(run.step, loss=run.loss, seconds=run.elapsed(), learning_rate=run.factor())
+        if stop:
+            raise KeyboardInterrupt
+        run.save_from_time_to_time()
+        report.step(run.step, run.note())
 
 
 @dataclass
@@ -325,14 +325,17 @@ class _Training:
         )
 
     def _load(self, content: dict[str, Any]) -> None:
-        made, own = (json.dumps(r.to_dict()) for r in (recipe_of(content, self.path), self.recipe))
-        other = differences(json.loads(made), json.loads(own))
-        if other:
-            raise TrainingError(f"{self.path}: the checkpoint is of another recipe: {other}")
-        own = json.dumps(architecture_of(self.regularizer) or {})
-        other = differences(json.loads(content.get("architecture", own)) or {}, json.loads(own))
-        if other:
-            raise TrainingError(f"{self.path}: the checkpoint is of another architecture: {other}")
+        """Take over a checkpoint; ``TrainingError`` where it is of another run."""
+        recipe, own = (json.loads(json.dumps(r.to_dict())) for r in (recipe_of(content, self.path), self.recipe))
+        architecture = json.loads(json.dumps(architecture_of(self.regularizer) or {}))
+        # Checkpoints of early versions hold no architecture.
+        made = json.loads(content.get("architecture", "null")) or architecture
+        for what, other in (
+            ("recipe", differences(recipe, own)),
+            ("architecture", differences(made, architecture)),
+        ):
+            if other:
+                raise TrainingError(f"{self.path}: the checkpoint is of another {what}: {other}")
         if content.get("data", self.digest) != self.digest:
             raise TrainingError(
                 f"{self.path}: the checkpoint is of other pictures; resume with the data it was made on, or start from"

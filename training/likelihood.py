@@ -13,16 +13,15 @@ from icgn.regularizers.base import ConvexRegularizer
 from icgn.regularizers.conditional import ConditionalICGN
 from icgn.solvers import Problem
 from icgn.solvers.conditioning import conditioned
-from icgn.training.loss import Loss, full_precision
-from icgn.training.patches import Batch
-from icgn.training.ranges import COUNT, POSITIVE, RecipeError, check
+from icgn.training.loss import Batch, Loss, full_precision
+from icgn.training.ranges import COUNT, POSITIVE, Range, RecipeError
 
 # Grid on which the spectrum of a filter is summed, and the falloff of the power spectrum of photographs.
 _GRID, _FALLOFF = 64, 2.4
 
 
 @dataclass(frozen=True)
-class MaskLikelihood(Loss):
+class MaskLikelihood(Loss, name="mask-likelihood"):
     r"""Minus the logarithm of a likelihood of the clean responses, of which the masks are the inverse scales.
 
     .. math::
@@ -47,16 +46,14 @@ class MaskLikelihood(Loss):
     Raises
     ------
     RecipeError
-        if a value is out of range; at the first step, if the model is not a ConditionalICGN.
+        if a value is out of range, and at the first step if the model is not a ConditionalICGN.
     """
 
     trains_conditional: ClassVar[bool] = True
+    ranges: ClassVar[dict[str, Range]] = {"contrast": POSITIVE, "floor": POSITIVE, "max_iter": COUNT}
     contrast: float = 0.0074
     floor: float = 0.1
     max_iter: int = 20
-
-    def __post_init__(self) -> None:
-        check(self, _RANGES)
 
     def values(self, regularizer: ConvexRegularizer, batch: Batch) -> Tensor:
         if not isinstance(regularizer, ConditionalICGN):
@@ -79,6 +76,3 @@ def usual_size(weight: Tensor) -> Tensor:
     power[0, 0] = torch.inf
     spectrum = torch.fft.fft2(weight.float(), s=(_GRID, _GRID)).abs().square().sum(1)
     return (spectrum / power ** (_FALLOFF / 2)).mean((1, 2)).sqrt().to(weight)
-
-
-_RANGES = {"contrast": POSITIVE, "floor": POSITIVE, "max_iter": COUNT}

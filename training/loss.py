@@ -3,28 +3,82 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from icgn.regularizers.base import ConvexRegularizer
-from icgn.training.patches import Batch
+from icgn.training.ranges import Range, check
+
+LOSSES: dict[str, type[Loss]] = {}
+"""The losses by their ``type`` in a recipe; every subclass of :class:`Loss` adds itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    r"""Patches and what was measured of them.
+
+    Attributes
+    ----------
+    clean : Tensor
+        patches (B, C, P, P), intensities in [0, 1].
+    y : Tensor
+        measurements :math:`A x + \sigma n` with n standard normal; the noisy patches where A is the identity.
+    sigma : Tensor
+        noise levels (B,), in intensities.
+    position : Tensor
+        one uniform random number per patch, (B,), for losses that need a point between two pictures.
+    physics : deepinv.physics.LinearPhysics
+        A.
+    """
+
+    clean: Tensor
+    y: Tensor
+    sigma: Tensor
+    position: Tensor
+    physics: Any
+
+    def to(self, device: torch.device) -> Batch:
+        """Move the tensors to a device, where the physics is already."""
+        names = ("clean", "y", "sigma", "position")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 class Loss(ABC):
     """A training loss; subclasses are frozen dataclasses of its parameters, the keys of ``[loss]`` in a recipe.
 
+    ``class MyLoss(Loss, name="mine")`` is the loss of recipes with ``type = "mine"`` once its module is imported.
+
     Attributes
     ----------
+    name : str
+        the ``type`` of recipes.
+    ranges : dict
+        what each parameter may be.
     fits_weight : bool
         whether the loss leaves the weight of the regularizer open, to be fitted on validation pictures afterwards.
     trains_conditional : bool
         whether it trains conditional regularizers.
+
+    Raises
+    ------
+    RecipeError
+        if a parameter is out of its range.
     """
 
+    name: ClassVar[str]
+    ranges: ClassVar[dict[str, Range]] = {}
     fits_weight: ClassVar[bool] = False
     trains_conditional: ClassVar[bool] = False
+
+    def __init_subclass__(cls, name: str = "") -> None:
+        cls.name = name or cls.__name__
+        LOSSES[cls.name] = cls
+
+    def __post_init__(self) -> None:
+        check(self, self.ranges)
 
     @abstractmethod
     def values(self, regularizer: ConvexRegularizer, batch: Batch) -> Tensor:

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from icgn.datasets import add_noise
+
 
 def measure(clean: Tensor, sigma: float, seed: int, physics: Any, device: torch.device) -> Tensor:
     """Simulate measurements (1, ...) of a picture (C, H, W), with noise that depends on the seed alone."""
-    exact = physics.A(clean[None].to(device))
-    noise = torch.randn(exact.shape, generator=torch.Generator().manual_seed(seed))
-    y: Tensor = exact + sigma * noise.to(exact)
-    return y
+    return add_noise(physics.A(clean[None].to(device)), sigma, seed)
 
 
 def psnr(x: Tensor, clean: Tensor) -> float:

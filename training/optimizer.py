@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
 from icgn.regularizers.base import ConvexRegularizer
 
-if TYPE_CHECKING:
-    from icgn.training.recipe import Recipe
-
 _BETAS = (0.9, 0.99)
 
 
-def make_optimizer(regularizer: ConvexRegularizer, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimizer of a recipe for the parameters that require a gradient, a group with its ``peak`` rate per prefix.
+def make_optimizer(kind: str, regularizer: ConvexRegularizer, rates: Mapping[str, float]) -> torch.optim.Optimizer:
+    """Make the optimizer of the parameters that require a gradient, a group with its ``peak`` rate per prefix.
 
-    Of several prefixes that fit a parameter the longest counts.
+    Parameters
+    ----------
+    kind : str
+        one of :data:`OPTIMIZERS`.
+    regularizer : ConvexRegularizer
+        whose parameters it changes.
+    rates : mapping of str to float
+        peak learning rate by prefix of the parameters' names; the longest prefix that fits counts.
 
     Raises
     ------
@@ -32,7 +36,7 @@ def make_optimizer(regularizer: ConvexRegularizer, recipe: Recipe) -> torch.opti
     if not learned:
         raise ValueError("regularizer: no parameter requires a gradient, expected one to train: requires_grad_(True)")
     groups: dict[str, dict[str, Any]] = {}
-    rates, without = recipe.learning_rate, []
+    without: list[str] = []
     # In the order of the parameters: a recipe is the same whatever the order of its rates, and so is a resumed run.
     for name, parameter in learned.items():
         prefix = max((p for p in rates if name.startswith(p)), key=len, default=None)
@@ -48,7 +52,7 @@ def make_optimizer(regularizer: ConvexRegularizer, recipe: Recipe) -> torch.opti
         raise ValueError(f"learning_rate: no parameter starts with {idle[0]!r}; there are {', '.join(learned)}")
     if without:
         raise ValueError(f"learning_rate: no rate for {', '.join(without)}")
-    return OPTIMIZERS[recipe.optimizer](list(groups.values()))
+    return OPTIMIZERS[kind](list(groups.values()))
 
 
 def _adam(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -3,53 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from icgn.training.recipe import Recipe
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    r"""Patches and what was measured of them.
-
-    Attributes
-    ----------
-    clean : Tensor
-        patches (B, C, P, P), intensities in [0, 1].
-    y : Tensor
-        measurements :math:`A x + \sigma n` with n standard normal; the noisy patches where A is the identity.
-    sigma : Tensor
-        noise levels (B,), in intensities.
-    position : Tensor
-        one uniform random number per patch, (B,), for losses that need a point between two pictures.
-    physics : deepinv.physics.LinearPhysics
-        A.
-    """
-
-    clean: Tensor
-    y: Tensor
-    sigma: Tensor
-    position: Tensor
-    physics: Any
-
-    def to(self, device: torch.device) -> Batch:
-        """Move the tensors to a device, where the physics is already."""
-        names = ("clean", "y", "sigma", "position")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+from icgn.training.loss import Batch
+from icgn.training.recipe import Recipe
 
 
 def draw(
     images: Sequence[Tensor], recipe: Recipe, step: int, physics: Any, places: Iterable[int] | None = None
 ) -> Batch:
-    """Draw the batch of a step: flipped and transposed crops of images (C, H, W), one noise level per patch.
+    """Draw the batch of a step: flipped and transposed crops, one noise level per patch.
 
-    Every patch has a generator of its own, so that processes that draw some `places` of the batch each draw together
-    what one process draws alone. Noise is drawn on the CPU; only the operator runs on the device of the physics.
+    Every patch has a generator of its own, so that processes that draw some places of the batch each draw together what
+    one process draws alone. Noise is drawn on the CPU; only the operator runs on the device of the physics.
+
+    Parameters
+    ----------
+    images : sequence of Tensor
+        pictures (C, H, W), at least one patch large: bytes, or floats in [0, 1].
+    recipe : Recipe
+        whose seed, batch, patch and range of noise levels count.
+    step : int
+        number of the optimization step.
+    physics : deepinv.physics.LinearPhysics
+        the operator.
+    places : iterable of int, optional
+        places of the batch to draw; default all.
     """
     rows = [_draw(images, recipe, step, place) for place in (range(recipe.batch) if places is None else places)]
     clean, sigma, position = (torch.stack(column) for column in zip(*(r[:3] for r in rows), strict=True))

@@ -75,11 +75,11 @@ class Pictures:
 def load_pictures(root: str | Path, channels: int, smallest: int = 1, crop: int | None = None) -> Pictures:
     """Read the pictures to train on: BSDS500, or a folder of photographs.
 
-    Of BSDS500, train and test are trained on, and every fourth picture of val that is not in BSD68 validates. Of a
-    folder, the last tenth by name, at least one and at most eight, validates. Validation pictures are cropped to
-    160 x 160 pixels, or to the size given, at a place that depends on their number alone: the centre of a photograph
-    has more detail than the rest, and a weight fitted there is too small. Pictures that cannot be read or are too small
-    are left out with a warning that names them.
+    BSDS500 is trained on by train and test, and validated on by every fourth picture of val that is not in BSD68. A
+    folder is validated on by its last tenth by name, at least one picture and at most eight. Validation pictures are
+    cropped to 160 x 160 pixels, or to the size given, at a place that depends on their number alone: the centre of a
+    photograph has more detail than the rest, and a weight fitted there is too small. Pictures that cannot be read or
+    are too small are left out with a warning that names them.
 
     Parameters
     ----------

@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from icgn.storage.files import write_files
-from icgn.training.adversarial import Adversarial
 from icgn.training.bilevel import Bilevel
-from icgn.training.denoising import GradientSteps, ScoreMatching
-from icgn.training.likelihood import MaskLikelihood
-from icgn.training.loss import Loss
+from icgn.training.loss import LOSSES, Loss
 from icgn.training.optimizer import OPTIMIZERS
 from icgn.training.ranges import (
     COUNT,
@@ -32,15 +29,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-LOSSES: dict[str, type[Loss]] = {
-    "bilevel": Bilevel,
-    "adversarial": Adversarial,
-    "gradient-steps": GradientSteps,
-    "score-matching": ScoreMatching,
-    "mask-likelihood": MaskLikelihood,
-}
-"""The losses by their ``type`` in a recipe."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +57,7 @@ class Recipe:
         peak rate by prefix of the parameter name, with linear warm-up and cosine decay to `final` of it.
     optimizer : str
         ``adam``, or ``soap``: Adam in the eigenbases of the filters' gradients (Vyas et al. 2024, arXiv:2409.11321),
-        with rates ten times as large; the weights of short runs are better by it (``benchmarks/optimizers.py``).
+        with rates ten times as large; the weights of short runs are better by it (docs/decisions.md).
     warmup : float
         part of the steps spent on the warm-up.
     final : float
@@ -150,8 +138,7 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Give the contents of the TOML file, noise levels to a millionth of a gray level: see :meth:`from_dict`."""
         table = dataclasses.asdict(self)
-        kinds = {kind: name for name, kind in LOSSES.items()}
-        table["loss"] = {"type": kinds[type(self.loss)], **table["loss"]}
+        table["loss"] = {"type": self.loss.name, **table["loss"]}
         for name in ("sigma", "validation_sigma"):
             table[name] = [round(s * 255, 6) for s in table[name]]
         return table

@@ -33,7 +33,15 @@ class Rescalable(Protocol):
 
 @dataclass(frozen=True)
 class Weights:
-    r"""Weights w and scales s of :math:`w R(s x; \sigma)` at increasing noise levels, in intensities."""
+    r"""Weights w and scales s of :math:`w R(s x; \sigma)`.
+
+    Attributes
+    ----------
+    sigma : tuple of float
+        increasing noise levels, in intensities.
+    weight, scale : tuple of float
+        w and s at each of them, positive.
+    """
 
     sigma: tuple[float, ...]
     weight: tuple[float, ...]

@@ -51,7 +51,7 @@ def test_a_level_that_is_not_reached_is_a_lower_bound(script):
 
 def test_competitors_solve_the_same_problem(script):
     methods, competitors = script("methods"), script("competitors")
-    picture = methods.crop(icgn.datasets.bundled(gray=True).find("camera").image, 16)
+    picture = script("harness").central(icgn.datasets.bundled(gray=True).find("camera").image, 16)
     regularizer = icgn.load_pretrained("ridge-gray-small").double()
     problem = methods.pose(picture, 0, "blur", regularizer)
     solution = icgn.solve(problem, tol=1e-10, max_iter=5000).x
@@ -66,26 +66,3 @@ def test_competitors_solve_the_same_problem(script):
     torch.testing.assert_close(grad, problem.objective.grad(image))
     # The responses of the value served the gradient: one pair in all.
     assert prior.work == 1.0
-
-
-@pytest.mark.parametrize("model", ["ridge-gray-small", "ridge-color-small"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_ways_of_computing_a_gradient_agree(script, model, dtype):
-    gradient = script("gradient")
-    functional = icgn.load_pretrained(model).at(0.1)
-    x = torch.rand(1, functional.operator.weight.shape[1], 37, 41, generator=torch.Generator().manual_seed(0))
-    tolerance = 2e-5 if dtype is torch.float32 else 0.05
-    with torch.no_grad():
-        exact = functional.to(torch.float64).grad(x.double())
-        for way in gradient.ways(functional, x, dtype):
-            assert float((way.run() - exact).abs().max()) < tolerance * float(exact.abs().max()), way.name
-
-
-def test_gradient_prints_rates_and_a_start(script, monkeypatch, capsys):
-    gradient = script("gradient")
-    monkeypatch.setattr(gradient, "SIZE", (33, 40))
-    monkeypatch.setattr(gradient, "SMALL", (17, 20))
-    gradient.main(models="ridge-gray-small", rounds=1, side=16)
-    page = capsys.readouterr().out
-    for word in ("direct", "polyphase 2", "polyphase 4", "FFT", "float32;", "bfloat16;", "float32 finish"):
-        assert word in page

@@ -8,16 +8,16 @@ import sys
 
 import pytest
 import torch
-from training_cases import QUIET, write_photographs
+from training_cases import write_photographs
 from typer.testing import CliRunner
 
 import icgn
-from icgn import cli, datasets, training
+from icgn import cli, datasets
 from icgn.datasets import add_noise, quality, seed_of
-from icgn.evaluation import Request, evaluate, evaluation, make_restorer, means, read_results
+from icgn.evaluation import Request, Restoration, evaluate, evaluation, make_restorer, markdown, means, read_results
 from icgn.evaluation.restorers import BM3D, TotalVariation
 from icgn.evaluation.results import current
-from icgn.regularizers import RidgeICGN, save_model
+from icgn.regularizers import RidgeICGN, read_card, save_model
 
 CPU = torch.device("cpu")
 
@@ -106,7 +106,7 @@ def test_the_files(tmp_path, folder, model):
     content = json.loads((tmp_path / "out" / "results.json").read_text())
     assert len(rows) == 6 and facts["seed"] == 0 and list(facts["pictures"]) == ["00", "01", "02"]
     assert len(set(facts["pictures"].values())) == 3
-    assert facts["methods"]["tiny"]["sha256"] == training.restorers.read_card(model)["sha256"]
+    assert facts["methods"]["tiny"]["sha256"] == read_card(model)["sha256"]
     assert facts["methods"]["tiny"]["recipe_file"] == "tiny.toml"
     (measured,) = facts["methods"]["tiny"]["measured"]
     assert measured["versions"]["torch"] == torch.__version__.split("+")[0] and measured["device"]
@@ -120,7 +120,7 @@ def test_the_files(tmp_path, folder, model):
     assert [float(line["psnr"]) for line in lines] == [e.psnr for e in rows] and lines[3]["rms_distance"] == ""
     assert (tmp_path / "out" / "results.png").read_bytes().startswith(b"\x89PNG")
     assert re.search(rf"tiny +{table[0].parameters} +25 +{table[0].noisy_psnr:.2f} +{table[0].psnr:.2f}", result.output)
-    assert f"**{table[0].psnr:.2f}**" in training.markdown(table)
+    assert f"**{table[0].psnr:.2f}**" in markdown(table)
 
 
 def test_known_rows_are_not_computed_again(tmp_path, folder, model, monkeypatch):
@@ -157,17 +157,17 @@ def test_rows_keep_the_settings_they_were_computed_by(tmp_path, folder, monkeypa
     with monkeypatch.context() as patch, pytest.raises(TypeError):
         patch.setattr("icgn.evaluation.restorers.version", lambda package: "0.0")
         patch.setattr(TotalVariation, "restore", None)
-        evaluation(Request(["tv"], str(folder), (25.0,)), out, QUIET)
+        evaluation(Request(["tv"], str(folder), (25.0,)), out)
 
 
 def test_a_changed_method_replaces_its_rows_only_when_there_are_new_ones(tmp_path, folder, monkeypatch):
     request = Request(["tv"], str(folder), (25.0,))
-    evaluation(request, tmp_path / "out", QUIET)
+    evaluation(request, tmp_path / "out")
     before = (tmp_path / "out" / "results.json").read_bytes()
     monkeypatch.setattr(TotalVariation, "factor", 0.1)
     with monkeypatch.context() as patch, pytest.raises(TypeError):
         patch.setattr(TotalVariation, "restore", None)
-        evaluation(request, tmp_path / "out", QUIET)
+        evaluation(request, tmp_path / "out")
     assert (tmp_path / "out" / "results.json").read_bytes() == before
 
 
@@ -176,12 +176,12 @@ def test_one_run_at_a_time_writes_to_a_folder(tmp_path, folder, monkeypatch):
 
     def another(self, y, sigma):
         with pytest.raises(BlockingIOError, match="out: another run writes there"):
-            evaluation(Request(["tv"], str(folder), (5.0,)), tmp_path / "out", QUIET)
+            evaluation(Request(["tv"], str(folder), (5.0,)), tmp_path / "out")
         told.append(sigma)
         return restore(self, y, sigma)
 
     monkeypatch.setattr(TotalVariation, "restore", another)
-    evaluation(request, tmp_path / "out", QUIET)
+    evaluation(request, tmp_path / "out")
     assert len(told) == 3
     assert len(read_results(tmp_path / "out" / "results.json")[0]) == 3
 
@@ -200,10 +200,10 @@ def test_a_run_that_is_stopped_keeps_its_rows_and_the_next_completes_it(tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(TotalVariation, "restore", stopped_at_the_third)
         with pytest.raises(KeyboardInterrupt):
-            evaluation(request, tmp_path / "out", QUIET)
+            evaluation(request, tmp_path / "out")
         kept, _ = read_results(tmp_path / "out" / "results.json")
         assert [e.image for e in kept] == ["00", "01"]
-        evaluation(request, tmp_path / "out", QUIET)
+        evaluation(request, tmp_path / "out")
     rows, _ = read_results(tmp_path / "out" / "results.json")
     assert rows[:2] == kept and [e.image for e in rows] == ["00", "01", "02"] and len(done) == 4
 
@@ -235,7 +235,7 @@ def test_models_of_one_name_are_told_apart(tmp_path, folder, model):
 def test_a_perfect_picture_is_written_and_read_back(tmp_path, folder, monkeypatch):
     for file in folder.iterdir():
         datasets.write_picture(file, datasets.Picture(torch.zeros(1, 24, 24)))
-    monkeypatch.setattr(TotalVariation, "restore", lambda self, y, sigma: training.Restoration(-y.abs(), 0.0))
+    monkeypatch.setattr(TotalVariation, "restore", lambda self, y, sigma: Restoration(-y.abs(), 0.0))
     assert run("--model", "tv", "--dataset", folder, "--sigma", 25, "-o", tmp_path / "out").exit_code == 0
     rows, _ = read_results(tmp_path / "out" / "results.json")
     assert rows[0].psnr == math.inf and math.isnan(rows[0].rms_distance)

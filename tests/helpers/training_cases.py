@@ -1,17 +1,15 @@
-"""What the tests of training share: a tiny recipe, pictures that cost nothing, and a quiet run."""
+"""What the tests of training share: a tiny recipe, pictures that cost nothing, and a short run."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from rich.console import Console
 
 from icgn import datasets, training
 from icgn.training import Bilevel, Pictures, Recipe, fit
 
 MODEL = {"type": "RidgeICGN", "filters": 3, "size": 3, "knots": 3}
-QUIET = Console(quiet=True)
 
 
 def recipe(**changes):
@@ -52,7 +50,7 @@ def data(training_images=None, validation=None):
 def train(out, recipe, resume=False, model=None, **options):
     """The trained model and its history."""
     model = training.build(recipe) if model is None else model
-    return model, fit(model, recipe, data(), out, resume, QUIET, **options)
+    return model, fit(model, recipe, data(), out, resume=resume, **options)
 
 
 def equal_weights(a, b):

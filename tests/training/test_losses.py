@@ -6,7 +6,7 @@ import dataclasses
 import deepinv
 import pytest
 import torch
-from training_cases import QUIET, data, pictures, recipe, train
+from training_cases import data, pictures, recipe, train
 
 import icgn
 from icgn import training
@@ -261,7 +261,7 @@ def test_every_loss_trains(tmp_path):
     for loss in (Bilevel(max_iter=10), Adversarial(), GradientSteps(2), ScoreMatching()):
         r = recipe(loss=loss, model=model, learning_rate=rates, steps=4, validate_every=4)
         trained = training.build(r)
-        history = fit(trained, r, small, tmp_path / type(loss).__name__, console=QUIET)
+        history = fit(trained, r, small, tmp_path / type(loss).__name__)
         assert history[-1]["psnr_25"] > 10
         assert ("weight_25" in history[-1]) == loss.fits_weight
         assert not torch.equal(trained.V, training.build(r).V)
@@ -306,7 +306,7 @@ def test_fitted_weights_are_the_best_nearby():
 
 
 def test_a_scale_that_hardly_matters_does_not_run_away():
-    # Of a norm, the product of weight and scale is all that counts; sharper may be better by a trifle for ever.
+    # For a norm the product of weight and scale is all that counts; sharper may be better by a trifle for ever.
     weight, scale = _simplex(lambda logs: (logs[0] + logs[1] - 2) ** 2 - 1e-3 * logs[1], (0.3, 0.1))
     assert abs(scale) < 0.5 and weight + scale == pytest.approx(2, abs=0.1)
     # One that gains is found.
@@ -319,7 +319,7 @@ def test_a_recipe_can_ask_for_the_weight_of_a_bilevel_model(tmp_path):
     histories = []
     for fit_weight in (False, True):
         r = recipe(steps=4, validate_every=2, fit_weight=fit_weight, loss=Bilevel(max_iter=10))
-        histories.append(fit(training.build(r), r, small, tmp_path / str(fit_weight), console=QUIET))
+        histories.append(fit(training.build(r), r, small, tmp_path / str(fit_weight)))
     plain, fitted = histories
     assert fitted[0] == plain[0] and "weight_25" not in plain[1]
     assert fitted[1]["weight_25"] > 0 and fitted[1]["psnr_25"] > plain[1]["psnr_25"]

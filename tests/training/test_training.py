@@ -1,7 +1,6 @@
 """The training loop: exact resume, kills, interrupts, and what stops a run."""
 
 import importlib
-import io
 import json
 import pickle
 import shutil
@@ -12,8 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
-from training_cases import QUIET, break_loss, data, equal_weights, nan_gradient, nan_loss, pictures, recipe, train
+from training_cases import break_loss, data, equal_weights, nan_gradient, nan_loss, pictures, recipe, train
 
 from icgn import training
 from icgn.regularizers import ConditionalICGN, LatentICGN, RidgeICGN, read_card
@@ -86,16 +84,57 @@ def test_tensorboard_has_scalars_and_pictures(tmp_path):
     assert [e.step for e in events.Scalars("validation/psnr/25")] == [10, 20]
 
 
+class Heard(training.Progress):
+    """Keeps what a run reports."""
+
+    def __init__(self):
+        self.calls = []
+
+    def start(self, name, total, done=0):
+        self.calls.append(("start", name, total, done))
+
+    def step(self, done, note=""):
+        self.calls.append(("step", done, note))
+
+    def validation(self, result):
+        self.calls.append(("validation", result.row["step"]))
+
+    def message(self, text):
+        self.calls.append(("message", text))
+
+    def end(self):
+        self.calls.append(("end",))
+
+
+def test_a_run_reports_and_prints_nothing_itself(tmp_path, capfd):
+    heard = Heard()
+    history = train(tmp_path, recipe(), progress=heard)[1]
+    kinds = [call[0] for call in heard.calls]
+    assert kinds[:2] == ["message", "start"] and kinds[-1] == "end" and set(kinds[2:-1]) == {"step", "validation"}
+    assert heard.calls[1] == ("start", "tiny", 12, 0)
+    assert (
+        [call[1] for call in heard.calls if call[0] == "validation"] == [row["step"] for row in history] == [5, 10, 12]
+    )
+    done = [call[1] for call in heard.calls if call[0] == "step"]
+    assert done == sorted(done) and set(done) == set(range(1, 13))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_console_of_earlier_versions_is_ignored_with_a_warning(tmp_path):
+    with pytest.warns(FutureWarning, match=r"fit\(console=...\) is ignored .*: progress=\.\.\."):
+        train(tmp_path, recipe(steps=1), console=None)
+
+
 def test_a_run_without_tensorboard_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    console = Console(file=io.StringIO(), width=200)
-    fit(training.build(recipe()), recipe(), data(), tmp_path, console=console)
-    assert "TensorBoard is not installed" in console.file.getvalue()
+    heard = Heard()
+    fit(training.build(recipe()), recipe(), data(), tmp_path, progress=heard)
+    assert any("TensorBoard is not installed" in call[1] for call in heard.calls if call[0] == "message")
     assert not (tmp_path / "tensorboard").exists()
 
 
 def test_a_run_without_validation_pictures(tmp_path):
-    history = fit(training.build(recipe()), recipe(), data(validation=[]), tmp_path, console=QUIET)
+    history = fit(training.build(recipe()), recipe(), data(validation=[]), tmp_path)
     assert [set(row) for row in history] == [{"step", "loss"}] * 3
 
 
@@ -141,7 +180,7 @@ def test_resume_after_a_kill_is_exact(tmp_path, optimizer):
 def test_soap_turns_the_basis_of_filters_alone():
     wanted = recipe(optimizer="soap")
     model = training.build(wanted)
-    optimizer = make_optimizer(model, wanted)
+    optimizer = make_optimizer("soap", model, wanted.learning_rate)
     generator = torch.Generator().manual_seed(0)
     for _ in range(3):
         for parameter in model.parameters():
@@ -161,7 +200,7 @@ def test_soap_needs_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
     wanted = recipe(optimizer="soap")
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'icgn\[train\]'"):
-        make_optimizer(training.build(wanted), wanted)
+        make_optimizer("soap", training.build(wanted), wanted.learning_rate)
 
 
 def test_a_kill_just_before_a_validation_does_not_lose_it(tmp_path, monkeypatch, straight):
@@ -246,7 +285,7 @@ def test_the_order_of_rates_says_nothing_and_the_longest_prefix_counts(tmp_path)
     rates = {"log_tau": 0.03, "log_": 0.01, "bank": 0.002}
     straight, history = train(tmp_path / "straight", recipe(learning_rate=rates))
     turned = recipe(learning_rate=dict(reversed(rates.items())))
-    optimizer = make_optimizer(straight, turned)
+    optimizer = make_optimizer(turned.optimizer, straight, turned.learning_rate)
     by_rate = {group["peak"]: group["params"] for group in optimizer.param_groups}
     assert by_rate[0.03] == [straight.log_tau] and straight.log_lambda in by_rate[0.01]
 
@@ -256,9 +295,9 @@ def test_the_order_of_rates_says_nothing_and_the_longest_prefix_counts(tmp_path)
     resumed, again = train(tmp_path / "run", turned, resume=True)
     assert equal_weights(straight, resumed) and again == history
     with pytest.raises(ValueError, match="every parameter that starts with 'log_' has a longer prefix"):
-        make_optimizer(straight, recipe(learning_rate={"bank": 1.0, "log_": 1.0, "log_tau": 1.0, "log_lambda": 1.0}))
+        make_optimizer("adam", straight, {"bank": 1.0, "log_": 1.0, "log_tau": 1.0, "log_lambda": 1.0})
     with pytest.raises(ValueError, match="no parameter requires a gradient"):
-        make_optimizer(straight.requires_grad_(False), recipe())
+        make_optimizer("adam", straight.requires_grad_(False), {"bank": 1.0})
 
 
 @pytest.mark.parametrize(("broken", "what"), [(nan_loss, "the loss is nan"), (nan_gradient, "gradient .* not finite")])
@@ -288,7 +327,7 @@ def test_checkpoint_of_another_recipe(finished):
         TrainingError, match=f"{CHECKPOINT}: the checkpoint is of another architecture: filters: got 4, ex"
     ):
         train(finished, recipe(), resume=True, model=other)
-    # Of the same shapes, too.
+    # The shapes are the same here.
     other = RidgeICGN(filters=3, size=3, knots=3, min_knee=0.1)
     with pytest.raises(TrainingError, match=r"another architecture: min_knee: got 0\.1, expected"):
         train(finished, recipe(), resume=True, model=other)
@@ -298,7 +337,7 @@ def test_checkpoint_of_another_recipe(finished):
 def test_checkpoint_of_other_pictures(finished, changed):
     other = {"training": data(pictures(4)), "validation": data(validation=pictures(2))}[changed]
     with pytest.raises(TrainingError, match=f"{CHECKPOINT}: the checkpoint is of other pictures"):
-        fit(training.build(recipe()), recipe(), other, finished, resume=True, console=QUIET)
+        fit(training.build(recipe()), recipe(), other, finished, resume=True)
 
 
 def test_checkpoint_with_other_groups_of_parameters(finished):
