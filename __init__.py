@@ -24,7 +24,9 @@ _HOMES = {
     "TotalVariation": "icgn.regularizers",
     "available_models": "icgn.regularizers",
     "check_regularizer": "icgn.regularizers",
+    "deblur": "icgn.pictures",
     "denoise": "icgn.pictures",
+    "inpaint": "icgn.pictures",
     "load_pretrained": "icgn.regularizers",
     "Certificate": "icgn.solvers",
     "Problem": "icgn.solvers",
@@ -52,7 +54,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from icgn import datasets, evaluation, functionals, pictures, regularizers, solvers, training, transport
-    from icgn.pictures import denoise
+    from icgn.pictures import deblur, denoise, inpaint
     from icgn.regularizers import (
         ICGN,
         ICNN,

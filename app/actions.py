@@ -16,9 +16,8 @@ from icgn.app.restore import Order, Result, restore_photograph, restore_upload
 from icgn.app.sessions import Sessions
 from icgn.app.tasks import TASKS, Damage
 from icgn.app.watch import StoppedError, TooLongError, Watch
-from icgn.cli.inpainting import read_mask
 from icgn.datasets import Picture
-from icgn.pictures.kernels import read_kernel
+from icgn.pictures import known_pixels, read_kernel
 
 OWN = "my own picture"
 """The choice, beside the photographs, of the uploaded picture."""
@@ -56,8 +55,7 @@ class Actions:
     def upload_mask(self, path: str, name: str, request: gr.Request) -> str:
         """Hold an uploaded mask of the chosen picture, and show the picture with what is missing."""
         with _told():
-            read_upload(path)  # refuses pictures that are too large
-            (picture, title), known = self._picture(name, request), _known(path)
+            (picture, title), known = self._picture(name, request), known_pixels(read_upload(path))
             _check_size(known, picture)
             self.sessions.keep_mask(_session(request), ~known)
             shown = masks.painted(picture.pixels, ~known)
@@ -89,7 +87,7 @@ class Actions:
         model: str,
         noise: float,
         estimate: bool,
-        strength: float,
+        weight: float,
         precision: float,
         kernel: str,
         width: float,
@@ -119,7 +117,7 @@ class Actions:
                 if uploaded is not None:
                     missing |= _check_size(uploaded, picture)
                 damage = Damage(missing=missing)
-            order = Order(task, model, None if estimate and name == OWN else noise, strength, precision, damage)
+            order = Order(task, model, None if estimate and name == OWN else noise, weight, precision, damage)
             try:
                 result = (
                     restore_upload(order, picture, title, watch)
@@ -171,13 +169,6 @@ def _check_size(mask: torch.Tensor, picture: Picture) -> torch.Tensor:
         (height, width), (rows, cols) = picture.pixels.shape[1:], mask.shape[1:]
         raise ValueError(f"mask: got {cols} x {rows} pixels, expected those of the picture, {width} x {height}")
     return mask
-
-
-def _known(path: str) -> torch.Tensor:
-    try:
-        return read_mask(Path(path))
-    except ValueError as error:  # in the words of the command line
-        raise ValueError(str(error).replace(f"--mask {path}", "mask")) from error
 
 
 def _canvas(picture: Picture) -> dict[str, Any]:

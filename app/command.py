@@ -1,15 +1,14 @@
-"""``icgn app``."""
+"""Serving the page until it is ended."""
 
 from __future__ import annotations
 
 import signal
 import threading
 import webbrowser
+from collections.abc import Callable
 
-from icgn.cli.screen import console, refuse
 
-
-def run_app(host: str, port: int, browser: bool, threads: int | None) -> None:
+def serve(host: str, port: int, *, browser: bool, threads: int | None, ready: Callable[[str], None]) -> None:
     """Serve the page until Ctrl-C or a request to terminate.
 
     Parameters
@@ -18,13 +17,17 @@ def run_app(host: str, port: int, browser: bool, threads: int | None) -> None:
         where to listen; port 0 takes any that is free.
     browser : bool
         whether to open the page in the browser of this machine.
-    threads : int, optional
-        CPU threads of a computation; default all cores.
+    threads : int or None
+        CPU threads of a computation; None for all cores.
+    ready : callable
+        called with the address of the page when it can be visited.
 
     Raises
     ------
-    typer.Exit
-        2 if gradio is missing or the page cannot listen there.
+    ImportError
+        if gradio is missing.
+    ValueError, OSError
+        if the page cannot listen there.
     """
     import torch
 
@@ -37,13 +40,11 @@ def run_app(host: str, port: int, browser: bool, threads: int | None) -> None:
     before = signal.signal(signal.SIGTERM, lambda number, frame: ended.set())
     try:
         with serving(host, port) as url:
-            console().print(f"The page is at {url} (Ctrl-C ends it)", soft_wrap=True, markup=False)
+            ready(url)
             if browser:
                 webbrowser.open(url)
             ended.wait()
     except KeyboardInterrupt:
         pass
-    except (ImportError, ValueError, OSError) as error:
-        refuse(str(error))
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
+import torch
+
 from icgn.regularizers import ConvexRegularizer, available_models, load_pretrained
 from icgn.regularizers.pretrained import DEFAULT_MODELS
 
@@ -36,6 +38,6 @@ def model_name(key: str, channels: int) -> str:
 
 
 @cache
-def load(name: str, device: str) -> ConvexRegularizer:
-    """The model of that name, loaded once."""
-    return load_pretrained(name, device)
+def load(name: str) -> ConvexRegularizer:
+    """The model of that name on the fastest device, loaded once."""
+    return load_pretrained(name, "cuda" if torch.cuda.is_available() else "cpu")

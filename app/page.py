@@ -117,12 +117,12 @@ def _order_controls(actions: Actions) -> tuple[list[Any], gr.UploadButton, dict[
     estimate = gr.Checkbox(False, label="Estimate the noise (of my own pictures)", elem_id="estimate")
     model = gr.Dropdown(models.choices(), value="fast", label="Model", elem_id="model")
     with gr.Accordion("More", open=False):
-        strength = gr.Slider(0.1, 4, 1, step=0.1, label="Strength of the smoothing; 1 as trained", elem_id="strength")
+        weight = gr.Slider(0.1, 4, 1, step=0.1, label="Weight of the regularizer; 1 as trained", elem_id="weight")
         precision = gr.Dropdown(
             _PRECISIONS, value=0.08, label="To be proved: distance to the exact minimizer", elem_id="precision"
         )
     blur = [kind, width, length, angle]
-    orders = [task, model, noise, estimate, strength, precision, *blur, factor, editor, rectangle, percent]
+    orders = [task, model, noise, estimate, weight, precision, *blur, factor, editor, rectangle, percent]
     return orders, mask, groups
 
 

@@ -19,14 +19,15 @@ def convergence(result: Result) -> bytes:
     scale = 255 if distance else 100
     figure = Figure(figsize=(5.6, 3.4), dpi=140, layout="constrained")
     axes = figure.add_subplot()
-    for final, label, color in ((False, "first solution, not certified", _ORANGE), (True, "certified problem", _BLUE)):
-        points = [p for p in result.history if p.final == final and 0 < p.bound < math.inf]
-        if points:
-            axes.semilogy([p.iteration for p in points], [scale * p.bound for p in points], color=color, label=label)
     done = result.restored
+    for stage, label, color in (("first", "first solution, not certified", _ORANGE), ("final", "certified", _BLUE)):
+        points = _bounds(result, stage, distance)
+        if points:
+            iterations, bounds = zip(*points, strict=True)
+            axes.semilogy(iterations, [scale * b for b in bounds], color=color, label=label)
     proved = scale * (done.rms_distance if distance else done.relative_gap)
     if 0 < proved < math.inf:
-        axes.semilogy([len(result.history)], [proved], "o", color=_BLUE, label=f"proved at the end: {proved:.2g}")
+        axes.semilogy([done.iterations], [proved], "o", color=_BLUE, label=f"proved at the end: {proved:.2g}")
     axes.axhline(result.order.tol if distance else 100 * GAP, color="0.4", linestyle="--", linewidth=1, label="asked")
     axes.set_xlabel("iteration")
     axes.set_ylabel("distance at most, gray levels" if distance else "objective gap at most, %")
@@ -36,6 +37,15 @@ def convergence(result: Result) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def _bounds(result: Result, stage: str, distance: bool) -> list[tuple[int, float]]:
+    """Iterations of a stage with the bound of the distance, or, of the certified problem, of the gap."""
+    if not distance and stage != "final":
+        return []
+    points = result.watch.history.get(stage, [])
+    bounds = [(iteration, apart if distance else GAP * measure) for iteration, apart, measure in points]
+    return [(iteration, bound) for iteration, bound in bounds if 0 < bound < math.inf]
 
 
 def proves_distance(result: Result) -> bool:

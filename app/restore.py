@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor
 
 from icgn.app.models import load, model_name
-from icgn.app.pictures import photograph
-from icgn.app.tasks import TASKS, Damage, Posed, Subject
-from icgn.app.watch import Point, Watch
-from icgn.cli.batch import restored
-from icgn.cli.deblurring import middle
-from icgn.cli.levels import noise_part
-from icgn.cli.models import check_channels, find_device
-from icgn.cli.outcome import Restored
-from icgn.datasets import Picture, estimate_sigma
-from icgn.pictures.denoise import PictureSolution
-from icgn.regularizers import ConvexRegularizer
-from icgn.solvers import Problem, Solution, solve
+from icgn.app.pictures import check_pixels, photograph
+from icgn.app.tasks import TASKS, Damage
+from icgn.app.watch import TooLongError, Watch
+from icgn.datasets import Picture, add_noise, seed_of
+from icgn.pictures import Restored, restore_picture
 
 GAP = 1e-2
 """Relative objective gap to be proved where no distance can be."""
@@ -37,7 +30,7 @@ class Order:
         key of :data:`icgn.app.models.OFFERED`.
     noise : float or None
         level in gray levels; None to estimate it, of uploaded pictures only.
-    strength : float
+    weight : float
         factor of the regularizer; 1 as trained.
     tol : float
         RMS distance to the minimizer to be proved, in gray levels.
@@ -48,14 +41,14 @@ class Order:
     task: str
     model: str
     noise: float | None
-    strength: float = 1.0
+    weight: float = 1.0
     tol: float = 0.08
     damage: Damage = field(default_factory=Damage)
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A restored picture with all that the page says about it; levels in intensities.
+    """A restored picture with all that the page says about it.
 
     Attributes
     ----------
@@ -63,25 +56,25 @@ class Result:
         what was asked for.
     model : str
         name of the model.
-    conditional : bool
-        whether the certificate is that of a problem whose condition was computed from the picture.
-    noise : float
-        level, estimated or as given.
-    posed : Posed
-        the picture before, and the clean one.
+    clean : Tensor or None
+        (C, H, W), the truth where it is known.
     restored : Restored
         the picture with its certificate.
-    history : list of Point
+    watch : Watch
         the bounds on the way.
     """
 
     order: Order
     model: str
-    conditional: bool
-    noise: float
-    posed: Posed
+    clean: Tensor | None
     restored: Restored
-    history: list[Point]
+    watch: Watch
+
+    @property
+    def before(self) -> Tensor:
+        """The pixels (C, H, W) to compare with: every task of the page starts from a picture."""
+        assert self.restored.before is not None
+        return self.restored.before
 
 
 def restore_photograph(order: Order, name: str, watch: Watch) -> Result:
@@ -96,8 +89,10 @@ def restore_upload(order: Order, picture: Picture, name: str, watch: Watch) -> R
     ------
     ValueError
         for an order that cannot be carried out; the message is for the visitor.
-    StoppedError, TooLongError
-        as the watch says.
+    StoppedError
+        if the watch was told to stop.
+    TooLongError
+        if its time was over before anything was proved.
     """
     return _restore(order, picture, name, False, watch)
 
@@ -105,49 +100,35 @@ def restore_upload(order: Order, picture: Picture, name: str, watch: Watch) -> R
 def _restore(order: Order, picture: Picture, name: str, clean: bool, watch: Watch) -> Result:
     if order.task not in TASKS:
         raise ValueError(f"task: got {order.task!r}, expected one of {', '.join(TASKS)}")
-    _check("strength", order.strength, 10)
+    _check("weight", order.weight, 10)
     _check("precision", order.tol, 10)
-    task, channels = TASKS[order.task], len(picture.pixels)
-    model = model_name(order.model, channels)
-    regularizer = load(model, str(find_device(None)))
-    check_channels(regularizer, channels)
-    low, high = regularizer.sigma_range or (1 / 255, 1.0)
-    noise = _noise(order, picture, name, clean, (low, high))
-    posed = task.pose(Subject(name, picture.pixels, clean, noise), order.damage, regularizer)
-    sigma = min(max(task.smoothing * noise, low), high)
-    solution = _solve(order, posed, regularizer, noise, sigma, watch)
-    result = PictureSolution.of(solution)
-    # A deblurred picture has a margin, of which no more is known than what was blurred into the frame.
-    inside = PictureSolution(middle(result.image, posed.before), solution)
-    alpha = picture.alpha if inside.image.shape[-2:] == picture.pixels.shape[-2:] else None
-    like = replace(picture, pixels=torch.zeros_like(inside.image), alpha=alpha)
-    done = restored(like, inside, sigma, int(solution.stats.iterations.max()), solution.stats.seconds)
-    return Result(order, model, solution.condition is not None, noise, posed, done, watch.history)
-
-
-def _solve(
-    order: Order, posed: Posed, regularizer: ConvexRegularizer, noise: float, sigma: float, watch: Watch
-) -> Solution:
-    """Denoising has no box: the data determine every pixel. Elsewhere the box bounds the gap."""
-    measurement = posed.measurement
-    denoising = order.task == "denoise"
-    box = None if denoising else (0.0, 1.0)
-    problem = Problem(measurement.y, measurement.physics, regularizer, sigma, noise, weight=order.strength, box=box).to(
-        torch.float32
-    )
-    tol = order.tol / 255
-    start: Tensor | None = measurement.start
-    return solve(problem, watch.watched(problem, tol, GAP), tol, GAP, callback=watch.callback, x0=start)
-
-
-def _noise(order: Order, picture: Picture, name: str, clean: bool, reach: tuple[float, float]) -> float:
-    """The noise level in intensities: as given, or estimated and clamped to the trained range."""
     if order.noise is not None:
         _check("noise", order.noise, 255)
-        return order.noise / 255
-    if clean:
+    elif clean:
         raise ValueError("noise: the photograph is clean, expected the level to add; only uploads can be estimated")
-    return min(max(estimate_sigma(noise_part(name, picture.pixels)), reach[0]), reach[1])
+    task = TASKS[order.task]
+    model = model_name(order.model, len(picture.pixels))
+    posed, truth = task.pose(order.damage), None
+    noise = None if order.noise is None else order.noise / 255
+    if clean and noise is not None:
+        measured, truth = task.damaged(picture.pixels, order.damage)
+        picture = replace(picture, pixels=add_noise(measured, noise, seed_of(name)))
+    if order.task == "enlarge":
+        check_pixels(name, *(order.damage.factor * side for side in picture.pixels.shape[1:]))
+    restored = restore_picture(
+        picture,
+        posed,
+        noise=noise,
+        regularizer=load(model),
+        tol=order.tol / 255,
+        gap_tol=GAP,
+        weight=order.weight,
+        callback=watch.callback,
+    )
+    watch.check()
+    if not restored.converged and math.isinf(restored.rms_distance) and math.isinf(restored.relative_gap):
+        raise TooLongError
+    return Result(order, model, truth, restored, watch)
 
 
 def _check(name: str, value: float, most: float) -> None:

@@ -26,18 +26,18 @@ def report(result: Result) -> str:
     """The certificate in plain words, the quality where the truth is known, and what it took."""
     done = result.restored
     lines = [f"<p class='proof'>{_proof(result)}</p>"]
-    if result.posed.clean is not None:
-        before, after = (quality(p.clamp(0, 1), result.posed.clean) for p in (result.posed.before, done.picture.pixels))
+    if result.clean is not None:
+        before, after = (quality(p.clamp(0, 1), result.clean) for p in (result.before, done.picture.pixels))
         lines.append(
             f"<p>Against the original: PSNR {before.psnr:.2f} dB {TASKS[result.order.task].before},"
             f" <b>{after.psnr:.2f} dB</b> restored; SSIM {before.ssim:.3f}, <b>{after.ssim:.3f}</b>.</p>"
         )
-    estimated = " (estimated)" if result.order.noise is None else ""
+    estimated = "" if done.noise.found == "given" else f" ({done.noise.found})"
     lines.append(
-        f"<p>Noise {255 * result.noise:.1f} gray levels{estimated}; model <code>{html.escape(result.model)}</code>,"
+        f"<p>Noise {255 * done.noise.value:.1f} gray levels{estimated}; model <code>{html.escape(result.model)}</code>,"
         f" asked to remove {255 * done.sigma:.1f}; {done.iterations} iterations, {done.seconds:.1f} s.</p>"
     )
-    if result.conditional:
+    if done.solution.condition is not None:
         lines.append(
             "<p>The proof is for the convex problem that is left once a network has computed from the picture where"
             " edges and texture are to be kept.</p>"
@@ -47,7 +47,7 @@ def report(result: Result) -> str:
 
 def slider(result: Result) -> str:
     """The pictures before and after in one frame, with a slider between them that the keyboard moves too."""
-    before, after = (_image_url(Picture(p)) for p in (result.posed.before, result.restored.picture.pixels))
+    before, after = (_image_url(Picture(p)) for p in (result.before, result.restored.picture.pixels))
     label = TASKS[result.order.task].before
     return (
         "<h2>Before and after</h2><figure class='slider'><div class='frame'>"
@@ -62,7 +62,7 @@ def slider(result: Result) -> str:
 
 def difference_picture(result: Result) -> str:
     """What was taken away, amplified until it is seen."""
-    before, after = result.posed.before.clamp(0, 1), result.restored.picture.pixels.clamp(0, 1)
+    before, after = result.before.clamp(0, 1), result.restored.picture.pixels.clamp(0, 1)
     gain = visible_gain(before, after)
     url = _image_url(Picture(difference(before, after, gain)))
     words = f"{TASKS[result.order.task].before} minus restored, times {gain:g}; middle gray is no difference"
@@ -75,7 +75,7 @@ def difference_picture(result: Result) -> str:
 def plot(result: Result) -> str:
     """The convergence plot."""
     what = "distance to the exact minimizer" if proves_distance(result) else "objective gap"
-    alt = f"plot of the bound of the {what} against the iterations, {len(result.history)} of them, falling"
+    alt = f"plot of the bound of the {what} against the iterations, {result.restored.iterations} of them, falling"
     url = data_url(convergence(result))
     return f"<h2>Convergence</h2><figure><img src='{url}' alt='{alt}'></figure>"
 
@@ -106,7 +106,7 @@ def _image_url(picture: Picture) -> str:
 
 def _proof(result: Result) -> str:
     done = result.restored
-    late = "" if done.converged else f" That is less than was asked for: {html.escape(done.status.split(';')[0])}."
+    late = "" if done.converged else f" That is less than was asked for: {html.escape(str(done.status).split(';')[0])}."
     if proves_distance(result):
         return (
             f"<b>Proved: within {_short(255 * done.rms_distance)} gray levels of the exact minimizer</b> (root mean"

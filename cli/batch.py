@@ -6,46 +6,66 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import torch
 import typer
 from torch import Tensor
 
-from icgn.cli.levels import check_tolerance
-from icgn.cli.models import ModelFor, find_device, find_models
-from icgn.cli.outcome import Outcome, Restored, figure, row
-from icgn.cli.screen import console, naming, progress, reason, refuse, say
+from icgn.cli.options import as_option, check_channels, check_level, check_tolerance, find_device, parse_weight
+from icgn.cli.outcome import figure, row
+from icgn.cli.screen import Bar, console, naming, progress, reason, refuse, say
 from icgn.cli.tables import print_table
 from icgn.datasets import Job, Picture, depth, plan, prepare_folders, read_picture, write_picture
-from icgn.pictures.denoise import PictureSolution
-from icgn.solvers import Status
+from icgn.pictures import Denoise, Note, Restored, Task, measured_level, restore_picture
+from icgn.pictures.models import ModelFor, regularizers_by_channels
 
-Work = Callable[[Job], Outcome]
-"""Reads and restores one picture; writes nothing."""
+Read = Callable[[Job], "tuple[Picture | Tensor, Task]"]
+"""Reads a picture or a measurement (C, ...), and what happened to it."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the commands are asked: files, model, accuracy and device, as they stand on the command line."""
+    """What the commands are asked, as it stands on the command line; levels in gray levels, None where not given."""
 
     inputs: Sequence[Path]
     output: Path
     reference: Path | None
     compare: Path | None
     model: str | None
-    tol: float
     device: str | None
+    weight: str
+    tol: float
+    gap: float = 1e-2
+    sigma: float | None = None
+    noise: float | None = None
 
     def jobs(self) -> list[Job]:
         """Match inputs with outputs and references: :func:`icgn.datasets.plan`."""
         return plan(self.inputs, self.output, self.reference, self.compare)
 
+    def settings(self, zero: bool) -> dict[str, Any]:
+        """The numbers as :func:`icgn.pictures.restore_picture` takes them; `zero` says whether sigma may be 0.
+
+        Raises
+        ------
+        ValueError
+            naming the option that is out of range.
+        """
+        return {
+            "tol": check_tolerance("--tol", self.tol, "1e-4: intensities, white being 1"),
+            "gap_tol": check_tolerance("--gap", self.gap, "1e-3: of the objective"),
+            "sigma": check_level("--sigma", self.sigma, zero),
+            "noise": check_level("--noise", self.noise, zero=False),
+            "weight": parse_weight(self.weight),
+        }
+
 
 def restore_all(
     request: Request,
-    prepare: Callable[[ModelFor, torch.device], Work],
+    prepare: Callable[[], Read],
     verb: str,
     label: str,
+    read: Callable[[], Sequence[Path]] = tuple,
     jobs: Callable[[], list[Job]] | None = None,
 ) -> None:
     """Restore pictures one after the other, write them and print their table.
@@ -55,34 +75,44 @@ def restore_all(
     request : Request
         what to do.
     prepare : callable
-        gives the work, from models and the device; a ``ValueError`` or ``OSError`` of it ends the command.
+        gives the function that reads a picture; a ``ValueError`` or ``OSError`` of it ends the command.
     verb : str
         of the progress bar.
     label : str
         what the pictures are before.
+    read : callable, optional
+        gives the files that are read beside the pictures, and may not be written.
     jobs : callable, optional
         decides which file goes where; default :meth:`Request.jobs`.
 
     Raises
     ------
     typer.Exit
-        2 if the command cannot be carried out as given, 1 if a picture failed.
+        2 if the command cannot be carried out as given, 1 if a picture failed, 130 if it was interrupted.
     """
     try:
-        check_tolerance("--tol", request.tol, "1e-4: intensities, white being 1")
+        settings = request.settings(zero=verb == "denoising")
         todo = (jobs or request.jobs)()
-        device = find_device(request.device)
-        work = prepare(find_models(request.model, device), device)
+        for path in read():
+            check_not_overwritten(todo, request.compare, path)
+        models = regularizers_by_channels(request.model, find_device(request.device))
+        reader = prepare()
         prepare_folders([job.target for job in todo] + ([request.compare] if request.compare else []))
     except (ValueError, OSError) as error:
-        refuse(str(error))
+        refuse(as_option(str(error)))
     rows = []  # of text: the pictures of a folder need not fit in memory
-    for job in progress(todo, verb, lambda job: job.source.name):
-        try:
-            rows.append(row(_finish(work(job), job, request.compare)))
-        # A torch device out of memory is a RuntimeError; the other pictures may be smaller.
-        except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            say("error", naming(job.source, reason(error)))
+    try:
+        with progress(verb, len(todo)) as bar:
+            for job in todo:
+                try:
+                    rows.append(_restore(job, reader, models, settings, request.compare, label, bar))
+                # A torch device out of memory is a RuntimeError; the other pictures may be smaller.
+                except (ValueError, OSError, RuntimeError, MemoryError) as error:
+                    say("error", naming(job.source, as_option(reason(error))))
+                bar.advance()
+    except KeyboardInterrupt:
+        say("error", f"interrupted: {len(rows)} of {len(todo)} pictures are written")
+        raise typer.Exit(130) from None
     if rows:
         print_table(rows, request.reference is not None, label)
         written = todo[0].target if len(todo) == 1 else request.output
@@ -90,34 +120,6 @@ def restore_all(
     if len(rows) < len(todo):
         say("error", f"{len(todo) - len(rows)} of {len(todo)} pictures failed")
         raise typer.Exit(1)
-
-
-def read_pair(job: Job) -> tuple[Picture, Picture | None]:
-    """Read the picture to restore and the clean one, if there is one.
-
-    Raises
-    ------
-    ValueError
-        if one cannot be read, or their sizes differ.
-    """
-    measured = read_picture(job.source)
-    return measured, read_reference(job, measured.pixels)
-
-
-def read_reference(job: Job, like: Tensor) -> Picture | None:
-    """Read the clean picture of a job, if there is one; ``ValueError`` unless it has the shape of `like` (C, H, W).
-
-    Gray that the file stores as colour serves as colour too.
-    """
-    if job.reference is None:
-        return None
-    clean = read_picture(job.reference)
-    if clean.as_rgb and len(like) == 3:
-        clean = replace(clean, pixels=clean.pixels.expand(3, -1, -1))
-    if clean.pixels.shape != like.shape:
-        sizes = [" x ".join(map(str, p.shape)) for p in (clean.pixels, like)]
-        raise ValueError(f"{job.reference}: got {sizes[0]} (channels, height, width), expected {sizes[1]}")
-    return clean
 
 
 def check_not_overwritten(jobs: Sequence[Job], compare: Path | None, read: Path) -> None:
@@ -128,26 +130,60 @@ def check_not_overwritten(jobs: Sequence[Job], compare: Path | None, read: Path)
             raise ValueError(f"{written}: would overwrite a file that is read, expected another file or folder")
 
 
-def restored(like: Picture, result: PictureSolution, sigma: float, iterations: int, seconds: float) -> Restored:
-    """Put a solution into a picture that keeps depth, alpha, profile and Exif block of `like`."""
-    return Restored(
-        picture=replace(like, pixels=result.image.detach().float().cpu()),
-        sigma=sigma,
-        iterations=iterations,
-        seconds=seconds,
-        rms_distance=result.rms_distance,
-        relative_gap=result.relative_gap,
-        status=str(result.status),
-        converged=result.status is Status.CONVERGED,
-    )
+def say_note(source: Path | str, note: Note) -> None:
+    """Say a note about a picture, in gray levels."""
+    gray = 255 * note.levels[0] if note.topic == "range" else 1.0
+    hint = f"; did you mean {255 * gray:g}?" if gray < 1 else ""
+    say("warning" if note.warning else "note", f"{source}: {note.text(255, 'gray levels')}{hint}")
 
 
-def _finish(outcome: Outcome, job: Job, compare: Path | None) -> Outcome:
-    if not outcome.restored.converged:
-        say("warning", naming(job.source, outcome.restored.status))
-    if outcome.restored.picture.bits > depth(job.target):
+def _restore(
+    job: Job,
+    reader: Read,
+    models: ModelFor,
+    settings: dict[str, Any],
+    compare: Path | None,
+    label: str,
+    bar: Bar,
+) -> list[str]:
+    """Restore one picture and write it; returns its row of the table."""
+    bar.name(job.source.name)
+    measured, task = reader(job)
+    pixels = measured.pixels if isinstance(measured, Picture) else measured
+    regularizer = models(3 if len(pixels) == 3 else 1)
+    clean = None if job.reference is None else read_picture(job.reference)
+    if task.shows_intensities:  # refused before the work, as far as can be
+        check_channels(regularizer, len(pixels))
+        clean = None if clean is None else _matching(clean, job, pixels)
+    if clean is not None and isinstance(task, Denoise) and isinstance(measured, Picture) and settings["sigma"] is None:
+        settings = {**settings, "noise": measured_level(measured, clean, regularizer.sigma_range)}
+    restored = restore_picture(measured, task, regularizer=regularizer, callback=bar.callback(), **settings)
+    if clean is not None:
+        clean = _matching(clean, job, restored.picture.pixels)
+    _write(job, restored, clean, compare, label)
+    return row(job.source.name, restored, clean)
+
+
+def _matching(clean: Picture, job: Job, like: Tensor) -> Picture:
+    """The clean picture of a job; ``ValueError`` unless it has the shape of `like` (C, H, W).
+
+    Gray that the file stores as colour serves as colour too.
+    """
+    if clean.as_rgb and len(like) == 3:
+        clean = replace(clean, pixels=clean.pixels.expand(3, -1, -1))
+    if clean.pixels.shape != like.shape:
+        sizes = [" x ".join(map(str, p.shape)) for p in (clean.pixels, like)]
+        raise ValueError(f"{job.reference}: got {sizes[0]} (channels, height, width), expected {sizes[1]}")
+    return clean
+
+
+def _write(job: Job, restored: Restored, clean: Picture | None, compare: Path | None, label: str) -> None:
+    for note in restored.notes:
+        say_note(job.source, note)
+    if not restored.converged:
+        say("warning", naming(job.source, str(restored.status)))
+    if restored.picture.bits > depth(job.target):
         say("note", f"{job.target}: written with {depth(job.target)} bits, all that this format holds")
-    write_picture(job.target, outcome.restored.picture)
+    write_picture(job.target, restored.picture)
     if compare is not None:
-        write_picture(compare, figure(outcome))
-    return outcome
+        write_picture(compare, figure(restored, clean, label))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from icgn.cli.screen import console, refuse, say, warnings_said
 
@@ -18,8 +20,27 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+# Old spellings of options, which keep working for one release.
+_RENAMED = {"--strength": "--weight"}
+
 Precision = Literal["auto", "float32", "bfloat16"]
 Border = Literal["valid", "circular"]
+
+
+class Command(TyperCommand):
+    """A command that takes old spellings of its options, with a warning that names the new one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [self._renamed(a) for a in args])
+
+    def _renamed(self, argument: str) -> str:
+        name, equals, value = argument.partition("=")
+        new = _RENAMED.get(name)
+        if new is None:
+            return argument
+        say("warning", f"{name} is {new} now; the old name will go with the next release")
+        return f"{new}{equals}{value}"
+
 
 # Options that several commands have.
 Inputs = Annotated[
@@ -60,10 +81,10 @@ ModelSigma = Annotated[
         " 7.5 (deblur) or 6 (inpaint), which suits them; for restore, try six to eight times the noise.",
     ),
 ]
-Strength = Annotated[
+Weight = Annotated[
     str,
     typer.Option(
-        "--strength",
+        "--weight",
         metavar="W",
         help="Factor of the regularizer, or the rule that finds it from the noise level: discrepancy (the residual as"
         " large as the noise) or sure (the least estimated error); both take five to ten times as long; large"
@@ -72,7 +93,7 @@ Strength = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=Command)
 def denoise(
     inputs: Inputs,
     output: Output,
@@ -85,7 +106,7 @@ def denoise(
         typer.Option(metavar="CLEAN", help="Clean picture, or folder: adds PSNR and SSIM, and gives sigma."),
     ] = None,
     model: Model = None,
-    strength: Strength = "1",
+    weight: Weight = "1",
     tol: Tol = 1e-4,
     device: Device = None,
     compare: Compare = None,
@@ -98,12 +119,12 @@ def denoise(
     be carried out as given.
     """
     from icgn.cli.batch import Request
-    from icgn.cli.denoising import denoise_files
+    from icgn.cli.restoring import denoise_files
 
-    denoise_files(Request(inputs, output, reference, compare, model, tol, device), sigma, strength)
+    denoise_files(Request(inputs, output, reference, compare, model, device, weight, tol, sigma=sigma))
 
 
-@app.command()
+@app.command(cls=Command)
 def deblur(
     inputs: Inputs,
     output: Output,
@@ -118,7 +139,7 @@ def deblur(
     ] = "valid",
     noise: Noise = None,
     sigma: ModelSigma = None,
-    strength: Strength = "1",
+    weight: Weight = "1",
     reference: Reference = None,
     model: Model = None,
     tol: Tol = 1e-4,
@@ -133,16 +154,14 @@ def deblur(
     horizontal. With --border valid nothing is assumed beyond the frame: the margin that was blurred into it is
     estimated too, and cut off.
     """
-    from icgn.cli.deblurring import deblur_files
-    from icgn.cli.inverse import InverseRequest
+    from icgn.cli.batch import Request
+    from icgn.cli.restoring import deblur_files
 
-    request = InverseRequest(
-        inputs, output, reference, compare, model, tol, device, noise, sigma, strength=strength, gap=gap
-    )
+    request = Request(inputs, output, reference, compare, model, device, weight, tol, gap, sigma, noise)
     deblur_files(request, kernel, border)
 
 
-@app.command()
+@app.command(cls=Command)
 def inpaint(
     inputs: Inputs,
     output: Output,
@@ -159,7 +178,7 @@ def inpaint(
         typer.Option(metavar="LEVEL", help="Noise of the known pixels in 8-bit gray levels; default 1."),
     ] = None,
     sigma: ModelSigma = None,
-    strength: Strength = "1",
+    weight: Weight = "1",
     reference: Reference = None,
     model: Model = None,
     tol: Tol = 1e-4,
@@ -168,16 +187,14 @@ def inpaint(
     compare: Compare = None,
 ) -> None:
     """Fill in missing pixels of pictures, and remove the noise of the others."""
-    from icgn.cli.inpainting import inpaint_files
-    from icgn.cli.inverse import InverseRequest
+    from icgn.cli.batch import Request
+    from icgn.cli.restoring import inpaint_files
 
-    request = InverseRequest(
-        inputs, output, reference, compare, model, tol, device, noise, sigma, strength=strength, gap=gap
-    )
+    request = Request(inputs, output, reference, compare, model, device, weight, tol, gap, sigma, noise)
     inpaint_files(request, mask)
 
 
-@app.command()
+@app.command(cls=Command)
 def restore(
     inputs: Annotated[
         list[Path],
@@ -189,7 +206,7 @@ def restore(
     ],
     noise: Noise = None,
     sigma: ModelSigma = None,
-    strength: Strength = "1",
+    weight: Weight = "1",
     reference: Reference = None,
     model: Model = None,
     tol: Tol = 1e-4,
@@ -203,12 +220,10 @@ def restore(
     (C, H, W) of a picture, with C = 1 for gray models. The restored picture has the shape that A_adjoint gives.
     Measurements in .npy, .pt and .safetensors need --noise.
     """
-    from icgn.cli.inverse import InverseRequest
-    from icgn.cli.measuring import restore_files
+    from icgn.cli.batch import Request
+    from icgn.cli.restoring import restore_files
 
-    request = InverseRequest(
-        inputs, output, reference, compare, model, tol, device, noise, sigma, strength=strength, gap=gap
-    )
+    request = Request(inputs, output, reference, compare, model, device, weight, tol, gap, sigma, noise)
     restore_files(request, physics)
 
 
@@ -219,7 +234,7 @@ def demo(
     ),
 ) -> None:
     """Denoise two bundled photographs, one gray and one colour, with the shipped models."""
-    from icgn.cli.denoising import demonstrate
+    from icgn.cli.restoring import demonstrate
 
     demonstrate(output)
 
@@ -252,7 +267,7 @@ def train(
     import torch
 
     from icgn import training
-    from icgn.cli.models import find_device
+    from icgn.cli.options import find_device
     from icgn.cli.progress import Bar
 
     if threads is not None:
@@ -279,7 +294,7 @@ def train(
     console().print(f"Model: {weights}", soft_wrap=True, markup=False)
 
 
-@app.command()
+@app.command(cls=Command)
 def evaluate(
     model: Annotated[
         list[str], typer.Option(help="Shipped model, path, or a baseline: tv, bm3d (if installed). May be repeated.")
@@ -297,7 +312,7 @@ def evaluate(
     color: Annotated[bool, typer.Option("--color", help="Colour pictures; gray models take each channel.")] = False,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Take every N-th picture.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
-    strength: Strength = "1",
+    weight: Weight = "1",
     tol: Tol = 1e-4,
     device: Device = None,
     threads: Threads = None,
@@ -308,16 +323,15 @@ def evaluate(
     again. Several processes share the pictures: torchrun --standalone --nproc-per-node N -m icgn.cli evaluate ...
     """
     from icgn import evaluation
-    from icgn.cli.levels import check_tolerance, parse_strength
-    from icgn.cli.models import find_device
+    from icgn.cli.options import check_tolerance, find_device, parse_weight
     from icgn.cli.progress import Bar
     from icgn.cli.tables import print_means
 
     levels = sigma or [5.0, 15.0, 25.0, 50.0]
     try:
         check_tolerance("--tol", tol, "1e-4: intensities, white being 1")
-        place, weight = find_device(device), parse_strength(strength)
-        request = evaluation.Request(model, dataset, levels, data, color, every, seed, tol, place, threads, weight)
+        place, factor = find_device(device), parse_weight(weight)
+        request = evaluation.Request(model, dataset, levels, data, color, every, seed, tol, place, threads, factor)
         with warnings_said():
             table = evaluation.evaluation(request, output, progress=Bar(transient=True))
     except (ValueError, OSError, ImportError) as error:
@@ -346,9 +360,16 @@ def page(
     Pictures are worked on by this machine, are held in memory while a visitor's page is open, and are not kept; nothing
     is fetched from the network. The exit code is 2 if the page cannot be served as given.
     """
-    from icgn.app.command import run_app
+    # By name: the page is no part of the command line, and not imported by it.
+    serve = importlib.import_module("icgn.app.command").serve
 
-    run_app(host, port, browser, threads)
+    def ready(url: str) -> None:
+        console().print(f"The page is at {url} (Ctrl-C ends it)", soft_wrap=True, markup=False)
+
+    try:
+        serve(host, port, browser=browser, threads=threads, ready=ready)
+    except (ImportError, ValueError, OSError) as error:
+        refuse(str(error))
 
 
 @app.command()

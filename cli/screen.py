@@ -5,17 +5,23 @@ from __future__ import annotations
 import io
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.text import Text
-
-T = TypeVar("T")
 
 # How torch, numpy and the C++ library put it, the first for the CPU and for devices.
 _OUT_OF_MEMORY = ("allocate memory", "out of memory", "not enough memory", "unable to allocate", "bad_alloc")
@@ -70,14 +76,36 @@ def naming(path: Path, message: str) -> str:
     return message if str(path) in message else f"{path}: {message}"
 
 
-def progress(items: Sequence[T], verb: str, name: Callable[[T], str]) -> Iterator[T]:
-    """The items, on a terminal with the name of the one in work, the seconds spent and, of several, a bar."""
+class Bar:
+    """The progress of several pictures: on a terminal the name of the one in work, a bar, and the seconds spent."""
+
+    def __init__(self, bar: Progress, verb: str, total: int) -> None:
+        self._bar, self._verb, self._done = bar, verb, 0
+        self._task = bar.add_task(verb, total=total)
+
+    def name(self, name: str) -> None:
+        """Name the picture in work."""
+        self._bar.update(self._task, description=f"{self._verb} {name}")
+
+    def advance(self) -> None:
+        """Count the picture in work as done."""
+        self._done += 1
+        self._bar.update(self._task, completed=self._done)
+
+    def callback(self) -> Callable[..., bool | None] | None:
+        """A callback of the solver that moves the bar within the picture in work; None where nobody sees it."""
+        if self._bar.disable:
+            return None
+        from icgn.pictures.progress import Progress as Measured
+
+        return Measured(lambda part, event: self._bar.update(self._task, completed=self._done + part))
+
+
+@contextmanager
+def progress(verb: str, total: int) -> Iterator[Bar]:
+    """Show a bar for so many pictures while the context lasts."""
     errors = console(stderr=True)
-    several = (BarColumn(), MofNCompleteColumn()) if len(items) > 1 else ()
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), *several, TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task(verb, total=len(items))
-        for item in items:
-            bar.update(task, description=f"{verb} {name(item)}")
-            yield item
-            bar.advance(task)
+    several = (MofNCompleteColumn(),) if total > 1 else (TaskProgressColumn(),)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), *several)
+    with Progress(*columns, TimeElapsedColumn(), console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        yield Bar(bar, verb, total)

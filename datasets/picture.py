@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +60,8 @@ class Picture:
         pixels per inch along the rows and the columns, at which it is to be printed.
     as_rgb : bool
         whether gray is written as three equal channels, as it was read.
+    jpeg : bool
+        whether it was read from a JPEG file: its noise is not white, and hardly any is left in the colour differences.
 
     Raises
     ------
@@ -74,6 +76,7 @@ class Picture:
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
     as_rgb: bool = False
+    jpeg: bool = False
 
     def __post_init__(self) -> None:
         shape = tuple(self.pixels.shape)
@@ -108,7 +111,7 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
     # On broken data the codecs raise errors of every type.
     except Exception as error:
         raise PictureError(f"{path}: cannot be read: {_reason(error)}") from error
-    return _picture(raster)
+    return replace(_picture(raster), jpeg=is_jpeg(path))
 
 
 def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import icgn
-from icgn.pictures.denoise import denoise_picture
+from icgn.pictures import restore_picture
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.regularizers.pretrained import load_pretrained, read_card
 
@@ -107,9 +107,9 @@ class Model(Restorer):
         self.name = name if self.weight == 1.0 else f"{name}, {weight}"
 
     def restore(self, noisy: Tensor, sigma: float) -> Restoration:
-        result = denoise_picture(noisy, sigma, self.regularizer, tol=self.tol, weight=self.weight)
+        result = restore_picture(noisy, sigma=sigma, regularizer=self.regularizer, tol=self.tol, weight=self.weight)
         return Restoration(
-            image=result.image,
+            image=result.picture.pixels,
             seconds=math.nan,
             iterations=float(result.solution.stats.iterations.double().mean()),
             rms_distance=result.rms_distance,

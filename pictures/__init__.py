@@ -1,5 +1,35 @@
-"""One picture in, one certified picture out."""
+"""One picture in, one certified picture out: what the command line, the page and scripts call."""
 
-from icgn.pictures.denoise import denoise
+from icgn.pictures.kernels import make_kernel, read_kernel
+from icgn.pictures.levels import NoiseLevel, Note, estimated_level, measured_level
+from icgn.pictures.masks import known_pixels, read_mask
+from icgn.pictures.models import default_regularizer, regularizers_by_channels
+from icgn.pictures.picture import restore_picture
+from icgn.pictures.result import Restored
+from icgn.pictures.tasks import Deblur, Denoise, Enlarge, Inpaint, Measured, Pose, Task
+from icgn.pictures.tensors import deblur, denoise, inpaint
 
-__all__ = ["denoise"]
+__all__ = [
+    "Deblur",
+    "Denoise",
+    "Enlarge",
+    "Inpaint",
+    "Measured",
+    "NoiseLevel",
+    "Note",
+    "Pose",
+    "Restored",
+    "Task",
+    "deblur",
+    "default_regularizer",
+    "denoise",
+    "estimated_level",
+    "inpaint",
+    "known_pixels",
+    "make_kernel",
+    "measured_level",
+    "read_kernel",
+    "read_mask",
+    "regularizers_by_channels",
+    "restore_picture",
+]

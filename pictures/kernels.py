@@ -18,7 +18,7 @@ _FORMS = "a picture, a .npy file, gaussian:STD or motion:LENGTH,ANGLE"
 
 
 def read_kernel(text: str) -> Tensor:
-    """Read the blur kernel that ``--kernel`` names, as the picture of a point of light: blurred = kernel * picture.
+    """Read a blur kernel, the picture of a point of light: blurred = kernel * picture.
 
     Parameters
     ----------
@@ -36,8 +36,7 @@ def read_kernel(text: str) -> Tensor:
     Raises
     ------
     ValueError
-        naming ``--kernel``, for a file that cannot be read, has the wrong shape, values that are not finite or no
-        positive sum, and for wrong numbers.
+        for a file that cannot be read, and as :func:`make_kernel`; for wrong numbers.
     """
     kind, colon, numbers = text.partition(":")
     try:
@@ -45,9 +44,41 @@ def read_kernel(text: str) -> Tensor:
             kernel = _gaussian(*_floats(numbers, 1)) if kind == "gaussian" else _motion(*_floats(numbers, 2))
         else:
             kernel = _load(Path(text))
-        return torch.from_numpy(_centred(_checked(kernel)))[None, None]
+        return _made(kernel)
     except (ValueError, OSError) as error:
-        raise ValueError(f"--kernel {text}: {error}") from error
+        raise ValueError(f"kernel {text}: {error}") from error
+
+
+def make_kernel(values: Tensor) -> Tensor:
+    """Make a blur kernel of the values of a point-spread function (h, w) or (1, 1, h, w).
+
+    Returns
+    -------
+    Tensor
+        (1, 1, h, w) in float64, as :func:`read_kernel` returns it: scaled to sum 1, with odd sides around the pixel
+        (h // 2, w // 2).
+
+    Raises
+    ------
+    TypeError
+        if it is not a tensor.
+    ValueError
+        for another shape, values that are not finite, a sum that is not positive, or sides above 2001.
+    """
+    if not isinstance(values, Tensor):
+        raise TypeError(f"kernel: got {type(values).__name__}, expected a torch.Tensor (height, width)")
+    if values.ndim == 4 and values.shape[:2] == (1, 1):
+        values = values[0, 0]
+    if values.ndim != 2 or values.numel() == 0 or values.is_complex():
+        raise ValueError(f"kernel: got {values.dtype} of shape {tuple(values.shape)}, expected real (height, width)")
+    try:
+        return _made(values.detach().cpu().double().numpy())
+    except ValueError as error:
+        raise ValueError(f"kernel: {error}") from error
+
+
+def _made(kernel: np.ndarray[Any, Any]) -> Tensor:
+    return torch.from_numpy(_centred(_checked(kernel)))[None, None]
 
 
 def _gaussian(std: float) -> np.ndarray[Any, Any]:

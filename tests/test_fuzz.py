@@ -24,7 +24,7 @@ import icgn
 from icgn import cli
 from icgn.datasets import Picture, PictureError, estimate_sigma, read_picture, write_picture
 from icgn.evaluation import read_results
-from icgn.pictures.kernels import read_kernel
+from icgn.pictures import read_kernel
 from icgn.regularizers import ModelError, RidgeICGN, load_pretrained, save_model
 from icgn.solvers import Status, solve
 from icgn.solvers.methods.choice import METHODS
@@ -256,7 +256,7 @@ def test_checkpoints_and_results(tmp_path, data):
         optional={
             "--sigma": values,
             "--tol": values,
-            "--strength": values,
+            "--weight": values,
             "--device": words | st.just("meta"),
             "--model": words,
             "--reference": st.sampled_from(["in", "none.png", "."]),
@@ -306,14 +306,14 @@ def test_kernels(tmp_path, kernel):
     try:
         made = read_kernel(text)
     except ValueError as error:
-        assert "--kernel" in str(error)
+        assert str(error).startswith("kernel ")
         return
     assert bool(torch.isfinite(made).all()) and float(made.sum()) == pytest.approx(1)
     assert made.shape[-1] % 2 == made.shape[-2] % 2 == 1
 
 
 inverse_options = st.fixed_dictionaries(
-    {}, optional={"--noise": values, "--sigma": values, "--tol": values, "--gap": values, "--strength": values}
+    {}, optional={"--noise": values, "--sigma": values, "--tol": values, "--gap": values, "--weight": values}
 )
 
 
@@ -428,7 +428,7 @@ def test_evaluate(models, data):
         options = data.draw(
             st.fixed_dictionaries(
                 {"--sigma": values},
-                optional={"--tol": values, "--seed": values, "--every": values, "--strength": values},
+                optional={"--tol": values, "--seed": values, "--every": values, "--weight": values},
             )
         )
         out = folder / "out"

@@ -12,13 +12,13 @@ from PIL import Image, ImageCms
 
 import icgn
 import icgn.regularizers
-from icgn.cli import denoising
+from icgn.cli import restoring
 from icgn.datasets import Picture, add_noise, bundled, read_picture, seed_of, write_picture
+from icgn.pictures import models as picture_models
+from icgn.pictures import solving
 from icgn.regularizers import RidgeICGN
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-# The module; its function of that name hides it in the package.
-DENOISE = sys.modules["icgn.pictures.denoise"]
 CROP = (slice(None), slice(100, 148), slice(200, 264))
 
 
@@ -44,7 +44,7 @@ def models(monkeypatch):
             raise ValueError(f"model: got {name!r}, expected one of {', '.join(known)}")
         return known[name].to(device).requires_grad_(False)
 
-    monkeypatch.setattr(icgn.regularizers, "load_pretrained", load)
+    monkeypatch.setattr(picture_models, "load_pretrained", load)
     return known
 
 
@@ -83,21 +83,19 @@ def test_denoises_and_keeps_the_format(tmp_path, run, gray, suffix):
 def test_the_file_is_the_certified_solution(tmp_path, run, models):
     source = noisy_file(tmp_path / "in.png", bits=16)
     assert run("denoise", source, "-o", tmp_path / "out.png", "--sigma", 25).exit_code == 0
-    solution = icgn.regularizers.denoise(
-        read_picture(source).pixels[None], 25 / 255, regularizer=models["conditional-gray"]
-    )
+    solution = icgn.denoise(read_picture(source).pixels[None], 25 / 255, regularizer=models["conditional-gray"])
     written = read_picture(tmp_path / "out.png").pixels
     assert (written - solution.x[0].clamp(0, 1)).abs().max() < 0.51 / 65535 + 1e-6
 
 
-def test_the_strength_is_given_or_found(tmp_path, run):
+def test_the_weight_is_given_or_found(tmp_path, run):
     source = noisy_file(tmp_path / "in.png")
     written = {}
-    for strength in ("1", "1.5", "sure"):
-        target = tmp_path / f"{strength}.png"
-        result = run("denoise", source, "-o", target, "--sigma", 25, "--strength", strength)
-        assert result.exit_code == 0 and ("found by sure" in result.stderr) == (strength == "sure")
-        written[strength] = psnr(target, photograph())
+    for weight in ("1", "1.5", "sure"):
+        target = tmp_path / f"{weight}.png"
+        result = run("denoise", source, "-o", target, "--sigma", 25, "--weight", weight)
+        assert result.exit_code == 0 and ("found by sure" in result.stderr) == (weight == "sure")
+        written[weight] = psnr(target, photograph())
     assert written["1.5"] != written["1"] and written["sure"] > max(written["1"], written["1.5"]) - 0.3
 
 
@@ -106,7 +104,7 @@ def test_a_gray_model_takes_each_channel(tmp_path, run, models):
     assert run("denoise", source, "-o", tmp_path / "o.png", "--sigma", 25, "--model", "conditional-gray").exit_code == 0
     channels = read_picture(source).pixels[:, None]
     expected = torch.cat(
-        [icgn.regularizers.denoise(c[None], 25 / 255, regularizer=models["conditional-gray"]).x[0] for c in channels]
+        [icgn.denoise(c[None], 25 / 255, regularizer=models["conditional-gray"]).x[0] for c in channels]
     )
     # Both within the certified 1e-4 RMS of the same minimizer.
     assert (read_picture(tmp_path / "o.png").pixels - expected.clamp(0, 1)).square().mean().sqrt() < 2.1e-4
@@ -217,7 +215,7 @@ def test_senseless_sigma_is_a_usage_error(tmp_path, run, sigma):
 
 
 @pytest.mark.parametrize(
-    "option", [["--tol", "0"], ["--tol", "nan"], ["--strength", "-1"], ["--model", "none"], ["--device", "abacus"]]
+    "option", [["--tol", "0"], ["--tol", "nan"], ["--weight", "-1"], ["--model", "none"], ["--device", "abacus"]]
 )
 def test_senseless_options_are_usage_errors(tmp_path, run, option):
     result = run("denoise", noisy_file(tmp_path / "in.png"), "-o", tmp_path / "o.png", *option)
@@ -266,7 +264,7 @@ def test_a_solver_that_fails_is_reported_by_file(tmp_path, run, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(DENOISE, "solve", fail)
+    monkeypatch.setattr(solving, "solve", fail)
     result = run("denoise", noisy_file(tmp_path / "in.png"), "-o", tmp_path / "o.png", "--sigma", 25)
     assert result.exit_code == 1 and "in.png: out of memory" in result.stderr
 
@@ -357,8 +355,8 @@ def test_compare_draws_the_panels(tmp_path, run):
 
 
 def test_unconverged_pictures_are_written_and_told(tmp_path, run, monkeypatch):
-    honest = DENOISE.solve
-    monkeypatch.setattr(DENOISE, "solve", lambda *a, **k: honest(*a, **{**k, "max_iter": 0}))
+    honest = solving.solve
+    monkeypatch.setattr(solving, "solve", lambda *a, **k: honest(*a, **{**k, "max_iter": 0}))
     result = run("denoise", noisy_file(tmp_path / "in.png"), "-o", tmp_path / "o.png", "--sigma", 25)
     assert result.exit_code == 0 and "in.png: iteration limit: the tolerance was not reached" in result.stderr
     assert "iteration limit" in result.stdout and (tmp_path / "o.png").exists()
@@ -370,7 +368,7 @@ def test_names_with_markup_are_printed_as_they_are(tmp_path, run):
 
 
 def test_demo_writes_its_pictures(tmp_path, run, monkeypatch):
-    monkeypatch.setattr(denoising, "DEMO_PICTURES", {"camera": True})
+    monkeypatch.setattr(restoring, "DEMO_PICTURES", {"camera": True})
     result = run("demo", "-o", tmp_path / "demo")
     assert result.exit_code == 0 and "proved to lie within" in result.stdout
     assert {f.name for f in (tmp_path / "demo").iterdir()} == {

@@ -11,11 +11,9 @@ import scipy.signal
 import torch
 
 import icgn
-from icgn.cli.deblurring import blur_measurement
-from icgn.cli.inverse import Tuning, invert
-from icgn.cli.levels import parse_strength
+from icgn.cli.options import parse_weight
 from icgn.datasets import Picture, add_noise, bundled, read_picture, write_picture
-from icgn.pictures.kernels import read_kernel
+from icgn.pictures import Deblur, read_kernel, restore_picture
 
 # Two threads on pictures this small wait for each other, above all on a busy machine.
 
@@ -156,8 +154,8 @@ def test_the_blur_is_a_convolution_centred_in_the_kernel(tmp_path, border):
     x = scene()[None].double()
     r = [s // 2 for s in kernel.shape[-2:]]
     inside = (..., slice(r[0], -r[0]), slice(r[1], -r[1]))
-    measurement = blur_measurement(x[inside] if border == "valid" else x, kernel, border)
-    measured = measurement.physics.A(x)
+    pose = Deblur(kernel, border).pose(x[inside] if border == "valid" else x)
+    measured = pose.physics.A(x)
     expected = scipy.signal.convolve2d(x[0, 0], lopsided() / lopsided().sum(), mode="full")
     # In the full convolution the centre (3, 4) of the kernel moves every pixel by (3, 4).
     expected = torch.from_numpy(expected[3 : 3 + x.shape[-2], 4 : 4 + x.shape[-1]])
@@ -178,23 +176,24 @@ def test_the_gap_is_that_of_the_file(tmp_path):
     """The certificate of all channels together: F of the result exceeds that of no other picture by more."""
     kernel = read_kernel("gaussian:0.8")
     y = blurred("gaussian:0.8", gray=False)
-    measurement = blur_measurement(y[:, None], kernel, "circular")
     model = icgn.load_pretrained("ridge-gray-small")
-    tuning = Tuning(2.0, 8.0, 1.0, 1e-4, 0.05)
-    result, iterations, _ = invert(measurement, model, 2 / 255, 8 / 255, tuning)
-    problem = icgn.Problem(measurement.y, measurement.physics, model, sigma=8 / 255, noise=2 / 255, box=(0, 1))
-    best = icgn.solve(problem, gap_tol=1e-3, x0=result.image[:, None])
-    values = [float(problem.objective.fn(x.double()).sum()) for x in (result.image[:, None], best.x)]
-    assert iterations > 0 and 0 <= result.relative_gap <= 0.05
+    task = Deblur(kernel, "circular")
+    result = restore_picture(y, task, noise=2 / 255, sigma=8 / 255, regularizer=model, gap_tol=0.05)
+    pose = task.pose(y[:, None])
+    problem = icgn.Problem(pose.y, pose.physics, model, sigma=8 / 255, noise=2 / 255, box=(0, 1))
+    x = result.picture.pixels[:, None]
+    best = icgn.solve(problem, gap_tol=1e-3, x0=x)
+    values = [float(problem.objective.fn(x.double()).sum()) for x in (x, best.x)]
+    assert result.iterations > 0 and 0 <= result.relative_gap <= 0.05
     assert values[0] - values[1] <= result.relative_gap * values[0] + 1e-6
 
 
-def test_noise_is_estimated_and_strength_is_a_factor(tmp_path, run):
+def test_noise_is_estimated_and_weight_is_a_factor(tmp_path, run):
     source = picture(tmp_path / "in.png", add_noise(clean(), 5 / 255, 0))
     quick = ["--model", "ridge-gray-small", "--kernel", "gaussian:0.3", "--tol", "1e-3"]
     smooth = []
-    for strength in ("0", "1", "5"):
-        result = run("deblur", source, "-o", tmp_path / "o.png", *quick, "--strength", strength)
+    for weight in ("0", "1", "5"):
+        result = run("deblur", source, "-o", tmp_path / "o.png", *quick, "--weight", weight)
         assert result.exit_code == 0 and re.search(r"sigma \d+\.\d+ gray levels, estimated", result.stderr)
         smooth.append(float(read_picture(tmp_path / "o.png").pixels.diff(dim=2).square().mean()))
     assert smooth[0] > smooth[1] > smooth[2]
@@ -235,11 +234,11 @@ def test_motion_is_a_straight_path_of_its_length_and_angle(length, angle):
     assert spread[1] == pytest.approx(length**2 / 12 * math.sin(a) ** 2, abs=0.26)
 
 
-def test_strength_is_a_number():
-    assert parse_strength("2.5") == 2.5 and parse_strength("0") == 0
+def test_weight_is_a_number():
+    assert parse_weight("2.5") == 2.5 and parse_weight("0") == 0
     for text in ("-1", "nan", "inf", "much"):
-        with pytest.raises(ValueError, match=f"--strength: got '{text}'"):
-            parse_strength(text)
+        with pytest.raises(ValueError, match=f"--weight: got '{text}'"):
+            parse_weight(text)
 
 
 # Inpainting
@@ -369,7 +368,7 @@ ERRORS = [
     ("deblur --kernel gaussian:1 --sigma -1", 2, "--sigma: got -1"),
     ("deblur --kernel gaussian:1 --gap 0", 2, "--gap: got 0"),
     ("deblur --kernel gaussian:1 --tol inf", 2, "--tol: got inf"),
-    ("deblur --kernel gaussian:1 --strength -2", 2, "--strength: got '-2'"),
+    ("deblur --kernel gaussian:1 --weight -2", 2, "--weight: got '-2'"),
     ("deblur --kernel gaussian:1 --model ridge-color", 1, "use --model conditional-gray"),
     ("deblur --kernel gaussian:1 --model none", 2, "none"),
     ("deblur", 2, "--kernel"),
@@ -464,9 +463,9 @@ def test_nothing_that_is_read_is_overwritten(desk, run):
 
 
 @pytest.mark.parametrize("rule", ["discrepancy", "sure"])
-def test_a_rule_finds_the_strength_and_says_it(tmp_path, run, rule):
+def test_a_rule_finds_the_weight_and_says_it(tmp_path, run, rule):
     source = picture(tmp_path / "in.png", add_noise(blurred("gaussian:1"), 2 / 255, 0))
-    result = run("deblur", source, "-o", tmp_path / "o.png", *QUICK, "--kernel", "gaussian:1", "--strength", rule)
+    result = run("deblur", source, "-o", tmp_path / "o.png", *QUICK, "--kernel", "gaussian:1", "--weight", rule)
     assert result.exit_code == 0
-    found = re.search(rf"strength (\S+), found by {rule}", result.stderr)
+    found = re.search(rf"weight (\S+), found by {rule}", result.stderr)
     assert found and float(found[1]) > 0

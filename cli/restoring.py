@@ -1,0 +1,207 @@
+"""``icgn denoise``, ``deblur``, ``inpaint``, ``restore`` and ``demo``: which files are read for each picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import typer
+from torch import Tensor
+
+from icgn.cli.batch import Read, Request, restore_all
+from icgn.cli.measuring import is_tensor, load_factory, plan_measurements, read_measurement
+from icgn.cli.options import find_device
+from icgn.cli.outcome import figure, row
+from icgn.cli.screen import console, naming, refuse, say
+from icgn.cli.tables import print_table
+from icgn.datasets import (
+    Picture,
+    Sample,
+    add_noise,
+    bundled,
+    list_pictures,
+    prepare_folders,
+    read_picture,
+    seed_of,
+    write_picture,
+)
+from icgn.pictures import Deblur, Denoise, Inpaint, Measured, Restored, Task, read_kernel, read_mask, restore_picture
+from icgn.pictures.models import ModelFor, regularizers_by_channels
+from icgn.pictures.tasks import Border
+
+DEFAULT_NOISE = 1.0
+"""Noise of the known pixels of a picture to inpaint, in gray levels: that of a clean 8-bit photograph."""
+DEMO_PICTURES = {"camera": True, "coffee": False}
+"""Bundled photographs of the demo, and whether each is gray."""
+DEMO_SIGMA = 25.0
+"""Noise level of the demo in gray levels."""
+
+
+def denoise_files(request: Request) -> None:
+    """Remove noise from picture files; its level is measured or estimated where sigma is None.
+
+    Raises
+    ------
+    typer.Exit
+        as :func:`icgn.cli.batch.restore_all`.
+    """
+    restore_all(request, lambda: _same(Denoise()), "denoising", "noisy")
+
+
+def deblur_files(request: Request, kernel: str, border: Border) -> None:
+    """Deblur picture files; the noise is estimated where it is None.
+
+    Parameters
+    ----------
+    request : Request
+        what to do.
+    kernel : str
+        as for :func:`icgn.pictures.read_kernel`.
+    border : {"valid", "circular"}
+        as for :class:`icgn.pictures.Deblur`.
+
+    Raises
+    ------
+    typer.Exit
+        as :func:`icgn.cli.batch.restore_all`.
+    """
+
+    def read() -> list[Path]:
+        return [Path(kernel)] if Path(kernel).is_file() else []
+
+    restore_all(request, lambda: _same(Deblur(read_kernel(kernel), border)), "deblurring", "blurred", read)
+
+
+def inpaint_files(request: Request, mask: Path) -> None:
+    """Fill in missing pixels of picture files.
+
+    Parameters
+    ----------
+    request : Request
+        what to do; the noise is :data:`DEFAULT_NOISE` where it is None.
+    mask : Path
+        mask of all pictures, or folder of masks under the names of the pictures (the suffix may differ).
+
+    Raises
+    ------
+    typer.Exit
+        as :func:`icgn.cli.batch.restore_all`.
+    """
+
+    def prepare() -> Read:
+        if not mask.is_dir():
+            read_mask(mask)  # refused at once, not for every picture
+        return lambda job: _masked(mask, job.source)
+
+    noise = DEFAULT_NOISE if request.noise is None else request.noise
+    restore_all(replace(request, noise=noise), prepare, "inpainting", "masked", lambda: _masks(mask))
+
+
+def restore_files(request: Request, physics: str) -> None:
+    """Restore pictures from their measurements.
+
+    Parameters
+    ----------
+    request : Request
+        what to do; the inputs are pictures or tensors. The noise of a picture is estimated where it is None, that of
+        a tensor must be given.
+    physics : str
+        ``FILE.py:factory``; the file is executed.
+
+    Raises
+    ------
+    typer.Exit
+        as :func:`icgn.cli.batch.restore_all`.
+    """
+
+    def prepare() -> Read:
+        task = Measured(load_factory(physics), f"physics {physics}")
+        return lambda job: (_measured(job.source, request.noise), task)
+
+    restore_all(request, prepare, "restoring", "measured", jobs=lambda: plan_measurements(request))
+
+
+def demonstrate(output: Path) -> None:
+    """Denoise the pictures of the demo into a folder and print what was proved.
+
+    Raises
+    ------
+    typer.Exit
+        2 if models or folder are missing, 1 if a picture failed.
+    """
+    try:
+        models = regularizers_by_channels(None, find_device(None))
+        prepare_folders([output / "any.png"])
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+    done: dict[str, tuple[Restored, Picture]] = {}
+    for name, gray in DEMO_PICTURES.items():
+        try:
+            done[name] = _demonstrate(bundled(gray).find(name), models, output)
+        except (ValueError, OSError, RuntimeError) as error:
+            say("error", naming(Path(name), str(error)))
+    if done:
+        print_table([row(name, *pair) for name, pair in done.items()], measured=True)
+        worst = 255 * max(restored.rms_distance for restored, _ in done.values())
+        console().print(
+            f"Each restored picture is proved to lie within {worst:.3g} gray levels (RMS, before rounding to 8 bits) of"
+            " the one minimizer of its convex objective.",
+            soft_wrap=True,
+        )
+        console().print(f"Pictures are in {output}", soft_wrap=True, markup=False)
+    if len(done) < len(DEMO_PICTURES):
+        raise typer.Exit(1)
+
+
+def _demonstrate(sample: Sample, models: ModelFor, folder: Path) -> tuple[Restored, Picture]:
+    """Add noise to a photograph, remove it, and write both and the comparison; returns the result and the original."""
+    clean = Picture(sample.image)
+    noisy = Picture(add_noise(sample.image, DEMO_SIGMA / 255, seed_of(sample.name)))
+    restored = restore_picture(noisy, sigma=DEMO_SIGMA / 255, regularizer=models(len(sample.image)))
+    write_picture(folder / f"{sample.name}-noisy.png", noisy)
+    write_picture(folder / f"{sample.name}-restored.png", restored.picture)
+    write_picture(folder / f"{sample.name}-compare.png", figure(restored, clean, "noisy"))
+    return restored, clean
+
+
+def _same(task: Task) -> Read:
+    """Pictures that the same has happened to."""
+    return lambda job: (read_picture(job.source), task)
+
+
+def _masked(mask: Path, source: Path) -> tuple[Picture, Task]:
+    picture, place = read_picture(source), _mask_of(mask, source)
+    known = read_mask(place)
+    if known.shape[1:] != picture.pixels.shape[1:]:
+        sizes = [" x ".join(map(str, p.shape[1:])) for p in (known, picture.pixels)]
+        raise ValueError(f"mask {place}: got {sizes[0]} pixels, expected {sizes[1]} (height x width) as {source}")
+    return picture, Inpaint(known)
+
+
+def _masks(mask: Path) -> list[Path]:
+    try:
+        return list_pictures(mask) if mask.is_dir() else [mask]
+    except FileNotFoundError as error:
+        raise ValueError(f"mask: {error}") from error
+
+
+def _mask_of(mask: Path, source: Path) -> Path:
+    """The mask of a picture: the one of all, or that of its name in a folder."""
+    if not mask.is_dir():
+        return mask
+    same_stem = [f for f in list_pictures(mask) if f.stem == source.stem]
+    same_name = [f for f in same_stem if f.name == source.name]
+    if not same_name and len(same_stem) != 1:
+        found = f"{len(same_stem)} masks" if same_stem else "no mask"
+        raise ValueError(f"mask {mask}: got {found} for {source}, expected {mask / source.name}")
+    return (same_name or same_stem)[0]
+
+
+def _measured(source: Path, noise: float | None) -> Picture | Tensor:
+    if not is_tensor(source):
+        return read_picture(source)
+    if noise is None:
+        raise ValueError(
+            f"--noise: got none for {source}, expected the noise level: it can be estimated for pictures only"
+        )
+    return read_measurement(source)

@@ -1,0 +1,150 @@
+"""The noise level of a picture, and the level that the regularizer is asked to remove; all in intensities."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from icgn.datasets import Picture, estimate_sigma, measure_sigma, scaled_luma
+
+Reach = tuple[float, float] | None
+"""Trained range of a regularizer (``sigma_range``)."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """One thing that a caller should say about a picture.
+
+    Attributes
+    ----------
+    topic : str
+        what it is about: ``"noise"``, ``"jpeg"``, ``"clamped"``, ``"range"``, ``"weight"``, ``"alpha"``.
+    template : str
+        the sentence, with a format field for each level, and ``{unit}``.
+    levels : tuple of float
+        in intensities.
+    warning : bool
+        whether the result may not be what the caller wants.
+    """
+
+    topic: str
+    template: str
+    levels: tuple[float, ...] = ()
+    warning: bool = False
+
+    def text(self, scale: float = 1.0, unit: str = "of intensity") -> str:
+        """The sentence with the levels times `scale`, e.g. 255 for the unit ``"gray levels"``."""
+        return self.template.format(*(scale * level for level in self.levels), unit=unit)
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """The noise of a picture.
+
+    Attributes
+    ----------
+    value : float
+        standard deviation, in intensities.
+    found : {"given", "measured", "estimated"}
+        how it was found.
+    notes : tuple of Note
+        what is to be said about it.
+    """
+
+    value: float
+    found: Literal["given", "measured", "estimated"] = "given"
+    notes: tuple[Note, ...] = ()
+
+
+def measured_level(noisy: Picture, clean: Picture, reach: Reach = None) -> NoiseLevel:
+    """Measure the noise of a picture whose clean one is known.
+
+    Parameters
+    ----------
+    noisy, clean : Picture
+        of the same shape; the noise of a JPEG file is measured in its luma.
+    reach : (float, float), optional
+        trained range of the regularizer, to which the level is clamped.
+
+    Raises
+    ------
+    ValueError
+        if the shapes differ.
+    """
+    value = measure_sigma(_noise_part(noisy, noisy.pixels), _noise_part(noisy, clean.pixels))
+    note = Note("noise", "noise of sigma {:.4g} {unit}, measured against the reference", (value,))
+    return _clamped(NoiseLevel(value, "measured", (note,)), reach)
+
+
+def estimated_level(noisy: Picture, reach: Reach = None) -> NoiseLevel:
+    """Estimate the noise of a picture by :func:`icgn.datasets.estimate_sigma`.
+
+    Parameters
+    ----------
+    noisy : Picture
+        the noise of a JPEG file is estimated in its luma.
+    reach : (float, float), optional
+        trained range of the regularizer, to which the level is clamped.
+    """
+    value = estimate_sigma(_noise_part(noisy, noisy.pixels))
+    notes = [Note("noise", "noise of sigma {:.4g} {unit}, estimated", (value,))]
+    if noisy.jpeg:
+        hint = "JPEG compression leaves noise that is not white; if some is left, give a higher level"
+        notes.append(Note("jpeg", hint))
+    return _clamped(NoiseLevel(value, "estimated", tuple(notes)), reach)
+
+
+def model_level(noise: NoiseLevel, given: float | None, reach: Reach, smoothing: float) -> tuple[float, list[Note]]:
+    """The level sigma that the regularizer is asked to remove, and what is to be said about it.
+
+    Parameters
+    ----------
+    noise : NoiseLevel
+        of the picture.
+    given : float, optional
+        sigma as given; a level outside the trained range is used, with a warning.
+    reach : (float, float), optional
+        trained range of the regularizer.
+    smoothing : float
+        without a level given, sigma is the noise times this factor, clamped to the trained range.
+    """
+    if given is not None:
+        outside = reach is not None and given > 0 and not _within(given, reach)
+        return given, [_outside(given, reach)] if outside and reach else []
+    if smoothing == 1:
+        clamped = _clamped(NoiseLevel(noise.value), reach)
+        return clamped.value, list(clamped.notes)
+    # A multiple of the noise that ends at the range is no news.
+    return float(scaled_level(noise.value, reach, smoothing)), []
+
+
+def scaled_level(noise: float | Tensor, reach: Reach, smoothing: float) -> float | Tensor:
+    """The noise times `smoothing`, clamped to the trained range."""
+    low, high = reach or (0.0, math.inf)
+    level = smoothing * noise
+    return level.clamp(low, high) if isinstance(level, Tensor) else min(max(level, low), high)
+
+
+def _noise_part(noisy: Picture, pixels: Tensor) -> Tensor:
+    return scaled_luma(pixels) if noisy.jpeg else pixels
+
+
+def _within(level: float, reach: tuple[float, float]) -> bool:
+    # A level that was given in another unit may miss the end of the range by rounding alone.
+    return reach[0] * (1 - 1e-6) <= level <= reach[1] * (1 + 1e-6)
+
+
+def _outside(level: float, reach: tuple[float, float]) -> Note:
+    template = "sigma {:g} is outside the trained range {:g} to {:g}"
+    return Note("range", template, (level, *reach), warning=True)
+
+
+def _clamped(noise: NoiseLevel, reach: Reach) -> NoiseLevel:
+    if reach is None or _within(noise.value, reach):
+        return noise
+    value = min(max(noise.value, reach[0]), reach[1])
+    note = Note("clamped", "clamped to {:g}, the trained range being {:g} to {:g}", (value, *reach), warning=True)
+    return NoiseLevel(value, noise.found, (*noise.notes, note))

@@ -1,0 +1,227 @@
+"""Batches of pictures as tensors: denoised, deblurred and inpainted in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from icgn.pictures.kernels import make_kernel, read_kernel
+from icgn.pictures.levels import scaled_level
+from icgn.pictures.models import default_regularizer
+from icgn.pictures.solving import solve_task
+from icgn.pictures.tasks import Border, Deblur, Denoise, Inpaint, Task
+from icgn.regularizers.base import ConvexRegularizer, check_image
+from icgn.solvers import Solution
+
+Callback = Callable[..., "bool | None"]
+
+
+def denoise(
+    y: Tensor,
+    sigma: float | Tensor,
+    regularizer: ConvexRegularizer | None = None,
+    tol: float = 1e-4,
+    max_iter: int = 1000,
+    weight: float | Tensor | str = 1.0,
+    callback: Callback | None = None,
+) -> Solution:
+    r"""Remove white Gaussian noise: minimize :math:`\tfrac12 |x - y|^2 + w R(x; \sigma)`, certified.
+
+    Parameters
+    ----------
+    y : Tensor
+        noisy pictures (B, C, H, W), floating point, intensities in [0, 1] plus noise.
+    sigma : float or Tensor
+        standard deviation of the noise, in intensities, one or one per picture; 0 returns y.
+    regularizer : ConvexRegularizer, optional
+        default the shipped ``conditional-gray`` for one channel or three equal ones, ``conditional-color`` for other
+        three, on the device of y.
+    tol : float
+        RMS distance to the exact minimizer that the certificate must prove, in intensities.
+    max_iter : int
+        iterations allowed per picture.
+    weight : float, Tensor or str
+        factor w of the regularizer, 1 as trained; ``"sure"`` and ``"discrepancy"`` find it for each picture without the
+        clean one (:mod:`icgn.solvers.weight`). The certificate is of the problem with that weight.
+    callback : callable, optional
+        as for :func:`icgn.solve`.
+
+    Returns
+    -------
+    Solution
+        ``x`` is not clipped to [0, 1].
+
+    Raises
+    ------
+    TypeError
+        if y is not a floating-point tensor.
+    ValueError
+        for a wrong shape or channel count, pictures smaller than a filter, intensities far outside [0, 1] (as of
+        pictures in 0..255), a batch without any finite picture, or a negative or non-finite sigma or weight.
+
+    Examples
+    --------
+    >>> import icgn
+    >>> from icgn.datasets import add_noise, bundled
+    >>> clean = bundled(gray=True).find("camera").image[None, :, 100:132, 200:232]
+    >>> solution = icgn.denoise(add_noise(clean, 0.1, seed=0), 0.1, tol=1e-3)
+    >>> solution.status[0].name, bool(solution.certificate.rms_distance[0] <= 1e-3)
+    ('CONVERGED', True)
+    """
+    check_image(y, "y")
+    regularizer = default_regularizer(y) if regularizer is None else regularizer
+    options = {"tol": tol, "max_iter": max_iter, "callback": callback}
+    return solve_task(Denoise(), y, regularizer, sigma, None, weight, **options)[0]
+
+
+def deblur(
+    y: Tensor,
+    kernel: Tensor | str,
+    noise: float | Tensor,
+    *,
+    border: Border = "valid",
+    sigma: float | Tensor | None = None,
+    regularizer: ConvexRegularizer | None = None,
+    tol: float = 1e-4,
+    gap_tol: float = 1e-2,
+    max_iter: int = 1000,
+    weight: float | Tensor | str = 1.0,
+    callback: Callback | None = None,
+) -> Solution:
+    r"""Remove a known blur: minimize :math:`\sigma^2 |k * x - y|^2 / (2\,\text{noise}^2) + w R(x; \sigma)`, certified.
+
+    Intensities are bounded by [0, 1].
+
+    Parameters
+    ----------
+    y : Tensor
+        blurred pictures (B, C, H, W), floating point, intensities in [0, 1] plus noise.
+    kernel : Tensor or str
+        k, the picture (h, w) of a point of light, blurred = k * picture (convolution, not correlation), its centre the
+        pixel (h // 2, w // 2); it is scaled to sum 1. Or words as for :func:`icgn.pictures.read_kernel`:
+        ``"gaussian:1.5"``, ``"motion:9,30"``, a file.
+    noise : float or Tensor
+        standard deviation of the noise, in intensities, positive, one or one per picture.
+    border : {"valid", "circular"}
+        what lies beyond the frame: with ``"valid"``, as of photographs, nothing is assumed, and the margin that was
+        blurred into the frame is estimated too, and cut off; with ``"circular"`` the picture goes on periodically.
+    sigma : float or Tensor, optional
+        level that the regularizer is asked to remove, in intensities; default 7.5 times the noise, within the trained
+        range.
+    regularizer : ConvexRegularizer, optional
+        default as for :func:`denoise`.
+    tol : float
+        RMS distance to the exact minimizer to be proved where the blur has an inverse, in intensities.
+    gap_tol : float
+        relative gap of the objective to be proved elsewhere.
+    max_iter : int
+        iterations allowed per picture.
+    weight : float, Tensor or str
+        factor w of the regularizer, or the rule that finds it, as for :func:`denoise`.
+    callback : callable, optional
+        as for :func:`icgn.solve`.
+
+    Returns
+    -------
+    Solution
+        ``x`` has the size of y. The gap is that of the problem with the margin; the RMS distance is that within the
+        frame.
+
+    Raises
+    ------
+    TypeError
+        if y is not a floating-point tensor.
+    ValueError
+        as :func:`denoise`; for a kernel that is larger than the pictures or has no positive sum, or for levels that are
+        not positive.
+
+    Examples
+    --------
+    >>> import icgn, torch
+    >>> y = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    >>> model = icgn.load_pretrained("ridge-gray-small")
+    >>> solution = icgn.deblur(y, "gaussian:1", noise=0.02, regularizer=model)
+    >>> tuple(solution.x.shape), bool(solution.certificate.relative_gap[0] <= 1e-2)
+    ((1, 1, 24, 24), True)
+    """
+    kernel = read_kernel(kernel) if isinstance(kernel, str) else make_kernel(kernel)
+    options = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
+    return _inverted(Deblur(kernel, border), y, noise, sigma, regularizer, weight, options)
+
+
+def inpaint(
+    y: Tensor,
+    mask: Tensor,
+    noise: float | Tensor = 1 / 255,
+    *,
+    sigma: float | Tensor | None = None,
+    regularizer: ConvexRegularizer | None = None,
+    tol: float = 1e-4,
+    gap_tol: float = 1e-2,
+    max_iter: int = 1000,
+    weight: float | Tensor | str = 1.0,
+    callback: Callback | None = None,
+) -> Solution:
+    r"""Fill in missing pixels: minimize :math:`\sigma^2 |m (x - y)|^2 / (2\,\text{noise}^2) + w R(x; \sigma)`.
+
+
+    Intensities are bounded by [0, 1]. The known pixels are denoised too.
+
+    Parameters
+    ----------
+    y : Tensor
+        pictures (B, C, H, W), floating point, intensities in [0, 1] plus noise; what they hold at missing pixels does
+        not matter, NaN included.
+    mask : Tensor
+        m, True or 1 where the pictures are known: (H, W), (1, H, W), or (B, 1, H, W) for a mask of each.
+    noise : float or Tensor
+        standard deviation of the noise of the known pixels, in intensities, positive, one or one per picture; default
+        that of a clean 8-bit photograph.
+    sigma : float or Tensor, optional
+        level that the regularizer is asked to remove, in intensities; default 6 times the noise, within the trained
+        range.
+    regularizer, tol, gap_tol, max_iter, weight, callback
+        as for :func:`deblur`; a distance is proved where no pixel is missing.
+
+    Returns
+    -------
+    Solution
+        ``x`` holds the filled pictures.
+
+    Raises
+    ------
+    TypeError
+        if y is not a floating-point tensor, or the mask no tensor.
+    ValueError
+        as :func:`denoise`; for a mask of another shape, with values other than 0 and 1, or without any known pixel, or
+        for levels that are not positive.
+
+    Examples
+    --------
+    >>> import icgn, torch
+    >>> y = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    >>> mask = torch.ones(24, 24, dtype=torch.bool)
+    >>> mask[8:12, 8:12] = False
+    >>> solution = icgn.inpaint(y, mask, noise=0.02, regularizer=icgn.load_pretrained("ridge-gray-small"))
+    >>> tuple(solution.x.shape), bool(solution.certificate.relative_gap[0] <= 1e-2)
+    ((1, 1, 24, 24), True)
+    """
+    options = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
+    return _inverted(Inpaint(mask), y, noise, sigma, regularizer, weight, options)
+
+
+def _inverted(
+    task: Task,
+    y: Tensor,
+    noise: float | Tensor,
+    sigma: float | Tensor | None,
+    regularizer: ConvexRegularizer | None,
+    weight: float | Tensor | str,
+    options: Mapping[str, Any],
+) -> Solution:
+    check_image(y, "y")
+    regularizer = default_regularizer(y) if regularizer is None else regularizer
+    level = scaled_level(noise, regularizer.sigma_range, task.smoothing) if sigma is None else sigma
+    return solve_task(task, y, regularizer, level, noise, weight, **options)[0]
