@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from icgn.pictures.tasks import Pose, Task
-from icgn.regularizers.base import ConvexRegularizer
+from icgn.regularizers.base import ConvexRegularizer, check_image
 from icgn.solvers import Problem, Solution, solve
 
 
@@ -44,6 +44,8 @@ def solve_task(
         the solution for the pictures that y shows, without the margin around them, in the precision of y; and the
         problem that was posed.
     """
+    if task.shows_intensities:
+        check_image(y, "y")
     pose = task.pose(y)
     problem = Problem(pose.y, pose.physics, regularizer, sigma, noise, weight=weight, box=pose.box)
     if task.shows_intensities:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from icgn.functionals.physics import converted
 from icgn.pictures.masks import check_mask, nearest_known
-from icgn.regularizers.base import check_image
 
 Border = Literal["valid", "circular"]
 """What lies beyond the frame of a blurred picture."""
@@ -82,7 +81,6 @@ class Denoise(Task):
     """White Gaussian noise was added. Sigma is the level of the noise, and no box is needed: y fixes every pixel."""
 
     def pose(self, y: Tensor) -> Pose:
-        check_image(y, "y")
         return Pose(y, deepinv.physics.Denoising(), box=None)
 
 
@@ -104,7 +102,6 @@ class Deblur(Task):
     smoothing = 7.5
 
     def pose(self, y: Tensor) -> Pose:
-        check_image(y, "y")
         size, frame = tuple(self.kernel.shape[-2:]), (y.shape[-2], y.shape[-1])
         if size[0] > frame[0] or size[1] > frame[1]:
             raise ValueError(
@@ -136,7 +133,6 @@ class Inpaint(Task):
     smoothing = 6.0
 
     def pose(self, y: Tensor) -> Pose:
-        check_image(y, "y")
         known = check_mask(self.known, y)
         mask = known.double().expand(-1, y.shape[1], -1, -1).contiguous()
         y = torch.where(known, y.double(), 0.0)
@@ -158,7 +154,6 @@ class Enlarge(Task):
     smoothing = 8.0
 
     def pose(self, y: Tensor) -> Pose:
-        check_image(y, "y")
         y = y.double()
         physics = self.physics((y.shape[1], *(self.factor * side for side in y.shape[-2:])), y.device)
         # The adjoint of the bicubic filter is bicubic interpolation but for the factor.

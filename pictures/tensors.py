@@ -166,7 +166,6 @@ def inpaint(
 ) -> Solution:
     r"""Fill in missing pixels: minimize :math:`\sigma^2 |m (x - y)|^2 / (2\,\text{noise}^2) + w R(x; \sigma)`.
 
-
     Intensities are bounded by [0, 1]. The known pixels are denoised too.
 
     Parameters

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from icgn import cli
 from icgn.datasets import Picture, PictureError, add_noise, bundled, quality, read_picture, write_picture
 from icgn.regularizers import load_pretrained
-from icgn.solvers import Problem, solve
+from icgn.solvers import Problem, Status, solve
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'icgn[app]'")
 
@@ -29,7 +29,7 @@ from icgn.app import masks, pictures, restore, server, text
 from icgn.app.sessions import Sessions
 from icgn.app.tasks import TASKS, Damage
 from icgn.app.watch import StoppedError, TooLongError, Watch
-from icgn.pictures.kernels import read_kernel
+from icgn.pictures import read_kernel, solving
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -64,17 +64,17 @@ def test_noted_bounds_are_bounds(model):
     y = add_noise(small()[None, :, :32, :40], 25 / 255, 0).double()
     problem = Problem(y, deepinv.physics.Denoising(), load_pretrained(model), 25 / 255)
     watch, visited = Watch(), []
-    solution = solve(
-        problem, watch.watched(problem, 1e-5, 1e-2), 1e-5,
-        callback=lambda k, x, index: visited.append(x.clone()) or watch.callback(k, x, index),
-    )  # fmt: skip
+    noted = watch.callback
+    solution = solve(problem, tol=1e-5, callback=lambda event: visited.append((event.stage, event.x)) or noted(event))
     left = Problem(y, problem.physics, problem.regularizer, problem.sigma, condition=solution.condition)
     exact = solve(left, tol=1e-10).x
-    final = [p for p in watch.history if p.final]
-    assert len(final) == len(visited) and (len(final) < len(watch.history)) == (model == "conditional-gray")
-    for point, x in zip(final, visited, strict=True):
-        assert float((x - exact).square().mean().sqrt()) <= point.bound * (1 + 1e-6)
-    assert [p.iteration for p in watch.history] == list(range(len(watch.history)))
+    final = [x for stage, x in visited if stage == "final"]
+    assert ("first" in watch.history) == (model == "conditional-gray")
+    for (_, distance, measure), x in zip(watch.history["final"], final, strict=True):
+        assert float((x - exact).square().mean().sqrt()) <= distance * (1 + 1e-6)
+        assert distance == pytest.approx(1e-5 * measure)
+    iterations = [iteration for points in watch.history.values() for iteration, _, _ in points]
+    assert iterations == list(range(len(iterations)))
 
 
 def test_progress_grows_from_0_to_1(small_photographs):
@@ -86,10 +86,10 @@ def test_progress_grows_from_0_to_1(small_photographs):
 
 @pytest.mark.parametrize("model", ["fast", "best"])
 def test_a_stop_ends_the_solver_within_one_iteration(small_photographs, model):
-    watch = Watch(tell=lambda done, words: len(watch.history) == 5 and watch.stop.set())
+    watch = Watch(tell=lambda done, words: words == "step 5" and watch.stop.set())
     with pytest.raises(StoppedError):
         restore.restore_photograph(restore.Order("denoise", model, 25.0), "camera", watch)
-    assert len(watch.history) == 5
+    assert sum(map(len, watch.history.values())) == 5
 
 
 def test_when_time_is_over_the_unfinished_result_has_its_own_proof(small_photographs):
@@ -114,9 +114,9 @@ def test_every_task_restores_and_proves(small_photographs, task, gray):
         task, "fast", TASKS[task].noise, damage=Damage(read_kernel("gaussian:1.2"), factor=2, missing=missing)
     )
     result = restore.restore_photograph(order, "camera" if gray else "coffee", Watch())
-    after, clean = result.restored.picture.pixels, result.posed.clean
-    assert after.shape == clean.shape == result.posed.before.shape and len(after) == (1 if gray else 3)
-    assert quality(after, clean).psnr > quality(result.posed.before.clamp(0, 1), clean).psnr + 1
+    after, clean = result.restored.picture.pixels, result.clean
+    assert after.shape == clean.shape == result.before.shape and len(after) == (1 if gray else 3)
+    assert quality(after, clean).psnr > quality(result.before.clamp(0, 1), clean).psnr + 1
     if task == "denoise":
         assert 0 < 255 * result.restored.rms_distance <= order.tol and "gray levels of the exact" in text.report(result)
     else:
@@ -130,8 +130,8 @@ def test_uploads_keep_depth_and_transparency_and_can_be_estimated():
     picture = Picture(add_noise(small(), 20 / 255, 0), alpha, bits=16)
     result = restore.restore_upload(restore.Order("denoise", "fast", None), picture, "x", Watch())
     kept = result.restored.picture
-    assert kept.bits == 16 and torch.equal(kept.alpha, alpha) and abs(255 * result.noise - 20) < 4
-    assert result.posed.clean is None and "PSNR" not in text.report(result) and "(estimated)" in text.report(result)
+    assert kept.bits == 16 and torch.equal(kept.alpha, alpha) and abs(255 * result.restored.noise.value - 20) < 4
+    assert result.clean is None and "PSNR" not in text.report(result) and "(estimated)" in text.report(result)
     enlarged = restore.restore_upload(
         restore.Order("enlarge", "fast", 20.0, damage=Damage(factor=2)), picture, "x", Watch()
     )
@@ -146,7 +146,7 @@ def test_uploads_keep_depth_and_transparency_and_can_be_estimated():
         ({"noise": 0.0}, "noise: got 0"),
         ({"noise": float("nan")}, "noise: got nan"),
         ({"noise": None}, "only uploads can be estimated"),
-        ({"strength": -1.0}, "strength: got -1"),
+        ({"weight": -1.0}, "weight: got -1"),
         ({"tol": 0.0}, "precision: got 0"),
         ({"task": "inpaint"}, "nothing is marked"),
         ({"task": "inpaint", "damage": Damage(missing=torch.ones(1, 48, 64, dtype=torch.bool))}, "everything"),
@@ -295,16 +295,17 @@ def uploads(address):
 @pytest.fixture
 def endless(monkeypatch):
     """The next computation does not end by itself; the event says that it has begun."""
-    begun, honest = threading.Event(), restore.solve
+    begun, honest = threading.Event(), solving.solve
 
-    def solve_on(problem, method, tol, gap, callback, x0):
+    def solve_on(problem, **options):
         if begun.is_set():
-            return honest(problem, method, tol, gap, callback=callback, x0=x0)
+            return honest(problem, **options)
         begun.set()
-        while True:
-            honest(problem, method, tol, gap, x0=x0)
+        while Status.STOPPED not in (solution := honest(problem, **options)).status:
+            pass
+        return solution
 
-    monkeypatch.setattr(restore, "solve", solve_on)
+    monkeypatch.setattr(solving, "solve", solve_on)
     return begun
 
 

@@ -1,0 +1,175 @@
+"""One picture: levels found, channels arranged, metadata kept, nothing printed."""
+
+from types import SimpleNamespace
+
+import deepinv
+import pytest
+import torch
+
+import icgn
+from icgn.datasets import Picture, add_noise, bundled
+from icgn.pictures import (
+    Deblur,
+    Denoise,
+    Enlarge,
+    Inpaint,
+    Measured,
+    NoiseLevel,
+    estimated_level,
+    measured_level,
+    read_kernel,
+    regularizers_by_channels,
+    restore_picture,
+)
+from icgn.pictures.levels import model_level
+from icgn.pictures.progress import Progress
+from icgn.solvers import Status
+
+REACH = (1 / 255, 50 / 255)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return icgn.load_pretrained("ridge-gray-small")
+
+
+def clean(gray=True, side=40):
+    return bundled(gray).find("camera" if gray else "coffee").image[:, 100 : 100 + side, 200 : 200 + side].clone()
+
+
+def noisy(level=10, gray=True, **kept):
+    return Picture(add_noise(clean(gray), level / 255, 0), **kept)
+
+
+# Levels
+
+
+def test_a_level_is_estimated_measured_or_given():
+    picture = noisy(20)
+    assert abs(255 * estimated_level(picture).value - 20) < 5
+    measured = measured_level(picture, Picture(clean()))
+    assert measured.found == "measured" and 255 * measured.value == pytest.approx(20, rel=0.05)
+    assert estimated_level(picture).notes[0].topic == "noise" and not NoiseLevel(0.1).notes
+
+
+@pytest.mark.parametrize(("level", "clamped"), [(90, 50), (0.1, 1), (20, None)])
+def test_levels_that_are_found_are_clamped_to_the_trained_range_and_it_is_said(level, clamped):
+    found = measured_level(noisy(level), Picture(clean()), REACH)
+    assert [n.topic for n in found.notes] == ["noise", *(["clamped"] if clamped else [])]
+    if clamped:
+        assert 255 * found.value == pytest.approx(clamped) and found.notes[-1].warning
+        assert found.notes[-1].text(255, "gray levels") == f"clamped to {clamped}, the trained range being 1 to 50"
+
+
+def test_the_noise_of_a_jpeg_is_sought_in_its_luma():
+    levels = add_noise(torch.full((1, 64, 64), 0.5), 0.1, 0).expand(3, -1, -1)
+    # White noise in the luma alone, as compression leaves it.
+    plain, packed = (estimated_level(Picture(levels, jpeg=jpeg)) for jpeg in (False, True))
+    assert "jpeg" in [n.topic for n in packed.notes] and "jpeg" not in [n.topic for n in plain.notes]
+    assert packed.value == pytest.approx(plain.value / (0.299**2 + 0.587**2 + 0.114**2) ** 0.5, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("given", "smoothing", "sigma", "topics"),
+    [(None, 1, 50, ["clamped"]), (None, 7.5, 50, []), (0.1, 1, 0.1, ["range"]), (30, 6, 30, []), (0, 1, 0, [])],
+)
+def test_the_level_asked_of_the_regularizer(given, smoothing, sigma, topics):
+    level, notes = model_level(NoiseLevel(90 / 255), None if given is None else given / 255, REACH, smoothing)
+    assert 255 * level == pytest.approx(sigma) and [n.topic for n in notes] == topics
+
+
+# Pictures
+
+
+def test_a_gray_model_takes_channels_one_by_one(model):
+    picture = noisy(gray=False)
+    restored = restore_picture(picture, sigma=10 / 255, regularizer=model)
+    one_by_one = [icgn.denoise(c[None, None], 10 / 255, model).x[0] for c in picture.pixels]
+    assert torch.allclose(restored.picture.pixels, torch.cat(one_by_one), atol=1e-3)
+    certificate = restored.solution.certificate
+    assert len(certificate.rms_distance) == 3 and restored.status is Status.CONVERGED
+    assert restored.rms_distance == pytest.approx(float(certificate.rms_distance.square().mean().sqrt()))
+    assert restored.relative_gap == pytest.approx(float(certificate.objective_gap.sum() / certificate.objective.sum()))
+
+
+@pytest.mark.parametrize("task", [Denoise(), Deblur(read_kernel("gaussian:0.8")), Inpaint(torch.rand(40, 40) > 0.2)])
+def test_a_picture_keeps_what_is_not_its_pixels(model, task, capsys):
+    alpha = torch.rand(1, 40, 40)
+    picture = noisy(5, gray=False, alpha=alpha, bits=16, icc=b"profile", dpi=(72.0, 72.0))
+    restored = restore_picture(picture, task, noise=5 / 255, regularizer=model)
+    after = restored.picture
+    assert torch.equal(after.alpha, alpha) and (after.bits, after.icc, after.dpi) == (16, b"profile", (72.0, 72.0))
+    assert after.pixels.shape == picture.pixels.shape == restored.before.shape and restored.converged
+    assert restored.noise == NoiseLevel(5 / 255) and restored.sigma == pytest.approx(task.smoothing * 5 / 255)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_enlarged_picture_has_another_size_and_no_transparency(model):
+    picture = noisy(2, alpha=torch.ones(1, 40, 40))
+    restored = restore_picture(picture, Enlarge(2), noise=2 / 255, regularizer=model)
+    assert restored.picture.pixels.shape == restored.before.shape == (1, 80, 80)
+    assert restored.picture.alpha is None and [n.topic for n in restored.notes] == ["alpha"]
+    small = Enlarge(2).physics((1, 80, 80), torch.device("cpu")).A(restored.picture.pixels[None].double())
+    assert (small[0] - picture.pixels).square().mean().sqrt() < 3 * 2 / 255
+
+
+def test_pixels_serve_as_a_picture_and_defaults_follow_the_channels():
+    for gray in (True, False):
+        pixels = noisy(gray=gray).pixels
+        restored = restore_picture(pixels, tol=1e-3)
+        assert restored.noise.found == "estimated" and restored.picture.pixels.shape == pixels.shape
+        assert restored.solution.x.shape == (1, *pixels.shape) and restored.solution.condition is not None
+
+
+def test_a_rule_for_the_weight_is_a_note(model):
+    restored = restore_picture(noisy(gray=False), sigma=10 / 255, regularizer=model, weight="discrepancy", tol=1e-3)
+    (note,) = [n for n in restored.notes if n.topic == "weight"]
+    assert note.text().endswith("found by discrepancy (one per channel)") and len(restored.solution.weight) == 3
+
+
+def test_any_physics_given_or_made(model):
+    physics = deepinv.physics.Downsampling((1, 40, 40), filter="bilinear", factor=2)
+    y = add_noise(physics.A(clean()[None])[0], 2 / 255, 0)
+    asked = {"noise": 2 / 255, "sigma": 14 / 255, "regularizer": model}
+    given = restore_picture(y, Measured(physics), **asked)
+    made = restore_picture(Picture(y), Measured(lambda img_size, device: physics), **asked)
+    assert torch.equal(given.picture.pixels, made.picture.pixels) and given.picture.pixels.shape == (1, 40, 40)
+    assert given.before is None and torch.equal(made.before, y)
+    with pytest.raises(ValueError, match="noise: got none"):
+        restore_picture(y, Measured(physics), regularizer=model)
+    with pytest.raises(ValueError, match="physics: returned NoneType"):
+        restore_picture(y, Measured(lambda img_size, device: None), **asked)
+
+
+def test_a_model_is_loaded_once_and_a_wrong_name_refused_at_once():
+    models = regularizers_by_channels("ridge-gray-small")
+    assert models(1) is models(3)
+    assert [regularizers_by_channels()(c).channels for c in (1, 3)] == [1, 3]
+    with pytest.raises(icgn.regularizers.ModelError, match="none"):
+        regularizers_by_channels("none")
+
+
+# Progress
+
+
+def test_the_part_done_is_measured_and_never_falls():
+    told = []
+    progress = Progress(lambda done, event: told.append(done))
+    stages = {"weight": [100, 10, 1, 50, 1], "first": [1000, 30, 0.5], "final/prox": [7.0], "final": [1e4, 1e2, 1, 0.9]}
+    for stage, measures in stages.items():
+        for m in measures:
+            progress(SimpleNamespace(stage=stage, measure=torch.tensor([m, m / 2])))
+    assert told == sorted(told) and told[0] == 0 and told[-1] == 1
+    # The final stage begins where the others end, and is half done when half of the digits are.
+    begin = 1 - (1 - 0.85) * (1 - 0.3)
+    assert told[-4] == pytest.approx(begin) and told[-3] == pytest.approx((1 + begin) / 2)
+
+
+def test_progress_of_a_solution_and_its_stop(model):
+    told = []
+    restored = restore_picture(
+        noisy(), sigma=10 / 255, regularizer=model, callback=Progress(lambda done, event: told.append(done))
+    )
+    assert restored.converged and told[0] == 0 and told == sorted(told) and told[-1] > 0.8
+    stopped = restore_picture(noisy(), sigma=10 / 255, regularizer=model, callback=lambda event: event.iteration == 4)
+    assert stopped.status is Status.STOPPED and stopped.iterations == 4
