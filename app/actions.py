@@ -49,7 +49,7 @@ class Actions:
         with _told():
             if Path(path).suffix.lower() != ".npy":
                 read_upload(path)  # refuses pictures that are too large
-            self.sessions.keep_kernel(_session(request), read_kernel(path))
+            self.sessions.visitor(_session(request)).kernel = read_kernel(path)
             return "own"
 
     def upload_mask(self, path: str, name: str, request: gr.Request) -> str:
@@ -57,7 +57,7 @@ class Actions:
         with _told():
             (picture, title), known = self._picture(name, request), known_pixels(read_upload(path))
             _check_size(known, picture)
-            self.sessions.keep_mask(_session(request), ~known)
+            self.sessions.visitor(_session(request)).mask = ~known
             shown = masks.painted(picture.pixels, ~known)
             return text.preview(picture, f"{title}, masked", clean=name != OWN, shown=shown)
 
@@ -65,7 +65,7 @@ class Actions:
         """Show the chosen picture, and put it where it is drawn on if that is seen."""
         with _told():
             picture, title = self._picture(name, request)
-            self.sessions.keep_mask(_session(request), None)
+            self.sessions.visitor(_session(request)).mask = None
             shown = _canvas(picture) if task == "inpaint" else gr.skip()
             return [text.preview(picture, title, clean=name != OWN), shown, *_NOTHING]
 
@@ -113,7 +113,7 @@ class Actions:
                 damage = Damage(kernel=self._kernel(session, kernel, width, length, angle))
             elif task == "inpaint":
                 missing = _missing(picture, editor, rectangle, percent)
-                uploaded = self.sessions.mask(session)
+                uploaded = self.sessions.visitor(session).mask
                 if uploaded is not None:
                     missing |= _check_size(uploaded, picture)
                 damage = Damage(missing=missing)
@@ -146,7 +146,7 @@ class Actions:
 
     def _kernel(self, session: str, kind: str, width: float, length: float, angle: float) -> torch.Tensor | None:
         if kind == "own":
-            kernel = self.sessions.kernel(session)
+            kernel = self.sessions.visitor(session).kernel
             if kernel is None:
                 raise ValueError("There is no kernel of yours here: upload one first (idle pages lose theirs).")
             return kernel

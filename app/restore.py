@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -92,7 +91,7 @@ def restore_upload(order: Order, picture: Picture, name: str, watch: Watch) -> R
     StoppedError
         if the watch was told to stop.
     TooLongError
-        if its time was over before anything was proved.
+        if its time was over before the problem was posed that is certified.
     """
     return _restore(order, picture, name, False, watch)
 
@@ -126,7 +125,7 @@ def _restore(order: Order, picture: Picture, name: str, clean: bool, watch: Watc
         callback=watch.callback,
     )
     watch.check()
-    if not restored.converged and math.isinf(restored.rms_distance) and math.isinf(restored.relative_gap):
+    if not restored.converged and "final" not in watch.history:
         raise TooLongError
     return Result(order, model, truth, restored, watch)
 

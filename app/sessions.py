@@ -53,6 +53,11 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._visitors)
 
+    def visitor(self, session: str) -> Visitor:
+        """What is held of a visitor."""
+        with self._lock:
+            return self._visitor(session)
+
     def keep(self, session: str, picture: Picture, name: str) -> None:
         """Hold the picture of a visitor instead of the one before, whose mask is forgotten."""
         with self._lock:
@@ -67,31 +72,10 @@ class Sessions:
         ValueError
             if there is none, or no longer.
         """
-        with self._lock:
-            visitor = self._visitor(session)
+        visitor = self.visitor(session)
         if visitor.picture is None:
             raise ValueError("There is no picture of yours here: upload one first (idle pages lose theirs).")
         return visitor.picture, visitor.name
-
-    def keep_kernel(self, session: str, kernel: Tensor) -> None:
-        """Hold the blur kernel of a visitor instead of the one before."""
-        with self._lock:
-            self._visitor(session).kernel = kernel
-
-    def kernel(self, session: str) -> Tensor | None:
-        """The blur kernel of a visitor."""
-        with self._lock:
-            return self._visitor(session).kernel
-
-    def keep_mask(self, session: str, missing: Tensor | None) -> None:
-        """Hold the mask of the picture that a visitor has chosen, or none."""
-        with self._lock:
-            self._visitor(session).mask = missing
-
-    def mask(self, session: str) -> Tensor | None:
-        """What is missing by the mask of a visitor."""
-        with self._lock:
-            return self._visitor(session).mask
 
     def ask(self, session: str) -> None:
         """Note that a computation of a visitor is about to wait in the queue; the one before is stopped."""

@@ -17,7 +17,7 @@ class StoppedError(Exception):
 
 
 class TooLongError(Exception):
-    """The time was over before anything could be proved."""
+    """The time was over before the problem was posed that is certified."""
 
 
 @dataclass

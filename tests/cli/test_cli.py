@@ -1,4 +1,5 @@
 import importlib.metadata
+import io
 import os
 import re
 import subprocess
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
+from rich.console import Console
 
 import icgn
 import icgn.regularizers
-from icgn.cli import restoring
+from icgn.cli import batch, restoring, screen
 from icgn.datasets import Picture, add_noise, bundled, read_picture, seed_of, write_picture
 from icgn.pictures import models as picture_models
 from icgn.pictures import solving
@@ -97,6 +99,15 @@ def test_the_weight_is_given_or_found(tmp_path, run):
         assert result.exit_code == 0 and ("found by sure" in result.stderr) == (weight == "sure")
         written[weight] = psnr(target, photograph())
     assert written["1.5"] != written["1"] and written["sure"] > max(written["1"], written["1.5"]) - 0.3
+
+
+def test_the_old_name_of_the_weight_works_with_a_warning_and_is_not_shown(tmp_path, run):
+    source = noisy_file(tmp_path / "in.png")
+    for name, options in {"old": ["--strength", "1.5"], "joined": ["--strength=1.5"], "new": ["--weight=1.5"]}.items():
+        result = run("denoise", source, "-o", tmp_path / f"{name}.png", "--sigma", 25, *options)
+        assert result.exit_code == 0 and ("--strength is --weight now" in result.stderr) == (name != "new")
+    assert len({(tmp_path / f"{name}.png").read_bytes() for name in ("old", "joined", "new")}) == 1
+    assert "--weight" in run("denoise", "--help").stdout and "--strength" not in run("denoise", "--help").stdout
 
 
 def test_a_gray_model_takes_each_channel(tmp_path, run, models):
@@ -267,6 +278,41 @@ def test_a_solver_that_fails_is_reported_by_file(tmp_path, run, monkeypatch):
     monkeypatch.setattr(solving, "solve", fail)
     result = run("denoise", noisy_file(tmp_path / "in.png"), "-o", tmp_path / "o.png", "--sigma", 25)
     assert result.exit_code == 1 and "in.png: out of memory" in result.stderr
+
+
+def test_ctrl_c_ends_with_130_and_says_what_is_written(tmp_path, run, monkeypatch):
+    honest = batch.restore_picture
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        noisy_file(tmp_path / "in" / f"{name}.png")
+
+    def interrupted(*arguments, **options):
+        if (tmp_path / "out" / "a.png").exists():
+            raise KeyboardInterrupt
+        return honest(*arguments, **options)
+
+    monkeypatch.setattr(batch, "restore_picture", interrupted)
+    result = run("denoise", tmp_path / "in", "-o", tmp_path / "out", "--sigma", 25)
+    assert result.exit_code == 130 and "interrupted: 1 of 2 pictures are written" in result.stderr
+    assert [f.name for f in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
+def test_a_terminal_sees_how_far_a_picture_is(tmp_path, run, monkeypatch):
+    seen = []
+
+    class Recorded(screen.Progress):
+        def update(self, task, **changes):
+            super().update(task, **changes)
+            seen.append(self.tasks[0].completed)
+
+    monkeypatch.setattr(screen, "Progress", Recorded)
+    for terminal in (True, False):
+        shown = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+        monkeypatch.setattr(screen, "console", lambda stderr=False, shown=shown: shown)
+        seen.clear()
+        assert run("denoise", noisy_file(tmp_path / "in.png"), "-o", tmp_path / "o.png", "--sigma", 25).exit_code == 0
+        between = [s for s in seen if 0 < s < 1]
+        assert seen == sorted(seen) and seen[-1] == 1 and (len(between) > 2) == terminal
 
 
 def test_references_of_a_folder_are_matched_by_name(tmp_path, run):
