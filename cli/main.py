@@ -118,7 +118,8 @@ def denoise(
     can, and pictures are turned upright. The exit code is 0 only if every picture was written; 2 if the command cannot
     be carried out as given.
     """
-    from icgn.cli.restoring import Request, denoise_files
+    from icgn.cli.batch import Request
+    from icgn.cli.restoring import denoise_files
 
     denoise_files(Request(inputs, output, reference, compare, model, device, weight, tol, sigma=sigma))
 
@@ -153,7 +154,8 @@ def deblur(
     horizontal. With --border valid nothing is assumed beyond the frame: the margin that was blurred into it is
     estimated too, and cut off.
     """
-    from icgn.cli.restoring import Request, deblur_files
+    from icgn.cli.batch import Request
+    from icgn.cli.restoring import deblur_files
 
     request = Request(inputs, output, reference, compare, model, device, weight, tol, gap, sigma, noise)
     deblur_files(request, kernel, border)
@@ -185,7 +187,8 @@ def inpaint(
     compare: Compare = None,
 ) -> None:
     """Fill in missing pixels of pictures, and remove the noise of the others."""
-    from icgn.cli.restoring import Request, inpaint_files
+    from icgn.cli.batch import Request
+    from icgn.cli.restoring import inpaint_files
 
     request = Request(inputs, output, reference, compare, model, device, weight, tol, gap, sigma, noise)
     inpaint_files(request, mask)
@@ -217,7 +220,8 @@ def restore(
     (C, H, W) of a picture, with C = 1 for gray models. The restored picture has the shape that A_adjoint gives.
     Measurements in .npy, .pt and .safetensors need --noise.
     """
-    from icgn.cli.restoring import Request, restore_files
+    from icgn.cli.batch import Request
+    from icgn.cli.restoring import restore_files
 
     request = Request(inputs, output, reference, compare, model, device, weight, tol, gap, sigma, noise)
     restore_files(request, physics)

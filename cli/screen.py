@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
@@ -22,6 +22,9 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from icgn.pictures.progress import Progress as Measured
 
 # How torch, numpy and the C++ library put it, the first for the CPU and for devices.
 _OUT_OF_MEMORY = ("allocate memory", "out of memory", "not enough memory", "unable to allocate", "bad_alloc")
@@ -92,7 +95,7 @@ class Bar:
         self._done += 1
         self._bar.update(self._task, completed=self._done)
 
-    def callback(self) -> Callable[..., bool | None] | None:
+    def callback(self) -> Measured | None:
         """A callback of the solver that moves the bar within the picture in work; None where nobody sees it."""
         if self._bar.disable:
             return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from torch import Tensor
@@ -14,6 +13,7 @@ from icgn.pictures.result import Restored
 from icgn.pictures.solving import solve_task
 from icgn.pictures.tasks import Denoise, Task
 from icgn.regularizers.base import ConvexRegularizer
+from icgn.solvers import Callback
 
 
 def restore_picture(
@@ -27,7 +27,7 @@ def restore_picture(
     gap_tol: float = 1e-2,
     max_iter: int = 1000,
     weight: float | str = 1.0,
-    callback: Callable[..., bool | None] | None = None,
+    callback: Callback | None = None,
 ) -> Restored:
     r"""Restore one picture: minimize :math:`\sigma^2 |A x - y|^2 / (2\,\text{noise}^2) + w R(x; \sigma)`, certified.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+
+from icgn.solvers import Event
 
 # Ends of the stages of a solution on the way, as parts of what is left before them: a rule that finds the weight solves
 # five to ten times, and the first solution of a conditional regularizer is a third of the work.
@@ -24,12 +25,12 @@ class Progress:
         stops the solution.
     """
 
-    def __init__(self, tell: Callable[[float, Any], bool | None]) -> None:
+    def __init__(self, tell: Callable[[float, Event], bool | None]) -> None:
         self._tell = tell
         self._stage, self._begin, self._end = "", 0.0, 0.0
         self._most, self.done = 0.0, 0.0
 
-    def __call__(self, event: Any) -> bool | None:
+    def __call__(self, event: Event) -> bool | None:
         """Take one event of the solver."""
         # Loops inside an iteration have measures of their own.
         if "/" not in event.stage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -13,9 +13,7 @@ from icgn.pictures.models import default_regularizer
 from icgn.pictures.solving import solve_task
 from icgn.pictures.tasks import Border, Deblur, Denoise, Inpaint, Task
 from icgn.regularizers.base import ConvexRegularizer, check_image
-from icgn.solvers import Solution
-
-Callback = Callable[..., "bool | None"]
+from icgn.solvers import Callback, Solution
 
 
 def denoise(
