@@ -1,7 +1,7 @@
 r"""Gradients of large pictures by several processes, through ``deepinv.distributed``.
 
 deepinv cuts a picture in overlapping patches, shares them among processes and puts the results together again. It does
-this for denoisers, so a gradient is dressed as one::
+this for denoisers, so a gradient takes the form of one::
 
     from deepinv.distributed import DistributedContext, distribute
     from icgn.regularizers.distributed import GradientDenoiser, PictureTiling, receptive_radius

@@ -27,7 +27,17 @@ class FilterMap(PerImage):
 
     @classmethod
     def build(cls, bank: FilterBank, scale: Tensor, kind: type[FilterOperator] = PictureOperator) -> FilterMap:
-        """Make the map of the filters of a bank and scales (B, K), or (1, K) for all images; `kind` is the layout."""
+        """Make the map of the filters of a bank.
+
+        Parameters
+        ----------
+        bank : FilterBank
+            K filters.
+        scale : Tensor
+            scales (B, K), or (1, K) for all images.
+        kind : type
+            the layout of the responses: pictures, or planes for heads that take these.
+        """
         if len(scale) == 1:
             return cls(bank.operator(scale=scale[0], kind=kind), None)
         return cls(bank.operator(kind=kind), scale)
@@ -41,7 +51,17 @@ class FilterMap(PerImage):
         return self.operator.adjoint(self._scaled(z), shape)
 
     def adjoint_of(self, f: Callable[..., Tensor], planes: tuple[Tensor, ...], shape: torch.Size) -> Tensor:
-        """Images W^T z of z = f(positions, strips of the planes), see :meth:`FilterOperator.adjoint_of`."""
+        """Images W^T z of z = f(positions, strips of the planes), which is never held as a whole.
+
+        Parameters
+        ----------
+        f : callable
+            what is pointwise: of a slice of the positions and the planes there, (B, n, K s^2).
+        planes : tuple of Tensor
+            planes (B, P, K s^2).
+        shape : torch.Size
+            of the images.
+        """
         return self.operator.adjoint_of(lambda at, *parts: self._scaled(f(at, *parts)), planes, shape)
 
     def weights(self) -> Tensor:

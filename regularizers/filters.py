@@ -229,9 +229,18 @@ class FilterBank(nn.Module):
         scale: Tensor | None = None,
         kind: type[FilterOperator] = FilterOperator,
     ) -> FilterOperator:
-        """The bank ready to apply, in the given precision, its filters multiplied by `scale` (K,).
+        """The bank ready to apply.
 
-        `stride` None picks the fastest (:func:`best_stride`); `kind` is the layout of the responses.
+        Parameters
+        ----------
+        dtype : torch.dtype, optional
+            precision, default that of the parameters.
+        stride : int, optional
+            of the polyphase evaluation, default the fastest (:func:`best_stride`).
+        scale : Tensor, optional
+            factors of the filters, (K,).
+        kind : type
+            the layout of the responses: planes (:class:`FilterOperator`) or pictures (:class:`PictureOperator`).
         """
         w = self.weight if dtype is None else self.weight.to(dtype)
         w = w if scale is None else w * scale[:, None, None, None]

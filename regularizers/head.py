@@ -60,7 +60,15 @@ class Head(PerImage, ABC):
         r"""The Hessian product :math:`\nabla^2 h(u) q`, shape of u."""
 
     def slope(self, u: Tensor, q: Tensor, t: Tensor) -> Tensor:
-        r"""The derivative :math:`\langle q, \nabla h(u + t q)\rangle`, one t per image, shape (B,)."""
+        r"""The derivative :math:`\langle q, \nabla h(u + t q)\rangle`, shape (B,).
+
+        Parameters
+        ----------
+        u, q : Tensor
+            responses of a point and of a direction.
+        t : Tensor
+            one number per image, (B,).
+        """
         return dot(q, self.grad(torch.addcmul(u, q, per_image(t, u))))
 
     def curvature(self, u: Tensor, q: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ def prepare(model: str | Path, folder: str | Path, repository: str = "OWNER/NAME
     Parameters
     ----------
     model : str or path
-        as for :func:`icgn.load_pretrained`; it is loaded once, so that a damaged model is told here.
+        as for :func:`icgn.load_pretrained`; it is loaded once, so that a damaged model is found here.
     folder : str or path
         made if missing; a model that is there already is replaced, other files are not touched.
     repository : str

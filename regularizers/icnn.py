@@ -141,7 +141,12 @@ class ICNN(Network):
     def rescaled(self, sigma: Tensor, weight: Tensor, scale: Tensor) -> ICNN:
         r"""The regularizer :math:`w(\sigma) R(s(\sigma) x; \sigma)`, of the same class.
 
-        See :meth:`icgn.regularizers.RidgeICGN.rescaled`.
+        Parameters
+        ----------
+        sigma : Tensor
+            increasing noise levels (L,), in intensities; see :meth:`icgn.regularizers.RidgeICGN.rescaled`.
+        weight, scale : Tensor
+            w > 0 and s > 0, shape (L,).
         """
         assert self.sigma_range is not None
         log_w, log_s = (at_knots(sigma, v, self.sigma_range, len(self.log_alpha)) for v in (weight, scale))
@@ -150,6 +155,14 @@ class ICNN(Network):
             new.log_alpha.add_(log_w.to(new.V))
             new.log_beta.add_(log_s.to(new.V))
         return new
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ICNN:
+        # The memory format channels_last is of tensors with four axes; the filters of all layers have five.
+        def apply(t: Tensor) -> Tensor:
+            return fn(t.flatten(0, 1)).unflatten(0, t.shape[:2]) if t.ndim == 5 else fn(t)
+
+        super()._apply(apply, recurse)  # type: ignore[no-untyped-call]
+        return self
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, TypedDict, TypeVar
 
 import torch
@@ -117,6 +118,16 @@ class BankSpec:
         return {**asdict(self), "sigma_range": list(self.sigma_range)}
 
 
+def spell_out(network: type[Network]) -> None:
+    """Let ``help`` of a class with ``**common`` show the arguments of :class:`BankSpec`."""
+    signature = inspect.signature(network)
+    own = [p for p in signature.parameters.values() if p.name != "common"]
+    if len(own) < len(signature.parameters):
+        kind = inspect.Parameter.KEYWORD_ONLY
+        common = [inspect.Parameter(f.name, kind, default=f.default, annotation=f.type) for f in fields(BankSpec)]
+        network.__signature__ = signature.replace(parameters=[*own, *common])
+
+
 class BankRegularizer(Network):
     r"""Base of the networks of one filter bank: the bank and the curves in the noise level.
 
@@ -166,7 +177,17 @@ class BankRegularizer(Network):
         return self.min_size - 1 + 2 * self.at(self.sigma_range[1]).head.halo
 
     def curve(self, values: Tensor, sigma: Tensor, power: float = 0.0) -> Tensor:
-        """A positive quantity at noise levels (B,), with the batch first, from its logarithms at the knots."""
+        """A positive quantity at noise levels, with the batch first, from its logarithms at the knots.
+
+        Parameters
+        ----------
+        values : Tensor
+            logarithms (..., knots).
+        sigma : Tensor
+            noise levels (B,), at least 0.
+        power : float
+            exponent below the first knot, at least 0.
+        """
         assert self.sigma_range is not None
         return curve(values, sigma, self.sigma_range, power)
 

@@ -91,9 +91,16 @@ def read_card(name: str | Path) -> dict[str, Any]:
 
 
 def save_model(model: Network, path: str | Path, card: dict[str, Any]) -> None:
-    """Write weights to `path` (``.safetensors``) and the card, completed by architecture and sha256, beside it.
+    """Write weights and card of a model, both at once or neither.
 
-    Both files are written under another name first and then renamed: no half-written model is ever left.
+    Parameters
+    ----------
+    model : Network
+        a regularizer of a registered class.
+    path : str or path
+        file of the weights, ending in ``.safetensors``; the card goes beside it, ending in ``.json``.
+    card : dict
+        what the card holds; architecture and sha256 are added.
 
     Raises
     ------

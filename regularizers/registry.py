@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from icgn.regularizers.network import Network
+from icgn.regularizers.network import Network, spell_out
 
 NetworkT = TypeVar("NetworkT", bound=Network)
 
@@ -34,6 +34,7 @@ def register(network: type[NetworkT]) -> type[NetworkT]:
     other = _NETWORKS.setdefault(name, network).__module__
     if other != place:
         raise ValueError(f"network: got {name} of {place}, expected a name that no class of {other} has")
+    spell_out(network)
     _NETWORKS[name] = network
     return network
 
@@ -101,7 +102,7 @@ def changed(model: Network, changes: dict[str, Any], source: str = "model") -> N
     model : Network
         stays as it is.
     changes : dict
-        arguments that differ from its architecture; ``type`` among them asks for another class.
+        arguments that differ from its architecture; ``type`` among them names another class.
     source : str
         what messages begin with.
 

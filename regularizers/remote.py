@@ -42,7 +42,7 @@ def fetch(name: str) -> Path:
     ----------
     name : str
         ``hf:owner/name``, the newest version, or ``hf:owner/name@revision``, a branch, tag or commit. The sha256 in
-        the card tells a damaged file; only a commit says that it is the one you have seen before.
+        the card shows a damaged file; only a commit is the same version at every time.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def fetch(name: str) -> Path:
         raise ModelError(f"{name}: needs huggingface_hub, expected: pip install 'icgn[hub]'") from error
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=_PATTERNS))
-    # Of the HTTP library, of the hub and of the disk, with a common ancestor in some versions only.
+    # Errors of the HTTP library, the hub and the disk have a common ancestor in some versions only.
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{name}: cannot be fetched from the Hugging Face Hub: {reason}") from error

@@ -57,7 +57,7 @@ class TotalVariation(ConvexRegularizer):
             if not 0 < value < math.inf:
                 raise ValueError(f"{name}: got {value}, expected a positive, finite number")
         self.factor, self.exponent, self.eps = float(factor), float(exponent), float(eps)
-        # There is no parameter that would tell the device.
+        # A buffer for the device: there is no parameter.
         self.register_buffer("anchor", torch.zeros(()), persistent=False)
 
     def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> TotalVariationFunctional:

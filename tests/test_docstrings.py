@@ -26,22 +26,11 @@ INCOMPLETE = {
     "icgn.regularizers.ConvexRegularizer.condition",
     "icgn.regularizers.ConvexRegularizer.hvp",
     "icgn.regularizers.ConvexRegularizer.prox",
-    "icgn.regularizers.FilterBank.operator",
-    "icgn.regularizers.ICNN.rescaled",
     "icgn.regularizers.SumRegularizer.condition",
-    "icgn.regularizers.save_model",
     "icgn.solvers.Method.certify",
     "icgn.solvers.Method.init",
     "icgn.solvers.Method.step",
     "icgn.solvers.certify",
-    "icgn.transport.Composition.inverse",
-    "icgn.transport.ConvexPotentialFlow.sample",
-    "icgn.transport.GradientNetwork.inverse",
-    "icgn.transport.cosine",
-    "icgn.transport.gaussian_pair",
-    "icgn.transport.mean_log_prob",
-    "icgn.transport.mixture_pair",
-    "icgn.transport.random_covariance",
 }
 
 

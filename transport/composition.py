@@ -106,11 +106,20 @@ class Composition(nn.Module):
 
     @torch.no_grad()
     def inverse(self, y: Tensor, tol: float = 1e-5, max_iter: int = 5000) -> Tensor:
-        r"""The points x (B, n) with T(x) = y, each within an RMS distance `tol` that is certified.
+        r"""The points x (B, n) with T(x) = y, each within a certified RMS distance.
 
         Layers are inverted in float64, the last first. An error e after layer l is at most :math:`e / c_l` before it,
         :math:`c_l` its modulus of strong convexity or least scale; so :math:`T_l` is inverted to the tolerance
         :math:`c_1 \cdots c_{l-1}\, tol / L`.
+
+        Parameters
+        ----------
+        y : Tensor
+            points (B, n).
+        tol : float
+            the RMS distance.
+        max_iter : int
+            iterations allowed for each network.
 
         Raises
         ------

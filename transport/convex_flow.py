@@ -52,7 +52,17 @@ class ConvexPotentialFlow(Composition):
         return change - z.square().sum(1) / 2 - self.dim / 2 * math.log(2 * math.pi)
 
     def sample(self, count: int, generator: torch.Generator, tol: float = 1e-4) -> Tensor:
-        """Points (count, n) of the density, each within an RMS distance `tol` of an exact one; see :meth:`inverse`."""
+        """Points (count, n) of the density; see :meth:`inverse`.
+
+        Parameters
+        ----------
+        count : int
+            number of points.
+        generator : torch.Generator
+            of the normal points that they come from.
+        tol : float
+            each is within this RMS distance of an exact one.
+        """
         if count < 1:
             raise ValueError(f"count: got {count}, expected at least 1")
         z = torch.randn(count, self.dim, generator=generator, device=generator.device)
@@ -188,7 +198,17 @@ def fit_flow(
 
 @torch.no_grad()
 def mean_log_prob(flow: ConvexPotentialFlow, x: Tensor, chunk: int = 2048) -> float:
-    """The mean log-likelihood of points x (B, n) in nats, exact, evaluated `chunk` points at a time."""
+    """The mean log-likelihood of points in nats, exact.
+
+    Parameters
+    ----------
+    flow : ConvexPotentialFlow
+        the density.
+    x : Tensor
+        points (B, n).
+    chunk : int
+        points evaluated at a time.
+    """
     return float(torch.cat([flow.log_prob(part, ExactLogDet()) for part in x.split(chunk)]).double().mean())
 
 

@@ -47,7 +47,14 @@ def cosine(map: Map, optimal: Map, x: Tensor) -> float:
     .. math:: \frac{\mathbb E_\mu \langle T(x) - x, T^*(x) - x\rangle}
         {(\mathbb E_\mu |T(x) - x|^2\, \mathbb E_\mu |T^*(x) - x|^2)^{1/2}},
 
-    with the parameters and errors of :func:`l2_uvp`; 1 for the optimal map.
+    1 for the optimal map.
+
+    Parameters
+    ----------
+    map, optimal : callable
+        T and T*, of samples (B, d).
+    x : Tensor
+        samples of mu, (B, d), at least 2; not those of the training.
 
     Raises
     ------

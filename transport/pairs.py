@@ -127,6 +127,15 @@ def random_covariance(dim: int, generator: torch.Generator, condition: float = 1
 
     The extreme eigenvalues are taken, so that the condition number is exactly c for d > 1.
 
+    Parameters
+    ----------
+    dim : int
+        dimension d.
+    generator : torch.Generator
+        of the random numbers, on the CPU.
+    condition : float
+        c, at least 1.
+
     Raises
     ------
     ValueError
@@ -144,7 +153,14 @@ def random_covariance(dim: int, generator: torch.Generator, condition: float = 1
 def gaussian_pair(dim: int, generator: torch.Generator, condition: float = 10.0) -> Pair:
     """Two Gaussians of random means and covariances (:func:`random_covariance`), with their map in closed form.
 
-    Samples are drawn with `generator`, from then on.
+    Parameters
+    ----------
+    dim : int
+        dimension d.
+    generator : torch.Generator
+        of the measures and, from then on, of their samples.
+    condition : float
+        condition number of the covariances, at least 1.
 
     Raises
     ------
@@ -167,7 +183,18 @@ def mixture_pair(dim: int, generator: torch.Generator, components: int = 4, piec
 
     a gradient of a convex function, thus optimal to the image of any measure (Brenier 1991; Makkuva et al. 2020,
     arXiv:1908.10347, and Korotin et al. 2021, arXiv:2106.01954, test solvers in this way). The softmax part comes from
-    :class:`~icgn.regularizers.DenseSoftmaxICGN` with two modules of `pieces` classes.
+    :class:`~icgn.regularizers.DenseSoftmaxICGN` with two modules.
+
+    Parameters
+    ----------
+    dim : int
+        dimension d.
+    generator : torch.Generator
+        of the measures and, from then on, of their samples.
+    components : int
+        components of the mixture.
+    pieces : int
+        classes of each softmax module.
 
     Raises
     ------

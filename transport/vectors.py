@@ -119,9 +119,18 @@ class GradientNetwork(FiniteState):
         return functional.hvp(x.repeat_interleave(self.dim, 0), basis).unflatten(0, (len(x), self.dim))
 
     def inverse(self, y: Tensor, tol: float = 1e-5, max_iter: int = 2000) -> Tensor:
-        r"""The points x (B, n) with N(x) = y, each within an RMS distance `tol` that is certified.
+        r"""The points x (B, n) with N(x) = y, each within a certified RMS distance.
 
         They minimize :math:`f(x) - \langle y, x\rangle`, strongly convex by :math:`\mu` or by Q.
+
+        Parameters
+        ----------
+        y : Tensor
+            points (B, n).
+        tol : float
+            the RMS distance.
+        max_iter : int
+            iterations allowed.
 
         Raises
         ------
