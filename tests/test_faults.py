@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 import torch
+from processes import ended, forked
 from training_cases import recipe, write_photographs
 from typer.testing import CliRunner
 
@@ -35,27 +36,6 @@ def run(*arguments):
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     assert "Traceback" not in result.output
     return result
-
-
-@contextmanager
-def forked(work):
-    """A process that does `work` and ends with its exit code; gives its id."""
-    child = os.fork()
-    if child == 0:
-        code = 99
-        try:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            code = work() or 0
-        except BaseException as error:
-            os.write(2, f"{type(error).__name__}: {error}\n".encode())
-        finally:
-            os._exit(code)
-    yield child
-
-
-def ended(child):
-    """The exit code of a process, or minus the signal that ended it."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def killed_after(work, seconds):

@@ -10,8 +10,9 @@ import pytest
 import tomli_w
 import torch
 from training_cases import data, recipe, write_photographs
+from typer.testing import CliRunner
 
-from icgn import training
+from icgn import cli, training
 from icgn.evaluation import read_results
 from icgn.training import CHECKPOINT, Processes, read_checkpoint
 
@@ -70,36 +71,46 @@ def test_two_processes_find_the_gradients_of_one(tmp_path):
         assert torch.allclose(parallel, parameter.grad, rtol=1e-3, atol=1e-6)
 
 
-@pytest.fixture
-def run_files(tmp_path):
-    folder = write_photographs(tmp_path / "photographs", 4)
-    file = tmp_path / "r.toml"
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory):
+    """The arguments of a training and of an evaluation, without their folders."""
+    place = tmp_path_factory.mktemp("files")
+    folder = write_photographs(place / "photographs", 4)
+    file = place / "r.toml"
     file.write_text(tomli_w.dumps(recipe(steps=4, validate_every=4).to_dict()))
-    return folder, file
+    return {
+        "train": ("train", "--recipe", file, "--data", folder, "--device", "cpu", "--out"),
+        "evaluate": ("evaluate", "--model", "tv", "--dataset", folder, "--sigma", 25, "--device", "cpu", "-o"),
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(commands, tmp_path_factory):
+    """What both write in one process."""
+    place = tmp_path_factory.mktemp("alone")
+    for name, arguments in commands.items():
+        result = CliRunner().invoke(cli.app, [str(a) for a in (*arguments, place / name)])
+        assert result.exit_code == 0, result.output
+    return place
 
 
 @pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
-def test_the_command_trains_in_two_processes(tmp_path, run_files, launcher):
-    folder, file = run_files
-    module = ("-m", "icgn.cli", "train", "--recipe", file, "--data", folder, "--device", "cpu")
-    launch(launcher, *module, "--out", tmp_path / "two", cwd=tmp_path)
-    launch((sys.executable,), *module, "--out", tmp_path / "one", cwd=tmp_path)
-    two, one = (read_checkpoint(tmp_path / name / CHECKPOINT) for name in ("two", "one"))
+def test_the_command_trains_in_two_processes(tmp_path, commands, alone, launcher):
+    command = ("-m", "icgn.cli", *commands["train"], tmp_path / "two")
+    launch(launcher, *command, cwd=tmp_path)
+    two, one = (read_checkpoint(place / CHECKPOINT) for place in (tmp_path / "two", alone / "train"))
     for name, weight in one["model"].items():
         assert torch.allclose(two["model"][name], weight, atol=2e-3), name
     rows = [json.loads(content["history"])[-1] for content in (two, one)]
     assert rows[0]["psnr_25"] == pytest.approx(rows[1]["psnr_25"], abs=0.05)
     # An error of one is that of all, and no process is left waiting.
-    failed = launch(launcher, *module, "--out", tmp_path / "two", cwd=tmp_path, code=1)
+    failed = launch(launcher, *command, cwd=tmp_path, code=1)
     assert "a run is there already" in failed.stderr + failed.stdout
 
 
-def test_evaluation_is_shared(tmp_path, run_files):
-    folder, _ = run_files
-    command = ("-m", "icgn.cli", "evaluate", "--model", "tv", "--dataset", folder, "--sigma", 25, "--device", "cpu")
-    launch(TORCHRUN, *command, "-o", tmp_path / "two", cwd=tmp_path)
-    launch((sys.executable,), *command, "-o", tmp_path / "one", cwd=tmp_path)
-    two, one = (read_results(tmp_path / name / "results.json")[0] for name in ("two", "one"))
+def test_evaluation_is_shared(tmp_path, commands, alone):
+    launch(TORCHRUN, "-m", "icgn.cli", *commands["evaluate"], tmp_path / "two", cwd=tmp_path)
+    two, one = (read_results(place / "results.json")[0] for place in (tmp_path / "two", alone / "evaluate"))
     assert [(e.image, e.psnr) for e in two] == [(e.image, e.psnr) for e in one] and len(one) == 4
 
 

@@ -2,15 +2,17 @@
 
 import importlib
 import json
+import os
 import pickle
 import shutil
 import signal
-import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from processes import ended, forked
 from training_cases import break_loss, data, equal_weights, nan_gradient, nan_loss, pictures, recipe, train
 
 from icgn import training
@@ -138,38 +140,29 @@ def test_a_run_without_validation_pictures(tmp_path):
     assert [set(row) for row in history] == [{"step", "loss"}] * 3
 
 
-CHILD = """
-import sys, importlib, time
-import torch
-torch.set_num_threads(1)
-sys.path.insert(0, sys.argv[2])
-import training_cases as t
-LOOP = importlib.import_module("icgn.training.fit")
-LOOP._SAVE_SECONDS = 0.0
-draw = LOOP.draw
-def slow(images, recipe, step, *rest):
-    print(step, flush=True)
-    time.sleep(0.02)
-    return draw(images, recipe, step, *rest)
-LOOP.draw = slow
-t.train(sys.argv[1], t.recipe(steps=40, average=0.9, optimizer=sys.argv[3]))
-"""
-
-
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
 @pytest.mark.parametrize("optimizer", ["adam", "soap"])
-def test_resume_after_a_kill_is_exact(tmp_path, optimizer):
+def test_resume_after_a_kill_is_exact(tmp_path, monkeypatch, save_always, optimizer):
     wanted = recipe(steps=40, average=0.9, optimizer=optimizer)
     straight, history = train(tmp_path / "straight", wanted)
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(tmp_path / "killed"), str(Path(__file__).parents[1] / "helpers"), optimizer],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-    )
-    while child.stdout.readline().strip() != "8":
-        assert child.poll() is None
-    child.kill()
-    assert child.wait() == -signal.SIGKILL
+    reader, writer = os.pipe()
+
+    def slow(images, recipe, step, *rest):
+        os.write(writer, bytes([step]))
+        time.sleep(0.02 if step < 20 else 60)  # it never ends by itself
+        return draw(images, recipe, step, *rest)
+
+    def work():
+        monkeypatch.setattr(LOOP, "draw", slow)
+        train(tmp_path / "killed", wanted)
+
+    with forked(work) as child:
+        os.close(writer)
+        while (step := os.read(reader, 1)) != bytes([8]):
+            assert step, "the process ended"
+        os.kill(child, signal.SIGKILL)
+        assert ended(child) == -signal.SIGKILL
+    os.close(reader)
     step = read_checkpoint(tmp_path / "killed" / CHECKPOINT)["step"]
     assert 8 <= step < 40
     resumed, again = train(tmp_path / "killed", wanted, resume=True)
