@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from deepinv.distributed import DistributedContext, distribute
+from processes import ranks
 from torch import nn
 
 from icgn import ICGN, ICNN, PerChannel, RidgeICGN
 from icgn.regularizers.distributed import GradientDenoiser, PictureTiling, receptive_radius
-
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-SCRIPT = """
-import sys
-import torch
-torch.set_num_threads(1)
-from deepinv.distributed import DistributedContext, distribute
-from icgn.regularizers.distributed import GradientDenoiser, PictureTiling, receptive_radius
-cases = torch.load(sys.argv[1], weights_only=False)
-with DistributedContext(device_mode="cpu") as ctx:
-    found = []
-    for regularizer, x, sigma in cases:
-        tiling = PictureTiling(x.shape, patch=16, radius=receptive_radius(regularizer))
-        gradient = distribute(GradientDenoiser(regularizer), ctx, tiling_strategy=tiling)
-        with torch.no_grad():
-            found.append((gradient(x, sigma), len(ctx.local_indices(tiling.get_num_patches()))))
-    torch.save(found, f"{sys.argv[2]}{ctx.rank}")
-"""
 
 
 def picture(*shape):
@@ -60,16 +38,16 @@ CASES = {
 
 
 def test_two_processes_find_the_gradient_of_one(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    torch.save(list(CASES.values()), tmp_path / "cases.pt")
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [*TORCHRUN, str(script), str(tmp_path / "cases.pt"), str(tmp_path / "found")]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    def work(rank):
+        found = []
+        with DistributedContext(device_mode="cpu") as ctx, torch.no_grad():
+            for regularizer, x, sigma in CASES.values():
+                tiling = PictureTiling(x.shape, patch=16, radius=receptive_radius(regularizer))
+                gradient = distribute(GradientDenoiser(regularizer), ctx, tiling_strategy=tiling)
+                found.append((gradient(x, sigma), len(ctx.local_indices(tiling.get_num_patches()))))
+        torch.save(found, tmp_path / f"found{rank}")
+
+    assert ranks(2, work) == [0, 0]
     for rank in range(2):
         found = torch.load(tmp_path / f"found{rank}", weights_only=True)
         for name, (gradient, patches), (reg, x, sigma) in zip(CASES, found, CASES.values(), strict=True):
