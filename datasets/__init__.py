@@ -1,4 +1,4 @@
-"""Photographs: picture files, collections of them, and reproducible noise."""
+"""Files of pictures and of stacks, collections of photographs, and reproducible noise."""
 
 from icgn.datasets.collections import (
     Photographs,
@@ -8,38 +8,49 @@ from icgn.datasets.collections import (
     bundled,
     download_bsds500,
     folder,
-    list_pictures,
     to_gray,
 )
 from icgn.datasets.figure import comparison, difference, visible_gain
 from icgn.datasets.files import Job, plan, prepare_folders
+from icgn.datasets.folders import Listing, list_pictures, survey
+from icgn.datasets.formats import Container
 from icgn.datasets.noise import add_noise, estimate_sigma, measure_sigma, scaled_luma, seed_of
 from icgn.datasets.picture import (
+    FILE_SUFFIXES,
     PIXEL_LIMIT,
     SUFFIXES,
     Picture,
-    PictureError,
     depth,
     is_jpeg,
     read_picture,
     write_picture,
 )
 from icgn.datasets.quality import Quality, quality
+from icgn.datasets.stack import Extent, Page, PictureError, Stack, measure, open_stack
+from icgn.datasets.stack_writer import StackWriter, create_stack
 
 __all__ = [
+    "FILE_SUFFIXES",
     "PIXEL_LIMIT",
     "SUFFIXES",
+    "Container",
+    "Extent",
     "Job",
+    "Listing",
+    "Page",
     "Photographs",
     "Picture",
     "PictureError",
     "Quality",
     "Sample",
+    "Stack",
+    "StackWriter",
     "add_noise",
     "bsd68",
     "bsds500",
     "bundled",
     "comparison",
+    "create_stack",
     "depth",
     "difference",
     "download_bsds500",
@@ -47,13 +58,16 @@ __all__ = [
     "folder",
     "is_jpeg",
     "list_pictures",
+    "measure",
     "measure_sigma",
+    "open_stack",
     "plan",
     "prepare_folders",
     "quality",
     "read_picture",
     "scaled_luma",
     "seed_of",
+    "survey",
     "to_gray",
     "visible_gain",
     "write_picture",

@@ -15,7 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from icgn.datasets.picture import LUMA, SUFFIXES, Picture, PictureError, read_picture
+from icgn.datasets.folders import list_pictures
+from icgn.datasets.picture import LUMA, Picture, read_picture
+from icgn.datasets.stack import PictureError
 
 _LAYOUTS = ("BSDS500/images", "BSDS500/data/images", "BSR/BSDS500/data/images", "BSDS500-master/BSDS500/data/images")
 _COUNTS = {"train": 200, "val": 100, "test": 200}
@@ -129,7 +131,7 @@ def bundled(gray: bool = False) -> Photographs:
 
 
 def folder(path: str | os.PathLike[str], gray: bool = False) -> Photographs:
-    """Collect the PNG, JPEG and TIFF files that stand in a folder, in the order of their names.
+    """Collect the photographs that stand in a folder, told by their content, in the order of their names.
 
     Every file is read once here, and each that cannot be is left out with a warning that names it, and listed in
     ``skipped``: afterwards the length is right and every index works. Transparency is ignored.
@@ -158,23 +160,6 @@ def folder(path: str | os.PathLike[str], gray: bool = False) -> Photographs:
     if not good:
         raise FileNotFoundError(f"{path}: none of its {len(files)} pictures can be read: {', '.join(skipped[:5])}")
     return _of_files(good, gray, skipped)
-
-
-def list_pictures(path: str | os.PathLike[str]) -> list[Path]:
-    """List the files of a folder whose suffix is that of a picture, sorted by name; none is opened.
-
-    Raises
-    ------
-    FileNotFoundError
-        if `path` is no folder or holds no such file.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: not a folder, expected a folder of pictures")
-    files = sorted(f for f in path.iterdir() if _is_picture(f))
-    if not files:
-        raise FileNotFoundError(f"{path}: no picture in this folder, expected {', '.join('*' + s for s in SUFFIXES)}")
-    return files
 
 
 def bsds500(root: str | os.PathLike[str], split: str = "train", gray: bool = False) -> Photographs:
@@ -291,10 +276,6 @@ def _tensor(levels: np.ndarray[Any, Any]) -> Tensor:
     """8-bit levels (H, W) or (H, W, 3) as intensities (C, H, W)."""
     planes = levels[None] if levels.ndim == 2 else np.moveaxis(levels, -1, 0)
     return torch.from_numpy(np.ascontiguousarray(planes, dtype=np.float32)) / 255
-
-
-def _is_picture(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
 
 
 def _images_of(root: str | os.PathLike[str]) -> Path:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from icgn.datasets.collections import list_pictures
-from icgn.datasets.picture import SUFFIXES
+from icgn.datasets.folders import list_pictures, survey
+from icgn.datasets.formats import FORMATS, identify, named
+from icgn.datasets.picture import FILE_SUFFIXES, SUFFIXES
 from icgn.storage.files import remove_drafts
 
 
@@ -22,12 +23,21 @@ class Job:
     reference: Path | None = None
 
 
-def plan(inputs: Sequence[Path], output: Path, reference: Path | None = None, figure: Path | None = None) -> list[Job]:
+def plan(
+    inputs: Sequence[Path],
+    output: Path,
+    reference: Path | None = None,
+    figure: Path | None = None,
+    *,
+    suffixes: Sequence[str] = SUFFIXES,
+    recursive: bool = False,
+) -> list[Job]:
     """Match inputs with outputs and references; nothing is read or written.
 
     A file goes to the file `output`; several files, or a folder, go into the folder `output` under their own names,
-    and so does a file if `output` is a folder or has no suffix. A folder stands for the pictures directly in it. What
-    is no picture by its suffix, a measurement, is written as PNG.
+    and so does a file if `output` is a folder or has no suffix. A folder stands for the pictures directly in it, or,
+    with `recursive`, for all below it, whose folders are made again in the output. What has none of the suffixes is
+    written under that of its content, and as PNG if that is none of them either: a measurement.
 
     Parameters
     ----------
@@ -40,6 +50,11 @@ def plan(inputs: Sequence[Path], output: Path, reference: Path | None = None, fi
         differ).
     figure : Path, optional
         a further file that will be written; only with a single input.
+    suffixes : sequence of str
+        of the kinds of file that are taken from folders and keep their names: :data:`SUFFIXES`, those of photographs,
+        or :data:`FILE_SUFFIXES`, all.
+    recursive : bool
+        whether folders inside folders are entered.
 
     Raises
     ------
@@ -49,7 +64,8 @@ def plan(inputs: Sequence[Path], output: Path, reference: Path | None = None, fi
     FileNotFoundError
         for a folder without pictures.
     """
-    sources = [f for i in inputs for f in (list_pictures(i) if i.is_dir() else [i])]
+    found = [(f, root) for i in inputs for f, root in _found(i, suffixes, recursive)]
+    sources = [f for f, _ in found]
     several = len(sources) > 1 or any(i.is_dir() for i in inputs)
     if figure is not None:
         if len(sources) > 1:
@@ -58,7 +74,7 @@ def plan(inputs: Sequence[Path], output: Path, reference: Path | None = None, fi
     into_folder = _is_folder(output, several)
     if not into_folder:
         _check_suffix("--output", output)
-    targets = [output / _written_name(s) if into_folder else output for s in sources]
+    targets = [output / _written_name(s, root, suffixes) if into_folder else output for s, root in found]
     references = [_reference(reference, s, len(sources)) for s in sources]
     read = [*sources, *(r for r in references if r is not None)]
     written = targets if figure is None else [*targets, figure]
@@ -89,22 +105,47 @@ def prepare_folders(files: Iterable[Path]) -> None:
     remove_drafts(files)
 
 
+def _found(place: Path, suffixes: Sequence[str], recursive: bool) -> list[tuple[Path, Path]]:
+    """The pictures that an input stands for, each with the folder that its name in the output begins from."""
+    if not place.is_dir() or identify(place) is not None:
+        return [(place, place.parent)]
+    if tuple(suffixes) == SUFFIXES:
+        return [(f, place) for f in list_pictures(place, recursive=recursive)]
+    kinds = [f for f in FORMATS if set(f.suffixes) <= set(suffixes)]
+    listing = survey(place, recursive=recursive, kinds=kinds)
+    if not listing.files:
+        said = listing.summary()
+        raise FileNotFoundError(
+            f"{place}: no picture in this folder, expected {', '.join(suffixes)}{said and '; '}{said}"
+        )
+    return [(f, place) for f in listing.files]
+
+
 def _is_folder(output: Path, several: bool) -> bool:
     if several and output.is_file():
         raise ValueError(f"--output {output}: is a file, expected a folder for several pictures")
-    if several and not output.exists() and output.suffix.lower() in SUFFIXES:
+    if several and not output.exists() and named(output) is not None:
         raise ValueError(f"--output {output}: named like a file, expected a folder for several pictures")
     return several or output.is_dir() or (not output.suffix and not output.exists())
 
 
-def _written_name(source: Path) -> str:
-    return source.name if source.suffix.lower() in SUFFIXES else f"{source.stem}.png"
+def _written_name(source: Path, root: Path, suffixes: Sequence[str]) -> Path:
+    folder = source.parent.relative_to(root) if source.is_relative_to(root) else Path()
+    if source.name.lower().endswith(tuple(suffixes)):
+        return folder / source.name
+    try:
+        kind = identify(source)
+    except OSError:
+        kind = None
+    own = kind is not None and kind.suffixes[0] in suffixes
+    return folder / f"{source.stem}{kind.suffixes[0] if kind is not None and own else '.png'}"
 
 
 def _check_suffix(argument: str, path: Path) -> None:
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{argument} {path}: got suffix {path.suffix!r}, expected one of {', '.join(SUFFIXES)}")
-    if path.is_dir():
+    kind = named(path)
+    if kind is None:
+        raise ValueError(f"{argument} {path}: got suffix {path.suffix!r}, expected one of {', '.join(FILE_SUFFIXES)}")
+    if path.is_dir() and kind.kind != "Zarr":
         raise ValueError(f"{argument} {path}: is a folder, expected a file")
 
 

@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from icgn.datasets.formats import FORMATS, Levels, Raster, decode
-from icgn.storage.files import write_files
+from icgn.datasets.formats import FORMATS, PICTURES, Container, Format, Samples, fit, identify, named
+from icgn.datasets.formats import PIXEL_LIMIT as PIXEL_LIMIT
+from icgn.datasets.formats.kinds import check_installed, split_inner
+from icgn.datasets.stack import Extent, PictureError, Stack, open_stack, reason
+from icgn.datasets.stack_writer import placed
+from icgn.storage.files import drafted
 
-PIXEL_LIMIT = 89_478_485
-"""Most pixels, height times width, that a file may declare: Pillow's own limit, 256 MiB as 24-bit colour."""
+SUFFIXES = tuple(s for f in PICTURES for s in f.suffixes)
+"""File name suffixes of photographs that can be written, in lower case."""
 
-SUFFIXES = tuple(FORMATS)
-"""File name suffixes that can be written, in lower case."""
+FILE_SUFFIXES = tuple(s for f in FORMATS for s in f.suffixes)
+"""File name suffixes of every kind of file that can be written, in lower case."""
 
 LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)
 """Red, green and blue in the luma of JPEG and of Pillow's ``convert("L")`` (ITU-R BT.601): 0.299, 0.587, 0.114."""
-
-_Turn = Callable[[Levels], Levels]
-# What makes a picture of Exif orientation 2 to 8 upright; axes are row, column, sample.
-_UPRIGHT: dict[int, _Turn] = {
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a, -1),
-    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    8: lambda a: np.rot90(a),
-}
-
-
-class PictureError(ValueError):
-    """A picture file that cannot be read or written; the message names the file and the reason."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +50,10 @@ class Picture:
         whether gray is written as three equal channels, as it was read.
     jpeg : bool
         whether it was read from a JPEG file: its noise is not white, and hardly any is left in the colour differences.
+    container : Container or None
+        what the file was that it was read from, with all that a file of the same kind can keep.
+    range : (float, float)
+        the numbers in the unit of that file which are the intensities 0 and 1.
 
     Raises
     ------
@@ -77,6 +69,8 @@ class Picture:
     dpi: tuple[float, float] | None = None
     as_rgb: bool = False
     jpeg: bool = False
+    container: Container | None = None
+    range: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         shape = tuple(self.pixels.shape)
@@ -91,34 +85,49 @@ class Picture:
 
 
 def read_picture(path: str | os.PathLike[str]) -> Picture:
-    """Read a PNG, JPEG or TIFF file, upright and at full depth.
+    """Read a file of one picture, gray or RGB, of any kind that :func:`icgn.datasets.open_stack` reads.
 
     The Exif orientation is applied; palettes become RGB, transparent colours an alpha channel, premultiplied colours
     plain ones, and 1 to 4-bit gray the 8-bit gray of the same intensity. Three equal channels are gray, whose noise is
-    not that of colour: one channel, written as three again (:attr:`Picture.as_rgb`). From TIFF, of the Exif block only
-    the description, maker, model, date, artist and copyright are kept.
+    not that of colour: one channel, written as three again (:attr:`Picture.as_rgb`).
+
+    Unsigned integers of at most 16 bits are divided by the largest of their type. Of floats, signed and 32-bit
+    integers, the least and the largest number of the picture become 0 and 1, unless all lie in [0, 1]
+    (:attr:`Picture.range`).
 
     Raises
     ------
     PictureError
         for a file that is missing, empty, truncated or of another format, that declares more than
-        :data:`PIXEL_LIMIT` pixels (refused before anything is decoded), that has several pages, or whose samples are
-        neither gray nor RGB (CMYK, Lab) or no unsigned integers (floating-point TIFF).
+        :data:`PIXEL_LIMIT` pixels (refused before anything is decoded), that has several pages or channels other than
+        gray and RGB (read those by :func:`icgn.datasets.open_stack`), or NaN or infinite pixels.
     """
-    path = Path(path)
-    try:
-        raster = decode(path, PIXEL_LIMIT)
-    # On broken data the codecs raise errors of every type.
-    except Exception as error:
-        raise PictureError(f"{path}: cannot be read: {_reason(error)}") from error
-    return replace(_picture(raster), jpeg=is_jpeg(path))
+    with open_stack(path, pixel_limit=PIXEL_LIMIT) as stack:
+        found = stack.container
+        if len(stack) != 1:
+            raise PictureError(
+                f"{path}: cannot be read as one picture: the {found.kind} has {len(stack)} pages; read them by"
+                " icgn.datasets.open_stack, write them by create_stack"
+            )
+        if found.channels not in (1, 3):
+            raise PictureError(
+                f"{path}: cannot be read as one picture: it has {found.channels} channels, none of which is declared to"
+                " be opacity, expected gray or RGB; read them by icgn.datasets.open_stack"
+            )
+        return _picture(stack)
 
 
-def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
-    """Write a PNG, JPEG or TIFF file, told by the suffix: after a crash the old file or the new one is there, whole.
+def write_picture(path: str | os.PathLike[str], picture: Picture) -> tuple[str, ...]:
+    """Write a picture in the kind of file that the suffix names: after a crash the old or the new file is there, whole.
 
-    Intensities are clamped to [0, 1] and rounded to the nearest level, of 16 bits for a 16-bit picture in PNG and
-    TIFF. JPEG is written at quality 95 without chroma subsampling. A profile for another channel count is left out.
+    A picture that was read from a file gets the type, range and metadata of that file again, as far as this kind of
+    file holds them. Numbers are limited to what its type holds, [0, 1] for levels, and rounded to the nearest one.
+    JPEG is written at quality 95 without chroma subsampling. A profile for another channel count is left out.
+
+    Returns
+    -------
+    tuple of str
+        what this kind of file loses, in words, each to be said once.
 
     Raises
     ------
@@ -127,56 +136,130 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
         whatever stood at `path` before is untouched.
     """
     path = Path(path)
-    kind = FORMATS.get(path.suffix.lower())
+    kind = named(path)
     if kind is None:
-        raise PictureError(f"{path}: got suffix {path.suffix!r}, expected one of {', '.join(FORMATS)}")
+        raise PictureError(f"{path}: got suffix {path.suffix!r}, expected one of {', '.join(FILE_SUFFIXES)}")
     for name, plane in (("pixels", picture.pixels), ("alpha", picture.alpha)):
         if plane is not None and not bool(torch.isfinite(plane).all()):
             bad = int((~torch.isfinite(plane)).sum())
             raise PictureError(f"{path}: not written: {bad} NaN or infinite {name}, expected values in [0, 1]")
     try:
-        write_files({path: kind.encode(_as_raster(picture, min(kind.bits, picture.bits)))})
-    except (OSError, ValueError) as error:
-        raise PictureError(f"{path}: cannot be written: {_reason(error)}") from error
+        return _write(path, kind, picture)
+    except Exception as error:  # the libraries raise errors of every type
+        raise PictureError(f"{path}: cannot be written: {reason(error)}") from error
 
 
 def is_jpeg(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is JPEG by its name."""
-    return Path(path).suffix.lower() in (".jpg", ".jpeg")
+    """Whether a file is JPEG: by its content if it can be read, else by its name."""
+    try:
+        found = identify(Path(path))
+    except OSError:
+        found = named(Path(path))
+    return found is not None and found.kind == "JPEG"
 
 
 def depth(path: str | os.PathLike[str]) -> int:
-    """The most bits per sample that the format of a file name holds, 8 or 16; ``KeyError`` for another suffix."""
-    return FORMATS[Path(path).suffix.lower()].bits
+    """The most bits of an integer that the format of a file name holds, 8 or more; ``KeyError`` for another suffix."""
+    kind = named(Path(path))
+    if kind is None:
+        raise KeyError(Path(path).suffix)
+    return max(8 * np.dtype(t).itemsize for t in kind.dtypes if t[0] in "ui")
 
 
-def _picture(raster: Raster) -> Picture:
-    turn = _UPRIGHT.get(raster.orientation)
-    levels = raster.levels if turn is None else turn(raster.levels)
-    planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(levels, -1, 0), dtype=np.float32)) / raster.top
-    colours = 1 if len(planes) <= 2 else 3
-    alpha = planes[colours:].clone() if len(planes) > colours else None
-    bits = 8 if raster.top <= 255 else 16
-    as_rgb = colours == 3 and bool((planes[1:3] == planes[:1]).all())
-    pixels = planes[: 1 if as_rgb else colours].clone()
-    # Orientations from 5 on turn the picture by a quarter.
-    dpi = raster.dpi if raster.dpi is None or raster.orientation < 5 else (raster.dpi[1], raster.dpi[0])
-    return Picture(pixels, alpha, bits, raster.icc, raster.exif, dpi, as_rgb)
+def _picture(stack: Stack) -> Picture:
+    found, page = stack.container, stack.page(0)
+    low, high = found.range or _range(stack, page.values)
+    planes = page.values
+    if (low, high) != (0, 1):
+        # Exact in float32 for the levels of integers, which are below 2^24 there.
+        whole = found.range is not None and low == 0
+        planes = planes / high if whole else (planes.double() - low) / (high - low)
+    planes = planes.float()
+    as_rgb = found.channels == 3 and bool((planes[1:3] == planes[:1]).all())
+    return Picture(
+        pixels=planes[: 1 if as_rgb else found.channels].clone(),
+        alpha=page.alpha,
+        bits=8 if np.dtype(found.dtype).itemsize == 1 else 16,
+        icc=found.icc,
+        exif=found.exif,
+        dpi=found.dpi,
+        as_rgb=as_rgb,
+        jpeg=found.kind == "JPEG",
+        container=found,
+        range=(low, high),
+    )
 
 
-def _as_raster(picture: Picture, bits: int) -> Raster:
-    top = 2**bits - 1
+def _range(stack: Stack, values: Tensor) -> tuple[float, float]:
+    bad = int((~torch.isfinite(values)).sum())
+    if bad:
+        raise PictureError(f"{stack.path}: has {bad} NaN or infinite pixels, expected numbers; fill them first")
+    return Extent(float(values.min()), float(values.max()), 0, stack.container.bits).range
+
+
+def _write(path: Path, kind: Format, picture: Picture) -> tuple[str, ...]:
+    check_installed(kind)
     pixels = picture.pixels.expand(3, -1, -1) if picture.as_rgb else picture.pixels
-    planes = pixels if picture.alpha is None else torch.cat([pixels, picture.alpha.to(pixels)])
-    # In float64: a float32 product is off by more than half a 16-bit level only where it is too close to call.
-    rounded = (planes.detach().cpu().double().clamp(0, 1) * top).round().numpy()
-    levels: Levels = np.ascontiguousarray(np.moveaxis(rounded, 0, -1)).astype(np.uint8 if bits == 8 else np.uint16)
-    space = b"GRAY" if len(pixels) == 1 else b"RGB "
+    container, lost = _described(picture, len(pixels), kind)
+    read_as = None if picture.container is None else 8 if np.dtype(picture.container.dtype).itemsize == 1 else 16
+    plan = fit(container, kind, path, picture.range, None if read_as in (None, picture.bits) else picture.bits)
+    # A picture that no file stands behind is written in levels.
+    plan = placed(plan, path, container.path)
+    low, high = picture.range if picture.container is not None else (0.0, 2.0**picture.bits - 1)
+    levels = pixels.detach().cpu().double()
+    values = levels if (low, high) == (0, 1) else low + levels * (high - low)
+    alpha = None if picture.alpha is None else picture.alpha.detach().cpu().double().clamp(0, 1)
+    samples = plan.stored(_last(values), None if alpha is None else _last(alpha))
+    with drafted(split_inner(path)[0]) as draft:
+        assert kind.write is not None  # fit has tested it
+        return lost + plan.notes + kind.write(draft, _One(samples, path, plan.container.native), plan.container)
+
+
+def _described(picture: Picture, channels: int, kind: Format) -> tuple[Container, tuple[str, ...]]:
+    """The container of a picture as it is now, and what of its file is no longer true."""
+    _, height, width = picture.pixels.shape
+    samples = channels + (picture.alpha is not None)
+    space = b"GRAY" if channels == 1 else b"RGB "
     icc = picture.icc if picture.icc is not None and picture.icc[16:20] == space else None
-    return Raster(levels, top, icc=icc, exif=picture.exif, dpi=picture.dpi)
+    found = picture.container
+    shape, axes = ((height, width, samples), "YXS") if samples > 1 else ((height, width), "YX")
+    now: dict[str, Any] = {
+        "alpha": picture.alpha is not None, "icc": icc, "exif": picture.exif, "dpi": picture.dpi
+    }  # fmt: skip
+    if found is None:
+        dtype = "uint8" if picture.bits == 8 else "uint16"
+        return Container("picture", dtype, shape, axes, picture.bits, **now), ()
+    if (found.height, found.width, found.samples) == (height, width, samples):
+        return replace(found, **now), ()
+    resized = (found.height, found.width) != (height, width)
+    changed = replace(found, shape=shape, axes=axes, **now)
+    if not resized and not kind.sized:
+        return changed, ()
+    lost = found.kept + (("the voxel size",) if resized and found.spacing else ())
+    notes = (f"not kept, as the size or the channels have changed: {', '.join(lost)}",) if lost else ()
+    keep = found.native if kind.kind == found.kind and not kind.sized else None
+    return replace(changed, native=keep, kept=found.kept if keep else (), spacing={}, unit=""), notes
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return str(error) or type(error).__name__
+class _One:
+    """The only page of a file."""
+
+    def __init__(self, samples: Samples, target: Path, native: Any) -> None:
+        self._samples, self.target, self._native = samples, target, native
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Samples:
+        return (self._samples,)[index]
+
+    def __iter__(self) -> Any:
+        return iter((self._samples,))
+
+    def native(self, index: int) -> Any:
+        return self._native
+
+
+def _last(values: Tensor) -> Samples:
+    """(C, H, W) as (H, W, C)."""
+    return np.moveaxis(values.numpy(), 0, -1)

@@ -6,8 +6,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # The name of a file being written: it begins with that of its target, cut to 50 characters, since 255 bytes is what
@@ -35,7 +35,7 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
     targets = {Path(os.path.realpath(path)): content for path, content in contents.items()}
     # One file is renamed or not: nothing has to be put back.
     before = {path: path.read_bytes() for path in targets if len(targets) > 1 and path.exists()}
-    drafts = {path: path.with_name(f".{path.name[:_STEM]}.{secrets.token_hex(6)}.part") for path in targets}
+    drafts = {path: _draft(path) for path in targets}
     renamed: list[Path] = []
     try:
         for path, content in targets.items():
@@ -50,6 +50,56 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
     finally:
         for draft in drafts.values():
             draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """Give the name of a draft to write to; it replaces `path` in one step, or is removed if anything fails.
+
+    For files that do not fit in memory, and for folders; between the two renames of a folder the old one is found under
+    the name of a draft only. A symbolic link stays one, and an existing file keeps its permissions.
+
+    Parameters
+    ----------
+    path : Path
+        the file or folder to be written; the folder that it stands in exists.
+
+    Yields
+    ------
+    Path
+        where to write it.
+
+    Raises
+    ------
+    OSError
+        if it cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    draft = _draft(target)
+    try:
+        yield draft
+        if draft.is_dir():
+            _replace_folder(draft, target)
+            return
+        with draft.open("r+b") as file:
+            os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, draft)
+        draft.replace(target)
+    except BaseException:
+        _remove(draft)
+        raise
+
+
+def draft_stem(path: Path) -> str:
+    """The part of the name of a draft that is of its target.
+
+    Parameters
+    ----------
+    path : Path
+        the target.
+    """
+    return path.name[:_STEM]
 
 
 def remove_drafts(paths: Iterable[Path]) -> None:
@@ -69,13 +119,37 @@ def remove_drafts(paths: Iterable[Path]) -> None:
     """
     targets = [Path(os.path.realpath(path)) for path in paths]
     folders = {target for target in targets if target.is_dir()}
-    begun = {(target.parent, target.name[:_STEM]) for target in targets}
+    begun = {(target.parent, draft_stem(target)) for target in targets}
     for folder in folders | {folder for folder, _ in begun}:
         for file in folder.iterdir():
             found = _DRAFT.fullmatch(file.name)
             if found and (folder in folders or (folder, found[1]) in begun):
                 with suppress(OSError):  # of another user, or gone meanwhile
-                    file.unlink()
+                    _remove(file)
+
+
+def _draft(target: Path) -> Path:
+    return target.with_name(f".{draft_stem(target)}.{secrets.token_hex(6)}.part")
+
+
+def _remove(draft: Path) -> None:
+    if draft.is_dir() and not draft.is_symlink():
+        shutil.rmtree(draft, ignore_errors=True)
+    else:
+        draft.unlink(missing_ok=True)
+
+
+def _replace_folder(draft: Path, target: Path) -> None:
+    old = _draft(target)
+    if target.exists():
+        target.replace(old)
+    try:
+        draft.replace(target)
+    except BaseException:
+        if old.exists():
+            old.replace(target)
+        raise
+    _remove(old)
 
 
 def _write(draft: Path, content: bytes, target: Path) -> None:

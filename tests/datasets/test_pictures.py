@@ -285,19 +285,23 @@ def refused(path, *words):
 def test_what_cannot_be_read_rightly_is_refused(tmp_path):
     Image.new("CMYK", (9, 9)).save(tmp_path / "cmyk.jpg")
     Image.new("CMYK", (9, 9)).save(tmp_path / "cmyk.tif")
-    tifffile.imwrite(tmp_path / "float.tif", np.zeros((9, 9), np.float32))
-    tifffile.imwrite(tmp_path / "int32.tif", np.zeros((9, 9), np.uint32))
+    tifffile.imwrite(tmp_path / "complex.tif", np.zeros((9, 9), np.complex64))
+    tifffile.imwrite(tmp_path / "nan.tif", np.full((9, 9), np.nan, np.float32))
+    tifffile.imwrite(
+        tmp_path / "bands.tif", np.zeros((9, 9, 4), np.uint8), extrasamples=["unspecified"], photometric="rgb"
+    )
     tifffile.imwrite(tmp_path / "pages.tif", np.zeros((3, 9, 9), np.uint8), photometric="minisblack")
-    Image.new("RGB", (9, 9)).save(tmp_path / "image.bmp")
+    Image.new("L", (9, 9)).save(tmp_path / "image.gif")
     frames = [Image.new("L", (9, 9), level) for level in (0, 99)]
     frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])
     refused(tmp_path / "moving.png", "animated")
     refused(tmp_path / "cmyk.jpg", "CMYK")
     refused(tmp_path / "cmyk.tif", "SEPARATED")
-    refused(tmp_path / "float.tif", "32-bit")
-    refused(tmp_path / "int32.tif", "32-bit")
-    refused(tmp_path / "pages.tif", "3 pages")
-    refused(tmp_path / "image.bmp", "not a PNG")
+    refused(tmp_path / "complex.tif", "COMPLEXIEEEFP", "magnitudes")
+    refused(tmp_path / "nan.tif", "81 NaN")
+    refused(tmp_path / "bands.tif", "4 channels", "open_stack")
+    refused(tmp_path / "pages.tif", "3 pages", "open_stack", "create_stack")
+    refused(tmp_path / "image.gif", "not a PNG", "a GIF", "convert it")
     refused(tmp_path / "missing.png", "no such file")
     refused(tmp_path, "directory")
 
@@ -386,7 +390,7 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     cases = [
         (tmp_path / "a.png", Picture(bad), "16 NaN"),
         (tmp_path / "a.png", Picture(torch.zeros(1, 4, 4), alpha=bad), "alpha"),
-        (tmp_path / "a.bmp", random_picture(1, 8), "expected one of .png"),
+        (tmp_path / "a.xyz", random_picture(1, 8), "expected one of .png"),
         (tmp_path / "a.jpg", random_picture(3, 8, alpha=True), "alpha"),
         (tmp_path / "file" / "a.png", random_picture(1, 8), "not a directory"),
         (tmp_path / "none" / "a.png", random_picture(1, 8), "no such file"),

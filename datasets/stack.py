@@ -1,0 +1,211 @@
+"""Files of any kind read page by page, as numbers in the unit of the file."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from icgn.datasets.formats import PIXEL_LIMIT, Container, Reader, open_file
+from icgn.datasets.formats.container import Limits, stored_limits
+
+_EXACT = 2**53
+
+
+class PictureError(ValueError):
+    """A picture file that cannot be read or written; the message names the file and the reason."""
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """One page of a file.
+
+    Attributes
+    ----------
+    values : Tensor
+        (C, H, W), in the unit of the file: float32, or float64 for integers and floats that float32 cannot hold.
+    alpha : Tensor or None
+        opacity in [0, 1], float32 (1, H, W).
+    """
+
+    values: Tensor
+    alpha: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What the numbers of a file are.
+
+    Attributes
+    ----------
+    low, high : float
+        the least and the largest finite number, in the unit of the file.
+    invalid : int
+        how many are NaN or infinite.
+    bits : int
+        for unsigned integers the bits that the largest one needs: 12 for 12-bit data in a 16-bit file; else those of
+        the type.
+    """
+
+    low: float
+    high: float
+    invalid: int
+    bits: int
+
+    @property
+    def range(self) -> Limits:
+        """The numbers that become 0 and 1: 0 and 1 themselves if the data lie between them, else their extremes."""
+        if self.low >= 0 and self.high <= 1:
+            return 0.0, 1.0
+        return (self.low, self.high) if self.high > self.low else (self.low, self.low + 1)
+
+
+class Stack:
+    """An open file of one page or of many, each read when it is asked for; made by :func:`open_stack`.
+
+    ``stack[i]`` is the tensor of page i, (C, H, W) in the unit of the file; ``stack.page(i)`` has its opacity too.
+    Nothing but that page is in memory.
+
+    Attributes
+    ----------
+    path : Path
+        the file.
+    container : Container
+        what was found in it.
+    """
+
+    def __init__(self, path: Path, reader: Reader) -> None:
+        self.path = path
+        self.container: Container = reader.container
+        self._reader = reader
+
+    def __len__(self) -> int:
+        return self.container.pages
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.page(index).values
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def page(self, index: int) -> Page:
+        """Read one page.
+
+        Raises
+        ------
+        IndexError
+            for a page that is not there.
+        PictureError
+            naming the file, for a page that is damaged.
+        """
+        index = range(len(self))[index]
+        try:
+            samples = self._reader.read(index)
+        except Exception as error:  # on broken data the codecs raise errors of every type
+            raise PictureError(f"{self.path}: page {index} cannot be read: {reason(error)}") from error
+        return self._page(samples, index)
+
+    def native(self, index: int) -> Any:
+        """What the writer of the same kind keeps with a page; for :func:`create_stack`."""
+        return self._reader.native(index)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+
+    def __enter__(self) -> Stack:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _page(self, samples: Any, index: int) -> Page:
+        found = self.container
+        expected = (found.height, found.width, found.samples)
+        if samples.shape != expected:
+            raise PictureError(f"{self.path}: page {index} has shape {samples.shape}, expected {expected}")
+        planes = np.moveaxis(samples, -1, 0)
+        kind = np.dtype(found.dtype)
+        if kind.itemsize == 8 and kind.kind in "ui" and max(int(planes.max()), -int(planes.min())) > _EXACT:
+            raise PictureError(f"{self.path}: page {index} has integers beyond 2^53, expected smaller ones")
+        scaled = (found.slope, found.intercept) != (1, 0)
+        double = scaled or kind.itemsize == 8 or (kind.itemsize == 4 and kind.kind in "ui")
+        # A copy: what is read may be a view of the file.
+        number: Any = np.array(planes[: found.channels], np.float64 if double else np.float32, order="C")
+        if scaled:
+            number = found.slope * number + found.intercept
+        values = torch.from_numpy(number)
+        if not found.alpha:
+            return Page(values)
+        top = 1.0 if kind.kind == "f" else stored_limits(found.dtype, found.bits)[1]
+        alpha = torch.from_numpy(np.ascontiguousarray(planes[found.channels :], dtype=np.float32)) / top
+        return Page(values, alpha)
+
+
+def open_stack(path: str | os.PathLike[str], *, axes: str | None = None, pixel_limit: int = PIXEL_LIMIT) -> Stack:
+    """Open a file of any kind, which is told by its content.
+
+    Parameters
+    ----------
+    path : path
+        PNG, JPEG, TIFF, WebP, BMP, PBM, PGM, PPM, ``.npy``, ``.npz``; with the packages of ``pip install
+        'icgn[science]'`` FITS, NIfTI, DICOM, HDF5, Zarr. A place inside the file stands behind a colon:
+        ``scan.h5:/group/data``, ``arrays.npz:name``, ``image.fits:SCI``.
+    axes : str, optional
+        a letter for each axis of an array, e.g. "CYX" or "TZYX", for files that do not say them; the default for those
+        is told by :func:`icgn.datasets.formats.arrays.letters`.
+    pixel_limit : int
+        most pixels of a page, tested before anything is decoded.
+
+    Raises
+    ------
+    PictureError
+        for a file that is missing, empty, truncated or of another kind, with what to do.
+    """
+    place = Path(path)
+    try:
+        return Stack(place, open_file(place, axes=axes, pixel_limit=pixel_limit))
+    except Exception as error:  # on broken data the codecs raise errors of every type
+        raise PictureError(f"{place}: cannot be read: {reason(error)}") from error
+
+
+def measure(stack: Stack) -> Extent:
+    """Find the least and the largest number of all pages, one page in memory at a time.
+
+    Raises
+    ------
+    PictureError
+        for a damaged page.
+    """
+    low, high, invalid = math.inf, -math.inf, 0
+    for values in stack:
+        valid = torch.isfinite(values)
+        invalid += int(values.numel() - valid.sum())
+        if bool(valid.any()):
+            finite = values if bool(valid.all()) else values[valid]
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    if low > high:
+        raise PictureError(f"{stack.path}: holds nothing but NaN and infinite numbers")
+    found = stack.container
+    plain = np.dtype(found.dtype).kind == "u" and (found.slope, found.intercept) == (1, 0)
+    return Extent(low, high, invalid, max(1, int(high).bit_length()) if plain else found.bits)
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in words."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    if isinstance(error, MemoryError):
+        return "not enough memory for what its header says"
+    text = str(error).strip()
+    return " ".join(text.split())[:400] if text else type(error).__name__
