@@ -32,6 +32,17 @@ class StackWriter:
     file itself of them and puts it in place in one step. After a kill the next writer with the same source, target and
     key finds the whole pages: :attr:`done` says how many, and writing goes on with that one.
 
+    Parameters
+    ----------
+    target : Path
+        the file to be written.
+    stack : Stack
+        the open file whose pages are written.
+    plan : Fit
+        its type, scale and metadata as this kind of file holds them.
+    key : str
+        what the pages depend on beside the source.
+
     Attributes
     ----------
     container : Container
