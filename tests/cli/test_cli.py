@@ -28,7 +28,7 @@ class Denoiser(RidgeICGN):
     """An untrained model that removes noise visibly, in the place of the shipped ones."""
 
     def __init__(self, channels):
-        super().__init__(8, 5, channels=channels)
+        super().__init__(8, size=5, channels=channels)
         with torch.no_grad():
             self.log_lambda += 3.0
 
