@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from torch import Tensor
 
 from icgn.cli.options import as_option, check_channels, check_level, check_tolerance, find_device, parse_weight
 from icgn.cli.outcome import figure, row
-from icgn.cli.screen import Bar, console, naming, progress, reason, refuse, say
+from icgn.cli.screen import Steps, console, naming, reason, refuse, say
 from icgn.cli.tables import print_table
 from icgn.datasets import Job, Picture, depth, plan, prepare_folders, read_picture, write_picture
 from icgn.pictures import Denoise, Note, Restored, Task, measured_level, restore_picture
 from icgn.pictures.models import ModelFor, regularizers_by_channels
+from icgn.pictures.progress import Progress
+from icgn.solvers import Event
 
 Read = Callable[[Job], "tuple[Picture | Tensor, Task]"]
 """Reads a picture or a measurement (C, ...), and what happened to it."""
@@ -101,18 +104,22 @@ def restore_all(
     except (ValueError, OSError) as error:
         refuse(as_option(str(error)))
     rows = []  # of text: the pictures of a folder need not fit in memory
+    bar = Steps(transient=True)
+    bar.start(verb, len(todo))
     try:
-        with progress(verb, len(todo)) as bar:
-            for job in todo:
-                try:
-                    rows.append(_restore(job, reader, models, settings, request.compare, label, bar))
-                # A torch device out of memory is a RuntimeError; the other pictures may be smaller.
-                except (ValueError, OSError, RuntimeError, MemoryError) as error:
-                    say("error", naming(job.source, as_option(reason(error))))
-                bar.advance()
+        for i, job in enumerate(todo):
+            bar.step(i, job.source.name)
+            callback = Progress(partial(_step, bar, i, job.source.name)) if bar.shown else None
+            try:
+                rows.append(_restore(job, reader, models, {**settings, "callback": callback}, request.compare, label))
+            # A torch device out of memory is a RuntimeError; the other pictures may be smaller.
+            except (ValueError, OSError, RuntimeError, MemoryError) as error:
+                say("error", naming(job.source, as_option(reason(error))))
     except KeyboardInterrupt:
         say("error", f"interrupted: {len(rows)} of {len(todo)} pictures are written")
         raise typer.Exit(130) from None
+    finally:
+        bar.end()
     if rows:
         print_table(rows, request.reference is not None, label)
         written = todo[0].target if len(todo) == 1 else request.output
@@ -137,17 +144,14 @@ def say_note(source: Path | str, note: Note) -> None:
     say("warning" if note.warning else "note", f"{source}: {note.text(255, 'gray levels')}{hint}")
 
 
+def _step(bar: Steps, before: int, name: str, part: float, event: Event) -> None:
+    bar.step(before + part, name)
+
+
 def _restore(
-    job: Job,
-    reader: Read,
-    models: ModelFor,
-    settings: dict[str, Any],
-    compare: Path | None,
-    label: str,
-    bar: Bar,
+    job: Job, reader: Read, models: ModelFor, settings: dict[str, Any], compare: Path | None, label: str
 ) -> list[str]:
     """Restore one picture and write it; returns its row of the table."""
-    bar.name(job.source.name)
     measured, task = reader(job)
     pixels = measured.pixels if isinstance(measured, Picture) else measured
     regularizer = models(3 if len(pixels) == 3 else 1)
@@ -157,7 +161,7 @@ def _restore(
         clean = None if clean is None else _matching(clean, job, pixels)
     if clean is not None and isinstance(task, Denoise) and isinstance(measured, Picture) and settings["sigma"] is None:
         settings = {**settings, "noise": measured_level(measured, clean, regularizer.sigma_range)}
-    restored = restore_picture(measured, task, regularizer=regularizer, callback=bar.callback(), **settings)
+    restored = restore_picture(measured, task, regularizer=regularizer, **settings)
     if clean is not None:
         clean = _matching(clean, job, restored.picture.pixels)
     _write(job, restored, clean, compare, label)

@@ -38,13 +38,7 @@ DEMO_SIGMA = 25.0
 
 
 def denoise_files(request: Request) -> None:
-    """Remove noise from picture files; its level is measured or estimated where sigma is None.
-
-    Raises
-    ------
-    typer.Exit
-        as :func:`icgn.cli.batch.restore_all`.
-    """
+    """Remove noise from picture files; its level is measured or estimated where sigma is None."""
     restore_all(request, lambda: _same(Denoise()), "denoising", "noisy")
 
 
@@ -59,11 +53,6 @@ def deblur_files(request: Request, kernel: str, border: Border) -> None:
         as for :func:`icgn.pictures.read_kernel`.
     border : {"valid", "circular"}
         as for :class:`icgn.pictures.Deblur`.
-
-    Raises
-    ------
-    typer.Exit
-        as :func:`icgn.cli.batch.restore_all`.
     """
 
     def read() -> list[Path]:
@@ -81,11 +70,6 @@ def inpaint_files(request: Request, mask: Path) -> None:
         what to do; the noise is :data:`DEFAULT_NOISE` where it is None.
     mask : Path
         mask of all pictures, or folder of masks under the names of the pictures (the suffix may differ).
-
-    Raises
-    ------
-    typer.Exit
-        as :func:`icgn.cli.batch.restore_all`.
     """
 
     def prepare() -> Read:
@@ -107,11 +91,6 @@ def restore_files(request: Request, physics: str) -> None:
         a tensor must be given.
     physics : str
         ``FILE.py:factory``; the file is executed.
-
-    Raises
-    ------
-    typer.Exit
-        as :func:`icgn.cli.batch.restore_all`.
     """
 
     def prepare() -> Read:

@@ -8,23 +8,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
-
-if TYPE_CHECKING:
-    from icgn.pictures.progress import Progress as Measured
 
 # How torch, numpy and the C++ library put it, the first for the CPU and for devices.
 _OUT_OF_MEMORY = ("allocate memory", "out of memory", "not enough memory", "unable to allocate", "bad_alloc")
@@ -79,36 +68,39 @@ def naming(path: Path, message: str) -> str:
     return message if str(path) in message else f"{path}: {message}"
 
 
-class Bar:
-    """The progress of several pictures: on a terminal the name of the one in work, a bar, and the seconds spent."""
+class Steps:
+    """A bar with the steps done, a note and the time left; messages stand above it.
 
-    def __init__(self, bar: Progress, verb: str, total: int) -> None:
-        self._bar, self._verb, self._done = bar, verb, 0
-        self._task = bar.add_task(verb, total=total)
+    Parameters
+    ----------
+    screen : rich.console.Console, optional
+        default standard error.
+    transient : bool
+        whether the bar vanishes at the end, and is not shown at all where there is no terminal.
+    """
 
-    def name(self, name: str) -> None:
-        """Name the picture in work."""
-        self._bar.update(self._task, description=f"{self._verb} {name}")
+    def __init__(self, screen: Console | None = None, *, transient: bool = False) -> None:
+        self._screen = console(stderr=True) if screen is None else screen
+        self.shown = not transient or self._screen.is_terminal
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}", markup=False), TimeRemainingColumn(elapsed_when_finished=True),
+        )  # fmt: skip
+        self._bars = Progress(*columns, console=self._screen, transient=transient, disable=not self.shown)
 
-    def advance(self) -> None:
-        """Count the picture in work as done."""
-        self._done += 1
-        self._bar.update(self._task, completed=self._done)
+    def start(self, name: str, total: int, done: int = 0) -> None:
+        """Show the bar of a work of `total` steps."""
+        self._task = self._bars.add_task(name, total=total, completed=done, note="")
+        self._bars.start()
 
-    def callback(self) -> Measured | None:
-        """A callback of the solver that moves the bar within the picture in work; None where nobody sees it."""
-        if self._bar.disable:
-            return None
-        from icgn.pictures.progress import Progress as Measured
+    def step(self, done: float, note: str = "") -> None:
+        """Show that so many steps are done, the part of the one in work included."""
+        self._bars.update(self._task, completed=done, note=note)
 
-        return Measured(lambda part, event: self._bar.update(self._task, completed=self._done + part))
+    def message(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._bars.console.print(text)
 
-
-@contextmanager
-def progress(verb: str, total: int) -> Iterator[Bar]:
-    """Show a bar for so many pictures while the context lasts."""
-    errors = console(stderr=True)
-    several = (MofNCompleteColumn(),) if total > 1 else (TaskProgressColumn(),)
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), *several)
-    with Progress(*columns, TimeElapsedColumn(), console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        yield Bar(bar, verb, total)
+    def end(self) -> None:
+        """Take the bar away."""
+        self._bars.stop()

@@ -513,6 +513,42 @@ def test_api_denoise(gray, y, sigma, tol, max_iter, weight):
     check_solution(solution, y)
 
 
+masks = st.sampled_from(["random", "all", "none", "numbers", "gray", "rows", "each", "nan"])
+
+
+@fuzz
+@given(
+    y=tensors(),
+    kind=masks | st.tuples(sides, sides) | words,
+    noise=scalars,
+    sigma=st.none() | scalars,
+    border=st.sampled_from(["valid", "circular", "none"]),
+    weight=scalars | words,
+)
+@pytest.mark.filterwarnings("ignore")
+def test_api_inpaint_and_deblur(gray, y, kind, noise, sigma, border, weight):
+    """A mask or, of two sides or words, a kernel."""
+    options = {"sigma": sigma, "regularizer": gray, "tol": 1e-3, "max_iter": 30, "weight": weight}
+    known = torch.rand(y.shape[-2:], generator=torch.Generator().manual_seed(3)) > 0.3
+    try:
+        if kind in ("random", "all", "none", "numbers", "gray", "rows", "each", "nan"):
+            mask = {
+                "all": torch.ones_like(known), "none": torch.zeros_like(known), "numbers": known.float(),
+                "gray": 255 * known, "rows": known.flatten()[:1], "each": known.expand(*y.shape[:1], 1, *known.shape),
+                "nan": torch.where(known, 1.0, torch.nan),
+            }.get(kind, known)  # fmt: skip
+            solution = icgn.inpaint(y, mask, noise, **options)
+        else:
+            kernel = kind if isinstance(kind, str) else torch.rand(kind)
+            solution = icgn.deblur(y, kernel, noise, border=border, **options)
+    except (TypeError, ValueError) as error:
+        assert any(word in str(error) for word in ("got", "expected", "rule", "cannot", "kernel")), error
+        return
+    assert solution.x.shape == y.shape
+    if kind not in ("random", "numbers", "each"):  # where pixels are missing, they need not be finite
+        check_solution(solution, y)
+
+
 PHYSICS = {
     "identity": lambda s: deepinv.physics.Denoising(),
     "mask": lambda s: deepinv.physics.Inpainting(s, mask=(torch.arange(math.prod(s)) % 3 > 0).float().reshape(s)),

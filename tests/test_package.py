@@ -34,7 +34,7 @@ ALLOWED = {
     "pictures": {"functionals", "solvers", "regularizers", "datasets", "compat"},
     "evaluation": {"functionals", "solvers", "regularizers", "datasets", "storage", "training", "pictures", "compat"},
     "app": {"solvers", "regularizers", "datasets", "pictures"},
-    "cli": {"regularizers", "datasets", "pictures", "training", "evaluation"},
+    "cli": {"solvers", "regularizers", "datasets", "pictures", "training", "evaluation"},
 }
 # Import cycles of modules and of folders that are being removed: this set may only shrink.
 KNOWN_CYCLES = {
