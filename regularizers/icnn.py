@@ -82,7 +82,16 @@ class ICNN(Network):
         knots: int = 9,
     ) -> None:
         super().__init__()
-        _check_numbers(layers, filters, size, channels, slope, smoothing, sparse_filters, strong_convexity)
+        if min(layers, filters, channels) < 1 or sparse_filters < 0:
+            given = f"{layers}, {filters}, {channels}, {sparse_filters}"
+            raise ValueError(f"layers, filters, channels, sparse_filters: got {given}, expected at least 1, 1, 1 and 0")
+        if size < 3 or size % 2 == 0:
+            raise ValueError(f"size: got {size}, expected an odd number of at least 3")
+        if not 0 <= slope < 1:
+            raise ValueError(f"slope: got {slope}, expected a number in [0, 1)")
+        if not smoothing > 0 or not strong_convexity >= 0:
+            given = f"{smoothing}, {strong_convexity}"
+            raise ValueError(f"smoothing, strong_convexity: got {given}, expected a positive number and one >= 0")
         log_sigma = log_knots(sigma_range, knots)
         self.architecture = {
             "layers": layers, "filters": filters, "size": size, "channels": channels, "slope": slope,
@@ -260,26 +269,3 @@ class ICNNFunctional(Frozen, BlackBoxFunctional):
         if len(self.alpha) == 1:
             return self
         return replace(self, alpha=self.alpha[index], beta=self.beta[index])
-
-
-def _check_numbers(
-    layers: int,
-    filters: int,
-    size: int,
-    channels: int,
-    slope: float,
-    smoothing: float,
-    sparse_filters: int,
-    strong_convexity: float,
-) -> None:
-    if min(layers, filters, channels) < 1 or sparse_filters < 0:
-        given = f"{layers}, {filters}, {channels}, {sparse_filters}"
-        raise ValueError(f"layers, filters, channels, sparse_filters: got {given}, expected at least 1, 1, 1 and 0")
-    if size < 3 or size % 2 == 0:
-        raise ValueError(f"size: got {size}, expected an odd number of at least 3")
-    if not 0 <= slope < 1:
-        raise ValueError(f"slope: got {slope}, expected a number in [0, 1)")
-    if not smoothing > 0 or not strong_convexity >= 0:
-        raise ValueError(
-            f"smoothing, strong_convexity: got {smoothing}, {strong_convexity}, expected a positive number and one >= 0"
-        )

@@ -319,7 +319,7 @@ def test_wrong_prox_is_found():
         def prox(self, x, sigma=None, *args, gamma=1.0, **kwargs):
             return x - gamma * self.grad(x, sigma)
 
-    report = contract(Lazy(4, 3), (2, 1, 6, 7))
+    report = contract(Lazy(4, size=3), (2, 1, 6, 7))
     assert list(report.violations) == ["prox optimal"]
 
 
