@@ -19,8 +19,8 @@ from deepinv.optim.optimizers import AndersonAccelerationConfig, BacktrackingCon
 from torch import Tensor
 
 from icgn import Problem
+from icgn.functionals import ConvexFunctional
 from icgn.functionals.functional import Responses, dot, per_image
-from icgn.solvers import ConvexFunctional
 
 Record = Callable[[Tensor, float], bool]
 

@@ -21,13 +21,19 @@ from typing import Any
 import torch
 from harness import RESULTS, table, write
 
-from icgn.transport import DenseSoftmaxICGN
-from icgn.transport.correlation import Correlation
-from icgn.transport.evaluation import cosine, l2_uvp
-from icgn.transport.fitting import Start, fit_map
+from icgn.transport import (
+    Correlation,
+    DenseSoftmaxICGN,
+    Pair,
+    Sinkhorn,
+    cosine,
+    fit_map,
+    gaussian_pair,
+    l2_uvp,
+    mixture_pair,
+)
+from icgn.transport.fitting import Start
 from icgn.transport.losses import TransportLoss
-from icgn.transport.pairs import Pair, gaussian_pair, mixture_pair
-from icgn.transport.sinkhorn import Sinkhorn
 
 # Where the map is close already, small steps keep it so.
 LEARNING_RATE: dict[Start, float] = {"moments": 1e-2, "scale": 3e-2}

@@ -20,12 +20,7 @@ from matplotlib import pyplot as plt
 from sklearn.datasets import make_moons
 
 from icgn.datasets import bundled
-from icgn.transport import DenseSoftmaxICGN
-from icgn.transport.correlation import Correlation
-from icgn.transport.evaluation import cosine, l2_uvp
-from icgn.transport.fitting import fit_map
-from icgn.transport.pairs import gaussian_pair
-from icgn.transport.sinkhorn import Sinkhorn
+from icgn.transport import Correlation, DenseSoftmaxICGN, Sinkhorn, cosine, fit_map, gaussian_pair, l2_uvp
 
 parser = argparse.ArgumentParser()
 parser.add_argument("folder", nargs="?", type=Path, default=Path("out"))

@@ -21,9 +21,15 @@ import torch
 from sklearn.datasets import load_breast_cancer, make_circles, make_moons
 from sklearn.mixture import GaussianMixture
 
-from icgn.transport.convex_flow import ConvexPotentialFlow, FlowRecipe, fit_flow, mean_log_prob
-from icgn.transport.dense import DenseRidgeICGN
-from icgn.transport.logdet import ExactLogDet, StochasticLogDet
+from icgn.transport import (
+    ConvexPotentialFlow,
+    DenseRidgeICGN,
+    ExactLogDet,
+    FlowRecipe,
+    StochasticLogDet,
+    fit_flow,
+    mean_log_prob,
+)
 
 parser = argparse.ArgumentParser(description="Density estimation with gradients of convex networks.")
 parser.add_argument("folder", nargs="?", type=Path, default=Path("out"), help="where the figure and the table go")

@@ -23,9 +23,16 @@ import torch
 from matplotlib.patches import Ellipse
 from torch.distributions import MultivariateNormal, kl_divergence
 
+from icgn.transport import (
+    DenseDeepICGN,
+    DenseRidgeICGN,
+    JKORecipe,
+    OrnsteinUhlenbeck,
+    WassersteinFlow,
+    jko_step,
+    symmetric_kl,
+)
 from icgn.transport.composition import fit_affine
-from icgn.transport.dense import DenseDeepICGN, DenseRidgeICGN
-from icgn.transport.wasserstein import JKORecipe, OrnsteinUhlenbeck, WassersteinFlow, jko_step, symmetric_kl
 
 parser = argparse.ArgumentParser(description="Wasserstein gradient flows with gradients of convex networks.")
 parser.add_argument("folder", nargs="?", type=Path, default=Path("out"), help="where the figure and the table go")

@@ -19,8 +19,8 @@ from scipy.fft import idct
 
 import icgn
 from icgn.datasets import add_noise, bundled, quality
+from icgn.functionals import BlackBoxFunctional
 from icgn.regularizers import ContractError
-from icgn.solvers import BlackBoxFunctional
 
 parser = argparse.ArgumentParser(description="Write your own regularizer.")
 parser.add_argument("folder", nargs="?", type=Path, default=Path("out"), help="where the figure goes")

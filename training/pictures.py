@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,14 +100,15 @@ def load_pictures(root: str | Path, channels: int, smallest: int = 1, crop: int 
     """
     if channels not in (1, 3):
         raise ValueError(f"channels: got {channels}, expected 1 for gray pictures or 3 for colour")
-    source = _Source(root, channels == 1, smallest)
+    missing: list[str] = []
     if _is_bsds500(root):
         name, licence = "BSDS500, train and test", _BSDS500_LICENCE
-        training = [image for split in ("train", "test") for image in source.large(split)]
-        validation = list(source.large("val-rest"))[::4]
+        splits = {split: datasets.bsds500(root, split, channels == 1) for split in ("train", "test", "val-rest")}
+        training = [image for split in ("train", "test") for image in _large(splits[split], root, smallest, missing)]
+        validation = _large(splits["val-rest"], root, smallest, missing)[::4]
     else:
         name, licence = f"folder {Path(root).resolve().name}", _OWN_LICENCE
-        images = list(source.large())
+        images = _large(datasets.folder(root, channels == 1), root, smallest, missing)
         kept = len(images) - min(_VALIDATE, max(1, len(images) // 10))
         training, validation = images[:kept], images[kept:]
     if not training:
@@ -117,7 +117,7 @@ def load_pictures(root: str | Path, channels: int, smallest: int = 1, crop: int 
             " one to train on, one to validate on"
         )
     crops = [_part(_floats(image), crop or _CROP, i) for i, image in enumerate(validation)]
-    return Pictures(name, licence, training, crops, source.left_out)
+    return Pictures(name, licence, training, crops, len(missing))
 
 
 def _is_bsds500(root: str | Path) -> bool:
@@ -128,37 +128,24 @@ def _is_bsds500(root: str | Path) -> bool:
     return True
 
 
-@dataclass
-class _Source:
-    """A folder, and how many of its pictures were left out so far."""
-
-    root: str | Path
-    gray: bool
-    smallest: int
-    left_out: int = 0
-
-    def large(self, split: str | None = None) -> Iterator[Tensor]:
-        """Read the pictures that are large enough: of a split of BSDS500, or of the folder."""
-        root, gray = self.root, self.gray
-        pictures = datasets.folder(root, gray) if split is None else datasets.bsds500(root, split, gray)
-        self.left_out += len(pictures.skipped)
-        for i, name in enumerate(pictures.names):
-            try:
-                sample = pictures[i]
-            except datasets.PictureError as error:
-                self._leave_out(f"{name}: {error}")
+def _large(pictures: datasets.Photographs, root: str | Path, smallest: int, missing: list[str]) -> list[Tensor]:
+    """Read the pictures of a collection that are large enough; the names of the others are added to `missing`."""
+    missing += pictures.skipped
+    found = []
+    for i, name in enumerate(pictures.names):
+        try:
+            image = pictures[i].image
+        except datasets.PictureError as error:
+            reason = f"{name}: {error}"
+        else:
+            height, width = image.shape[-2:]
+            if min(height, width) >= smallest:
+                found.append(_compact(image))
                 continue
-            height, width = sample.image.shape[-2:]
-            if min(height, width) >= self.smallest:
-                yield _compact(sample.image)
-            else:
-                side = self.smallest
-                name = str(Path(root) / sample.name)
-                self._leave_out(f"{name}: {height} x {width} pixels, expected at least {side} x {side}")
-
-    def _leave_out(self, what: str) -> None:
-        self.left_out += 1
-        warnings.warn(f"left out: {what}", stacklevel=3)
+            reason = f"{Path(root) / name}: {height} x {width} pixels, expected at least {smallest} x {smallest}"
+        missing.append(name)
+        warnings.warn(f"left out: {reason}", stacklevel=3)
+    return found
 
 
 def _compact(image: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from training_cases import write_photographs
+from training_cases import Heard, write_photographs
 from typer.testing import CliRunner
 
 import icgn
@@ -206,6 +206,16 @@ def test_a_run_that_is_stopped_keeps_its_rows_and_the_next_completes_it(tmp_path
         evaluation(request, tmp_path / "out")
     rows, _ = read_results(tmp_path / "out" / "results.json")
     assert rows[:2] == kept and [e.image for e in rows] == ["00", "01", "02"] and len(done) == 4
+
+
+def test_an_evaluation_reports_and_prints_nothing_itself(tmp_path, folder, capfd):
+    heard = Heard()
+    evaluation(Request(["tv"], str(folder), (5.0, 25.0)), tmp_path / "out", progress=heard)
+    steps = [("step", n, f"tv, sigma {5 if n <= 3 else 25}") for n in range(1, 7)]
+    assert heard.calls == [("start", "evaluating", 6, 0), *steps, ("end",)]
+    assert capfd.readouterr() == ("", "")
+    with pytest.warns(FutureWarning, match=r"evaluation\(console=...\) is ignored"):
+        evaluation(Request(["tv"], str(folder), (5.0,)), console=None)
 
 
 def test_models_of_one_name_are_told_apart(tmp_path, folder, model):

@@ -47,6 +47,28 @@ def data(training_images=None, validation=None):
     )
 
 
+class Heard(training.Progress):
+    """Keeps what a run reports."""
+
+    def __init__(self):
+        self.calls = []
+
+    def start(self, name, total, done=0):
+        self.calls.append(("start", name, total, done))
+
+    def step(self, done, note=""):
+        self.calls.append(("step", done, note))
+
+    def validation(self, result):
+        self.calls.append(("validation", result.row["step"]))
+
+    def message(self, text):
+        self.calls.append(("message", text))
+
+    def end(self):
+        self.calls.append(("end",))
+
+
 def train(out, recipe, resume=False, model=None, **options):
     """The trained model and its history."""
     model = training.build(recipe) if model is None else model

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from processes import ended, forked
-from training_cases import break_loss, data, equal_weights, nan_gradient, nan_loss, pictures, recipe, train
+from training_cases import Heard, break_loss, data, equal_weights, nan_gradient, nan_loss, pictures, recipe, train
 
 from icgn import training
 from icgn.regularizers import ConditionalICGN, LatentICGN, RidgeICGN, read_card
@@ -84,28 +84,6 @@ def test_tensorboard_has_scalars_and_pictures(tmp_path):
     assert {"training/loss", "training/learning_rate", "validation/psnr/25"} <= set(tags["scalars"])
     assert tags["images"] == ["sigma 25"]
     assert [e.step for e in events.Scalars("validation/psnr/25")] == [10, 20]
-
-
-class Heard(training.Progress):
-    """Keeps what a run reports."""
-
-    def __init__(self):
-        self.calls = []
-
-    def start(self, name, total, done=0):
-        self.calls.append(("start", name, total, done))
-
-    def step(self, done, note=""):
-        self.calls.append(("step", done, note))
-
-    def validation(self, result):
-        self.calls.append(("validation", result.row["step"]))
-
-    def message(self, text):
-        self.calls.append(("message", text))
-
-    def end(self):
-        self.calls.append(("end",))
 
 
 def test_a_run_reports_and_prints_nothing_itself(tmp_path, capfd):
