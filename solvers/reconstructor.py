@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any
 
@@ -29,11 +28,12 @@ class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
     ----------
     regularizer : icgn.regularizers.ConvexRegularizer
         R.
-    sigma : float
-        noise level that the regularizer is asked to remove, in intensities.
-    noise : float, optional
-        standard deviation of the noise in the units of y; default the sigma of ``physics.noise_model`` where that is
-        Gaussian, else `sigma`. Not used with `data_fidelity`.
+    sigma : float or Tensor
+        noise level that the regularizer is asked to remove, in intensities, one or one per image.
+    noise : float or Tensor, optional
+        standard deviation of the noise in the units of y, one or one per image; default that of
+        ``physics.noise_model`` where it is Gaussian; where it is Poisson, the Poisson likelihood of its gain; else
+        `sigma`. Not used with `data_fidelity`.
     weight : float
         nonnegative factor of R.
     box : (float, float) or Box, optional
@@ -48,7 +48,7 @@ class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
     max_iter : int
         iterations allowed per image.
     data_fidelity : deepinv.optim.DataFidelity, optional
-        convex and differentiable; default Gaussian noise.
+        convex and differentiable; default that of the noise model of the physics, see `noise`.
 
     Raises
     ------
@@ -61,8 +61,8 @@ class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
     def __init__(
         self,
         regularizer: Regularizer,
-        sigma: float,
-        noise: float | None = None,
+        sigma: float | Tensor,
+        noise: float | Tensor | None = None,
         weight: float = 1.0,
         box: Box | tuple[float, float] | None = None,
         method: str | Method[State] = "auto",
@@ -74,10 +74,12 @@ class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
         super().__init__()
         if not isinstance(regularizer, nn.Module):
             raise TypeError(f"regularizer: got {type(regularizer).__name__}, expected a ConvexRegularizer")
-        if not (sigma >= 0 and math.isfinite(sigma)):
-            raise ValueError(f"sigma: got {sigma}, expected a finite number >= 0, in intensities")
+        level = torch.as_tensor(sigma, dtype=torch.float64)
+        if level.ndim > 1 or not bool((torch.isfinite(level) & (level >= 0)).all()):
+            raise ValueError(f"sigma: got {sigma}, expected a finite number >= 0 in intensities, or one per image")
         self.regularizer, self.data_fidelity = regularizer, data_fidelity
-        self.sigma, self.noise, self.weight, self.box = float(sigma), noise, weight, Box.of(box)
+        self.sigma = level if level.numel() > 1 else float(level)
+        self.noise, self.weight, self.box = noise, weight, Box.of(box)
         self.method, self.tol, self.gap_tol, self.max_iter = method, tol, gap_tol, max_iter
 
     def forward(self, y: Tensor, physics: Any, **kwargs: Any) -> Tensor:
@@ -115,10 +117,8 @@ class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
 
     def problem(self, y: Tensor, physics: Any) -> Problem:
         """The convex problem that the images of these measurements solve."""
-        noise = self._noise(physics) if self.data_fidelity is None else None
-        return Problem(
-            y, physics, self._regularizer, self.sigma, noise, self.data_fidelity, weight=self.weight, box=self.box
-        )
+        noise, fidelity = self._noise(physics)
+        return Problem(y, physics, self._regularizer, self.sigma, noise, fidelity, weight=self.weight, box=self.box)
 
     def _solve(self, y: Tensor, physics: Any, differentiable: bool) -> Solution:
         problem = self.problem(y, physics)
@@ -130,12 +130,24 @@ class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
         regularizer: Any = self.regularizer
         return regularizer
 
-    def _noise(self, physics: Any) -> float | Tensor | None:
-        model = getattr(physics, "noise_model", None)
-        if self.noise is None and isinstance(model, deepinv.physics.GaussianNoise):
-            sigma: Tensor = model.sigma.reshape(-1)
-            return sigma
-        return self.noise
+    def _noise(self, physics: Any) -> tuple[float | Tensor | None, Any]:
+        """The noise level and the data fidelity: as given, or those of the noise model of the physics."""
+        if self.data_fidelity is not None:
+            return None, self.data_fidelity
+        model = physics.noise_model if isinstance(physics, deepinv.physics.Physics) else None
+        if self.noise is not None or model is None or isinstance(model, deepinv.physics.ZeroNoise):
+            return self.noise, None
+        if isinstance(model, deepinv.physics.GaussianNoise):
+            return model.sigma.reshape(-1), None
+        if isinstance(model, deepinv.physics.PoissonNoise):
+            gain = float(model.gain)
+            return None, deepinv.optim.PoissonLikelihood(gain=gain, denormalize=bool(model.normalize))
+        warnings.warn(
+            f"noise: the physics has {type(model).__name__}, which is not known here: white Gaussian noise of sigma is"
+            " assumed; give noise or data_fidelity",
+            stacklevel=4,
+        )
+        return None, None
 
 
 def _warn(solution: Solution) -> None:

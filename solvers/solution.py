@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+import torch
 from torch import Tensor
 
 from icgn.solvers.certificate import Certificate
@@ -78,7 +79,9 @@ class Solution:
 
     def __repr__(self) -> str:
         ended = ", ".join(f"{self.status.count(s)} {s.name}" for s in dict.fromkeys(self.status))
-        proved = f"rms_distance <= {float(self.certificate.rms_distance.max()):.3g}"
+        distance, gap = self.certificate.rms_distance.max(), self.certificate.relative_gap.max()
+        by_gap = bool(torch.isinf(distance)) and bool(torch.isfinite(gap))
+        proved = f"relative_gap <= {float(gap):.3g}" if by_gap else f"rms_distance <= {float(distance):.3g}"
         took = f"{int(self.stats.iterations.max())} iterations, {self.stats.seconds:.2f} s, {self.stats.method}"
         return f"Solution(x {tuple(self.x.shape)}: {ended}; {proved}; {took})"
 

@@ -316,3 +316,39 @@ def test_reconstructor_moves_and_saves_like_any_module(device):
 def test_bad_arguments_are_named(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_a_reconstructor_takes_a_level_for_each_image():
+    reg = RidgeICGN(filters=3, size=3).double().requires_grad_(False)
+    y = torch.rand(2, 1, 10, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    physics = deepinv.physics.Denoising(deepinv.physics.GaussianNoise(0.1))
+    levels = torch.tensor([0.1, 0.3])
+    both = Reconstructor(reg, sigma=levels, tol=1e-7)(y, physics)
+    for i, level in enumerate(levels.tolist()):
+        one = Reconstructor(reg, sigma=level, tol=1e-7)(y[i : i + 1], physics)
+        torch.testing.assert_close(both[i : i + 1], one, atol=1e-6, rtol=0)
+    for bad in (torch.tensor([0.1, -1.0]), torch.rand(2, 2), float("nan")):
+        with pytest.raises(ValueError, match="sigma: got"):
+            Reconstructor(reg, sigma=bad)
+
+
+def test_a_reconstructor_takes_the_noise_model_of_the_physics():
+    reg = RidgeICGN(filters=3, size=3).requires_grad_(False)
+    torch.manual_seed(0)
+    x = 0.2 + 0.6 * torch.rand(1, 1, 12, 12)
+    physics = deepinv.physics.Denoising(deepinv.physics.PoissonNoise(0.05))
+    y = physics(x)
+    model = Reconstructor(reg, sigma=0.1, box=(0.01, 1))
+    told = Problem(y, physics, reg, 0.1, data_fidelity=deepinv.optim.PoissonLikelihood(gain=0.05), box=(0.01, 1))
+    torch.testing.assert_close(model(y, physics), solve(told).x)
+    unknown = deepinv.physics.Denoising(deepinv.physics.UniformNoise(0.1))
+    with pytest.warns(UserWarning, match="UniformNoise, which is not known here"):
+        Reconstructor(reg, sigma=0.1)(unknown(x), unknown)
+
+
+def test_a_solution_over_a_box_shows_the_gap_that_was_proved():
+    reg = RidgeICGN(filters=3, size=3).requires_grad_(False)
+    physics = deepinv.physics.Downsampling((1, 12, 12), filter="gaussian", factor=2, padding="circular")
+    y = physics.A(torch.rand(1, 1, 12, 12, generator=torch.Generator().manual_seed(0)))
+    text = repr(solve(Problem(y, physics, reg, 0.1, noise=0.01, box=(0, 1))))
+    assert "relative_gap <= " in text and "inf" not in text
