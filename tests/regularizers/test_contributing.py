@@ -10,7 +10,7 @@ from pathlib import Path
 import deepinv
 import pytest
 import torch
-from training_cases import QUIET, data, recipe
+from training_cases import data, recipe
 
 import icgn
 from icgn import training
@@ -106,7 +106,7 @@ def test_a_recipe_trains_it(kind, tmp_path):
     wanted = recipe(model={"type": "LengthICGN", "filters": 4, "size": 3, "knots": 3}, steps=2, validate_every=2)
     model = training.build(wanted)
     before = model.bank.raw.detach().clone()
-    rows = training.fit(model, wanted, data(), tmp_path, console=QUIET)
+    rows = training.fit(model, wanted, data(), tmp_path)
     assert type(model) is kind and not torch.equal(model.bank.raw, before)
     assert rows[-1]["step"] == 2 and math.isfinite(rows[-1]["psnr_25"])
     training.export(tmp_path / "checkpoint.pt", tmp_path / "tiny.safetensors")

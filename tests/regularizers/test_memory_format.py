@@ -6,7 +6,7 @@ import pytest
 import torch
 from conditional_cases import conditional
 from latent_cases import latent
-from training_cases import QUIET, data, recipe
+from training_cases import data, recipe
 
 from icgn import training
 from icgn.regularizers import ICNN, DeepICGN, GroupICGN, RidgeICGN, SoftmaxICGN, load_pretrained, save_model
@@ -53,7 +53,7 @@ def test_training_in_channels_last(kind, tmp_path):
     trained = []
     for form in (torch.contiguous_format, torch.channels_last):
         model = training.build(wanted).to(memory_format=form)
-        training.fit(model, wanted, data(), tmp_path / str(form), console=QUIET)
+        training.fit(model, wanted, data(), tmp_path / str(form))
         trained.append(model)
     for a, b in zip(trained[0].parameters(), trained[1].parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
