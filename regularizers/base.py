@@ -32,7 +32,7 @@ class ConvexRegularizer(Prior):  # type: ignore[misc]
     min_size: int = 1
     sigma_range: tuple[float, float] | None = None
     looseness: Sequence[float] = ()
-    """Of a conditional regularizer: see :class:`icgn.regularizers.ConditionalICGN`. Empty for all others."""
+    """One entry per condition that is computed, see :class:`icgn.regularizers.ConditionalICGN`; empty without any."""
 
     def __init__(self) -> None:
         super().__init__()

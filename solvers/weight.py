@@ -24,11 +24,11 @@ from icgn.solvers.run import Tolerance, minimize
 # Weights that are tried, and evaluations of a search at most.
 _LOW, _HIGH = 1e-3, 1e3
 _STEPS = 18
-# Of a search for the smallest value, in log w: its first step, and the step at which it ends.
+# A search for the smallest value, in log w: its first step, and the step at which it ends.
 _STRIDE, _WIDTH = 0.35, 0.05
 # How far beyond three points the next may be, as a part of their width.
 _REACH = 0.6
-# Of the problems solved on the way: RMS distance as a part of the noise and its range, relative gap, iterations.
+# How the problems on the way are solved: RMS distance as a part of the noise and its range, relative gap, iterations.
 _PART, _FINEST, _COARSEST = 1 / 80, 1e-6, 5e-4
 _GAP, _ITERATIONS = 1e-2, 200
 # Pixels that a picture to be denoised is searched on, at most, and the side of the tiles they form.

@@ -59,7 +59,7 @@ class ConjugateGradient(Method[ConjugateState]):
         \beta_k = \langle g_{k+1} - g_k, P g_{k+1}\rangle / \langle g_k, P g_k\rangle.
 
     Along a line the responses of the objective's linear part are affine, so that one iteration costs one W and one
-    W^T, whatever the line search does. Of an objective without responses it costs one to two gradients, and the line
+    W^T, whatever the line search does. An objective without responses costs one to two gradients, and the line
     search is less exact. P is the inverse of a circular convolution that resembles the Hessian, where
     the objective knows one (:meth:`ConvexFunctional.hessian_spectrum`), renewed every few iterations.
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from icgn.functionals.functional import ConvexFunctional, Responses, colour_basis
 
-# Of the largest entry of a spectrum: it only resembles that of the Hessian, and may vanish where the Hessian does not.
+# A spectrum is kept above this part of its largest entry: it only resembles that of the Hessian, and may vanish where
+# the Hessian does not.
 _FLOOR = 1e-3
 
 

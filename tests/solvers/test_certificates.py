@@ -29,7 +29,7 @@ def test_a_distance_at_rounding_is_not_called_zero(a, tol, scale):
     y = scale * noise(6, 1, 32, 32, dtype=torch.float32)
     solution = solve(Problem(y, DENOISING, Quadratic(a), 0.1), tol=tol)
     error = rms(solution.x.double() - y.double() / (1 + a))
-    # Of a quadratic the bound is the distance itself, to the rounding of this line.
+    # The bound of a quadratic is the distance itself, to the rounding of this line.
     assert (solution.certificate.rms_distance >= error * (1 - 1e-6)).all()
     assert all(
         (s is Status.CONVERGED) <= bool(e <= tol * (1 + 1e-6)) for s, e in zip(solution.status, error, strict=True)

@@ -122,7 +122,7 @@ def test_few_lanczos_steps_are_accurate_and_the_tolerance_ends_them():
 
 
 def test_an_invariant_subspace_ends_the_lanczos_steps():
-    # Of a multiple of the identity, the first basis vector is an eigenvector.
+    # The first basis vector is an eigenvector of a multiple of the identity.
     net, x = linear(2 * torch.eye(4).double()), normal(3, 4)
     value = StochasticLogDet(1, 4, 0.0)(net, x)
     torch.testing.assert_close(value, torch.full_like(value, 4 * math.log(2)))
