@@ -453,7 +453,7 @@ def test_certificates_are_at_least_the_true_error(script):
     found = [certificates.compare(seed) for seed in range(10)]
     assert all(c.holds for c in found)
     assert sum(c.true_gap > c.rounding for c in found) >= 5  # they are not all solved to the last digit
-    assert f"| {found[0].measurement} |" in certificates.table(found)
+    assert f"| {found[0].measurement} |" in certificates.summary(found)
 
 
 @st.composite

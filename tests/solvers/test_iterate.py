@@ -136,7 +136,7 @@ def test_a_method_of_the_user_names_what_it_needs(ridge):
         init = step = None
 
     Picky.__abstractmethods__ = frozenset()
-    with pytest.raises(ValueError, match="Picky assumes a regularizer that is quadratic, got RidgeFunctional"):
+    with pytest.raises(ValueError, match="Picky assumes a regularizer that is quadratic, got BankFunctional"):
         solve(Problem(noisy(), DENOISING, ridge, SIGMA), method=Picky())
 
 
