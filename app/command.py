@@ -39,7 +39,7 @@ def serve(host: str, port: int, *, browser: bool, threads: int | None, ready: Ca
     # Terminated like by Ctrl-C: the uploads must not outlive the page.
     before = signal.signal(signal.SIGTERM, lambda number, frame: ended.set())
     try:
-        with serving(host, port) as url:
+        with serving(host=host, port=port) as url:
             ready(url)
             if browser:
                 webbrowser.open(url)

@@ -40,4 +40,4 @@ def model_name(key: str, channels: int) -> str:
 @cache
 def load(name: str) -> ConvexRegularizer:
     """The model of that name on the fastest device, loaded once."""
-    return load_pretrained(name, "cuda" if torch.cuda.is_available() else "cpu")
+    return load_pretrained(name, device="cuda" if torch.cuda.is_available() else "cpu")

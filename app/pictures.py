@@ -57,7 +57,7 @@ def photographs() -> tuple[str, ...]:
 def photograph(name: str) -> Picture:
     """The bundled photograph of that name, in colour if it has any."""
     gray = name not in bundled().names
-    return Picture(bundled(gray).find(name).image)
+    return Picture(bundled(gray=gray).find(name).image)
 
 
 def png(picture: Picture) -> bytes:

@@ -116,7 +116,7 @@ def _restore(order: Order, picture: Picture, name: str, clean: bool, watch: Watc
         check_pixels(name, *(order.damage.factor * side for side in picture.pixels.shape[1:]))
     restored = restore_picture(
         picture,
-        posed,
+        task=posed,
         noise=noise,
         regularizer=load(model),
         tol=order.tol / 255,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from icgn.app.pictures import BYTES
 from icgn.app.style import ON_LOAD, STYLE
+from icgn.compat import keyword_only
 
 PORT = 7860
 """Default port."""
@@ -20,8 +21,9 @@ AGE, EVERY = 300.0, 10.0
 """Uploaded files are read at once and deleted after so many seconds; they are looked for as often as that."""
 
 
+@keyword_only
 @contextmanager
-def serving(host: str = "127.0.0.1", port: int = PORT) -> Iterator[str]:
+def serving(*, host: str = "127.0.0.1", port: int = PORT) -> Iterator[str]:
     """Serve the page while the context lasts; gives its address.
 
     Uploads go to a folder of their own, which is deleted at the end; each file in it is after some minutes.

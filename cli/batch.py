@@ -44,7 +44,7 @@ class Request:
 
     def jobs(self) -> list[Job]:
         """Match inputs with outputs and references: :func:`icgn.datasets.plan`."""
-        return plan(self.inputs, self.output, self.reference, self.compare)
+        return plan(self.inputs, self.output, reference=self.reference, figure=self.compare)
 
     def settings(self, zero: bool) -> dict[str, Any]:
         """The numbers as :func:`icgn.pictures.restore_picture` takes them; `zero` says whether sigma may be 0.
@@ -98,7 +98,7 @@ def restore_all(
         todo = (jobs or request.jobs)()
         for path in read():
             check_not_overwritten(todo, request.compare, path)
-        models = regularizers_by_channels(request.model, find_device(request.device))
+        models = regularizers_by_channels(name=request.model, device=find_device(request.device))
         reader = prepare()
         prepare_folders([job.target for job in todo] + ([request.compare] if request.compare else []))
     except (ValueError, OSError) as error:
@@ -141,7 +141,7 @@ def say_note(source: Path | str, note: Note) -> None:
     """Say a note about a picture, in gray levels."""
     gray = 255 * note.levels[0] if note.topic == "range" else 1.0
     hint = f"; did you mean {255 * gray:g}?" if gray < 1 else ""
-    say("warning" if note.warning else "note", f"{source}: {note.text(255, 'gray levels')}{hint}")
+    say("warning" if note.warning else "note", f"{source}: {note.text(scale=255, unit='gray levels')}{hint}")
 
 
 def _step(bar: Steps, before: int, name: str, part: float, event: Event) -> None:
@@ -160,8 +160,8 @@ def _restore(
         check_channels(regularizer, len(pixels))
         clean = None if clean is None else _matching(clean, job, pixels)
     if clean is not None and isinstance(task, Denoise) and isinstance(measured, Picture) and settings["sigma"] is None:
-        settings = {**settings, "noise": measured_level(measured, clean, regularizer.sigma_range)}
-    restored = restore_picture(measured, task, regularizer=regularizer, **settings)
+        settings = {**settings, "noise": measured_level(measured, clean, reach=regularizer.sigma_range)}
+    restored = restore_picture(measured, task=task, regularizer=regularizer, **settings)
     if clean is not None:
         clean = _matching(clean, job, restored.picture.pixels)
     _write(job, restored, clean, compare, label)

@@ -331,9 +331,21 @@ def evaluate(
     try:
         check_tolerance("--tol", tol, "1e-4: intensities, white being 1")
         place, factor = find_device(device), parse_weight(weight)
-        request = evaluation.Request(model, dataset, levels, data, color, every, seed, tol, place, threads, factor)
+        request = evaluation.Request(
+            model,
+            dataset=dataset,
+            sigmas=levels,
+            data=data,
+            color=color,
+            every=every,
+            seed=seed,
+            tol=tol,
+            device=place,
+            threads=threads,
+            weight=factor,
+        )
         with warnings_said():
-            table = evaluation.evaluation(request, output, progress=Bar(transient=True))
+            table = evaluation.evaluation(request, out=output, progress=Bar(transient=True))
     except (ValueError, OSError, ImportError) as error:
         refuse(str(error))
     except (RuntimeError, MemoryError) as error:  # a device out of memory, for example

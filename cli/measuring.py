@@ -83,7 +83,7 @@ def plan_measurements(request: Request) -> list[Job]:
     # A folder of one file is a folder all the same.
     alone = len(sources) == 1 and any(i.is_dir() for i in request.inputs)
     output = request.output / f"{sources[0].stem}.png" if alone else request.output
-    return plan(sources, output, request.reference, request.compare)
+    return plan(sources, output, reference=request.reference, figure=request.compare)
 
 
 def _list(folder: Path) -> list[Path]:

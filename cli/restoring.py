@@ -58,7 +58,7 @@ def deblur_files(request: Request, kernel: str, border: Border) -> None:
     def read() -> list[Path]:
         return [Path(kernel)] if Path(kernel).is_file() else []
 
-    restore_all(request, lambda: _same(Deblur(read_kernel(kernel), border)), "deblurring", "blurred", read)
+    restore_all(request, lambda: _same(Deblur(read_kernel(kernel), border=border)), "deblurring", "blurred", read)
 
 
 def inpaint_files(request: Request, mask: Path) -> None:
@@ -94,7 +94,7 @@ def restore_files(request: Request, physics: str) -> None:
     """
 
     def prepare() -> Read:
-        task = Measured(load_factory(physics), f"physics {physics}")
+        task = Measured(load_factory(physics), name=f"physics {physics}")
         return lambda job: (_measured(job.source, request.noise), task)
 
     restore_all(request, prepare, "restoring", "measured", jobs=lambda: plan_measurements(request))
@@ -109,14 +109,14 @@ def demonstrate(output: Path) -> None:
         2 if models or folder are missing, 1 if a picture failed.
     """
     try:
-        models = regularizers_by_channels(None, find_device(None))
+        models = regularizers_by_channels(name=None, device=find_device(None))
         prepare_folders([output / "any.png"])
     except (ValueError, OSError) as error:
         refuse(str(error))
     done: dict[str, tuple[Restored, Picture]] = {}
     for name, gray in DEMO_PICTURES.items():
         try:
-            done[name] = _demonstrate(bundled(gray).find(name), models, output)
+            done[name] = _demonstrate(bundled(gray=gray).find(name), models, output)
         except (ValueError, OSError, RuntimeError) as error:
             say("error", naming(Path(name), str(error)))
     if done:

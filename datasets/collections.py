@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.datasets.folders import list_pictures
 from icgn.datasets.picture import LUMA, Picture, read_picture
 from icgn.datasets.stack import PictureError
@@ -62,7 +63,8 @@ class Photographs(Sequence[Sample]):
         files that were left out because they cannot be read.
     """
 
-    def __init__(self, sources: Iterable[tuple[str, Callable[[], Tensor]]], skipped: Iterable[str] = ()) -> None:
+    @keyword_only
+    def __init__(self, sources: Iterable[tuple[str, Callable[[], Tensor]]], *, skipped: Iterable[str] = ()) -> None:
         self._sources = tuple(sources)
         self.skipped = tuple(skipped)
 
@@ -92,7 +94,7 @@ class Photographs(Sequence[Sample]):
     def __getitem__(self, index: slice) -> Photographs: ...
     def __getitem__(self, index: int | slice) -> Sample | Photographs:
         if isinstance(index, slice):
-            return Photographs(self._sources[index], self.skipped)
+            return Photographs(self._sources[index], skipped=self.skipped)
         name, load = self._sources[index]
         return Sample(name, load())
 
@@ -117,7 +119,8 @@ def to_gray(picture: Picture) -> Tensor:
     return _tensor(np.asarray(Image.fromarray(levels.permute(1, 2, 0).numpy()).convert("L")))
 
 
-def bundled(gray: bool = False) -> Photographs:
+@keyword_only
+def bundled(*, gray: bool = False) -> Photographs:
     """Collect the photographs inside the scikit-image package: nothing is downloaded.
 
     Parameters
@@ -130,7 +133,8 @@ def bundled(gray: bool = False) -> Photographs:
     return Photographs((name, partial(_load_bundled, table[name], gray)) for name in sorted(table))
 
 
-def folder(path: str | os.PathLike[str], gray: bool = False) -> Photographs:
+@keyword_only
+def folder(path: str | os.PathLike[str], *, gray: bool = False) -> Photographs:
     """Collect the photographs that stand in a folder, told by their content, in the order of their names.
 
     Every file is read once here, and each that cannot be is left out with a warning that names it, and listed in
@@ -162,7 +166,8 @@ def folder(path: str | os.PathLike[str], gray: bool = False) -> Photographs:
     return _of_files(good, gray, skipped)
 
 
-def bsds500(root: str | os.PathLike[str], split: str = "train", gray: bool = False) -> Photographs:
+@keyword_only
+def bsds500(root: str | os.PathLike[str], *, split: str = "train", gray: bool = False) -> Photographs:
     """Collect photographs of the Berkeley Segmentation Dataset (BSDS500), in the order of their names.
 
     Parameters
@@ -194,7 +199,8 @@ def bsds500(root: str | os.PathLike[str], split: str = "train", gray: bool = Fal
     return _of_files(files, gray)
 
 
-def bsd68(root: str | os.PathLike[str], gray: bool = True) -> Photographs:
+@keyword_only
+def bsd68(root: str | os.PathLike[str], *, gray: bool = True) -> Photographs:
     """Collect the 68 test photographs of the denoising literature: those of BSDS500 val that ``root/BSD68.txt`` lists.
 
     Parameters
@@ -218,8 +224,9 @@ def bsd68(root: str | os.PathLike[str], gray: bool = True) -> Photographs:
     return _of_files([files[n] for n in names], gray)
 
 
+@keyword_only
 def download_bsds500(
-    root: str | os.PathLike[str], url: str = _ARCHIVE, known_hash: str | None = _ARCHIVE_HASH
+    root: str | os.PathLike[str], *, url: str = _ARCHIVE, known_hash: str | None = _ARCHIVE_HASH
 ) -> Photographs:
     """Download BSDS500 (about 70 MB) into `root`, verify and unpack it; returns its train split in colour.
 
@@ -255,7 +262,7 @@ def download_bsds500(
 def _of_files(files: Sequence[Path], gray: bool, skipped: Iterable[str] = ()) -> Photographs:
     stems = [f.stem for f in files]
     names = [f.stem if stems.count(f.stem) == 1 else f.name for f in files]
-    return Photographs(((n, partial(_load_file, f, gray)) for n, f in zip(names, files, strict=True)), skipped)
+    return Photographs(((n, partial(_load_file, f, gray)) for n, f in zip(names, files, strict=True)), skipped=skipped)
 
 
 def _load_file(file: Path, gray: bool) -> Tensor:

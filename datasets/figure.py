@@ -51,7 +51,20 @@ def comparison(panels: Sequence[tuple[str, Tensor]]) -> Picture:
 
 
 def difference(first: Tensor, second: Tensor, gain: float) -> Tensor:
-    """Show a difference: the picture :math:`1/2 + gain (first - second)`: gray where both agree; not clamped."""
+    """Show a difference as the picture :math:`1/2 + gain (first - second)`, which is gray where both agree.
+
+    Parameters
+    ----------
+    first, second : Tensor
+        (C, H, W), intensities.
+    gain : float
+        factor of the difference.
+
+    Returns
+    -------
+    Tensor
+        (C, H, W), not clamped to [0, 1].
+    """
     return 0.5 + gain * (first - second)
 
 

@@ -5,30 +5,34 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
+from icgn.compat import keyword_only
 from icgn.datasets.folders import list_pictures, survey
 from icgn.datasets.formats import FORMATS, identify, named
 from icgn.datasets.picture import FILE_SUFFIXES, SUFFIXES
 from icgn.storage.files import remove_drafts
 
 
+@keyword_only
 @dataclass(frozen=True)
 class Job:
     """One picture to restore: where it is, where the result goes, and the clean picture to compare with, if any."""
 
     source: Path
     target: Path
+    _: KW_ONLY
     reference: Path | None = None
 
 
+@keyword_only
 def plan(
     inputs: Sequence[Path],
     output: Path,
+    *,
     reference: Path | None = None,
     figure: Path | None = None,
-    *,
     suffixes: Sequence[str] = SUFFIXES,
     recursive: bool = False,
 ) -> list[Job]:
@@ -82,7 +86,7 @@ def plan(
     _check_distinct(sources, targets)
     if figure is not None and _place(figure) in {_place(t) for t in targets}:
         raise ValueError(f"--compare {figure}: the same file as the output, expected another")
-    return [Job(*job) for job in zip(sources, targets, references, strict=True)]
+    return [Job(s, t, reference=r) for s, t, r in zip(sources, targets, references, strict=True)]
 
 
 def prepare_folders(files: Iterable[Path]) -> None:

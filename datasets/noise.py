@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.datasets.picture import LUMA
 
 
-def seed_of(name: str, seed: int = 0) -> int:
+@keyword_only
+def seed_of(name: str, *, seed: int = 0) -> int:
     """Derive a seed for one image of a run, the same in every process: 63 bits of the SHA-256 of seed and name.
 
     Parameters
@@ -90,8 +92,8 @@ def estimate_sigma(image: Tensor) -> float:
     Parameters
     ----------
     image : Tensor
-        (C, H, W), intensities in [0, 1]; the channels are estimated apart and averaged, those without any detail,
-        which tell nothing, left out. A constant image has sigma 0.
+        (C, H, W), intensities in [0, 1]. Each channel is estimated alone, and the estimates are averaged. A channel
+        without any detail is left out, because it has no estimate. A constant image has sigma 0.
 
     Raises
     ------
@@ -110,7 +112,8 @@ def estimate_sigma(image: Tensor) -> float:
     if not bool(torch.isfinite(image).all()):
         raise ValueError("image: got NaN or infinite pixels, expected intensities in [0, 1]")
     with warnings.catch_warnings():
-        # Without detail the estimator takes the median of nothing, which is nan; narrow images it takes for colours.
+        # Without detail the estimator takes the median of nothing, which is nan; it warns that narrow images may be
+        # colours.
         warnings.simplefilter("ignore")
         sigmas = np.atleast_1d(restoration.estimate_sigma(image.double().cpu().numpy(), channel_axis=0))
     known = sigmas[np.isfinite(sigmas)]
@@ -118,14 +121,17 @@ def estimate_sigma(image: Tensor) -> float:
 
 
 def scaled_luma(image: Tensor) -> Tensor:
-    r"""Scale the luma of a colour picture (3, H, W) so that white noise keeps its deviation, (1, H, W); gray stays.
+    r"""Scale the luma of a colour picture so that white noise keeps its standard deviation; a gray picture stays.
+
+    The luma of R, G and B, the picture (3, H, W), becomes the picture (1, H, W)
 
     .. math::
 
         (w_R R + w_G G + w_B B) / \sqrt{w_R^2 + w_G^2 + w_B^2}
 
-    JPEG stores colour differences coarsely, and hardly any noise is left in them: in its luma the noise is found that
-    the picture had before. Strong compression (quality below 80) and noise of a few gray levels leave less than that.
+    JPEG stores colour differences coarsely, and hardly any noise is left in them. The luma still has the noise that the
+    picture had before it was compressed, or less, if the compression is strong (quality below 80) or the noise is of
+    a few gray levels.
 
     Raises
     ------

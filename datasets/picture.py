@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.datasets.formats import FORMATS, PICTURES, Container, Format, Samples, fit, identify, named
 from icgn.datasets.formats import PIXEL_LIMIT as PIXEL_LIMIT
 from icgn.datasets.formats.kinds import check_installed, split_inner
@@ -28,6 +29,7 @@ LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)
 """Red, green and blue in the luma of JPEG and of Pillow's ``convert("L")`` (ITU-R BT.601): 0.299, 0.587, 0.114."""
 
 
+@keyword_only
 @dataclass(frozen=True, eq=False)
 class Picture:
     """The upright pixels of a picture file with what must survive a restoration.
@@ -62,6 +64,7 @@ class Picture:
     """
 
     pixels: Tensor
+    _: KW_ONLY
     alpha: Tensor | None = None
     bits: int = 8
     icc: bytes | None = None

@@ -77,10 +77,12 @@ def mixtures(train: torch.Tensor, validation: torch.Tensor, test: torch.Tensor) 
 def trained(parts: list[torch.Tensor], layers: int, recipe: FlowRecipe, logdet) -> tuple[ConvexPotentialFlow, float]:
     """A flow fitted to the first of the parts, chosen by the second, and its training time in seconds."""
     dim = parts[0].shape[1]
-    flow = ConvexPotentialFlow([DenseRidgeICGN(dim, 64, strong_convexity=0.02, quadratic=dim) for _ in range(layers)])
+    flow = ConvexPotentialFlow(
+        [DenseRidgeICGN(dim, width=64, strong_convexity=0.02, quadratic=dim) for _ in range(layers)]
+    )
     flow.initialize(parts[0])
     begin = time.perf_counter()
-    fit_flow(flow, parts[0], parts[1], recipe, generator, logdet)
+    fit_flow(flow, parts[0], parts[1], recipe, generator, logdet=logdet)
     return flow, time.perf_counter() - begin
 
 

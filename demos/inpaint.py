@@ -53,7 +53,7 @@ def follow(event: Event) -> None:
     """Certify the picture at an iteration."""
     if event.iteration % 2 == 0:
         steps.append(event.iteration)
-        proofs.append(certify(objective, event.x, problem.box))
+        proofs.append(certify(objective, event.x, box=problem.box))
 
 
 again = icgn.solve(problem, gap_tol=gap_tol, callback=follow)

@@ -76,7 +76,7 @@ for d in colours:
     centre = (2 + torch.randn(d, generator=generator) / 2) / math.sqrt(d)
     process = OrnsteinUhlenbeck((stiffness + stiffness.T) / 2, centre)
     initial = MultivariateNormal(torch.full((d,), -2 / math.sqrt(d)), torch.eye(d) / 4)
-    network = DenseRidgeICGN(d, 32, strong_convexity=0.02, quadratic=d)
+    network = DenseRidgeICGN(d, width=32, strong_convexity=0.02, quadratic=d)
     recipe = JKORecipe(step=h, steps=3 if quick else 60)
     networks = flow_of(network, initial, process.potential, recipe, steps)
     implicit = initial
@@ -148,7 +148,7 @@ grid = torch.cartesian_prod(line, line)
 cell = float(line[1] - line[0]) ** 2
 least = -math.log(float((-wells(grid).double()).exp().sum()) * cell)
 initial = MultivariateNormal(torch.zeros(2), torch.eye(2) / 4)
-network = DenseDeepICGN(2, (24, 24), strong_convexity=0.02, quadratic=2)
+network = DenseDeepICGN(2, widths=(24, 24), strong_convexity=0.02, quadratic=2)
 steps = 1 if quick else 10
 recipe = JKORecipe(step=0.05, steps=3 if quick else 100)
 networks = flow_of(network, initial, wells, recipe, steps)

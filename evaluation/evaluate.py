@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from icgn.compat import keyword_only
 from icgn.datasets import Photographs, add_noise, quality, seed_of
 from icgn.evaluation.restorers import Restorer, fingerprint
 from icgn.training.processes import Processes
@@ -58,10 +59,12 @@ class Entry:
         return self.model, self.image, self.sigma, self.method
 
 
+@keyword_only
 def evaluate(
     restorers: Sequence[Restorer],
     pictures: Photographs,
     sigmas: Sequence[float],
+    *,
     seed: int = 0,
     known: Sequence[Entry] = (),
     done: Callable[[Entry], None] | None = None,
@@ -93,7 +96,7 @@ def evaluate(
     list of Entry
         in the order of methods, levels and pictures.
     """
-    group = Processes("cpu") if processes is None else processes
+    group = Processes(device="cpu") if processes is None else processes
     old = {entry.key: entry for entry in known}
     rows: list[Entry] = []
     for restorer, sigma in product(restorers, map(float, sigmas)):
@@ -114,7 +117,7 @@ def evaluate(
 
 def _entry(restorer: Restorer, method: str, pictures: Photographs, i: int, sigma: float, seed: int) -> Entry:
     sample = pictures[i]
-    noisy = add_noise(sample.image, sigma / 255, seed_of(sample.name, seed))
+    noisy = add_noise(sample.image, sigma / 255, seed_of(sample.name, seed=seed))
     result = restorer(noisy, sigma / 255)
     after = quality(result.image, sample.image)
     return Entry(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from icgn import datasets
-from icgn.compat import dropped
+from icgn.compat import dropped, keyword_only
 from icgn.datasets import Photographs
 from icgn.evaluation.evaluate import Entry, evaluate
 from icgn.evaluation.report import Mean, means
@@ -28,6 +28,7 @@ from icgn.training.progress import Progress
 _WRITE_EVERY = 30.0
 
 
+@keyword_only
 @dataclass(frozen=True)
 class Request:
     """What is to be evaluated.
@@ -60,6 +61,7 @@ class Request:
     """
 
     models: Sequence[str]
+    _: KW_ONLY
     dataset: str = "bundled"
     sigmas: Sequence[float] = (5.0, 15.0, 25.0, 50.0)
     data: Path | None = None
@@ -102,8 +104,11 @@ class Request:
         return found[:: self.every]
 
 
+@keyword_only
 @dropped("console", "progress")
-def evaluation(request: Request, out: str | Path | None = None, progress: Progress | None = None) -> list[Mean] | None:
+def evaluation(
+    request: Request, *, out: str | Path | None = None, progress: Progress | None = None
+) -> list[Mean] | None:
     """Evaluate and write the files; returns the means, or None in all processes but the main one.
 
     Parameters
@@ -128,7 +133,7 @@ def evaluation(request: Request, out: str | Path | None = None, progress: Progre
     """
     if request.threads is not None:
         torch.set_num_threads(request.threads)
-    group = Processes(request.device)
+    group = Processes(device=request.device)
     pictures = request.pictures()
     name = request.dataset if request.dataset in ("bundled", "bsd68") else Path(request.dataset).resolve().name
     restorers = _restorers(request, group)
@@ -170,7 +175,15 @@ def _evaluated(
             results.write(out)
             written = time.monotonic()
 
-    rows = evaluate(restorers, pictures, request.sigmas, request.seed, list(results.rows.values()), done, group)
+    rows = evaluate(
+        restorers,
+        pictures,
+        request.sigmas,
+        seed=request.seed,
+        known=list(results.rows.values()),
+        done=done,
+        processes=group,
+    )
     if out is not None:
         results.write(out)
     return rows
@@ -178,7 +191,7 @@ def _evaluated(
 
 def _restorers(request: Request, group: Processes) -> list[Restorer]:
     """The methods, under the names of their cards."""
-    found = [make_restorer(name, group.device, request.tol, request.weight) for name in request.models]
+    found = [make_restorer(name, group.device, request.tol, weight=request.weight) for name in request.models]
     for restorer in found:
         if isinstance(restorer, Model) and restorer.regularizer.channels == 3 and not request.color:
             raise ValueError(f"model: {restorer.name} takes colour pictures, expected a gray one, or --color")

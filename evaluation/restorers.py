@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import icgn
+from icgn.compat import keyword_only
 from icgn.pictures import restore_picture
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.regularizers.pretrained import load_pretrained, read_card
@@ -22,6 +23,7 @@ from icgn.regularizers.pretrained import load_pretrained, read_card
 BASELINES = ("tv", "bm3d")
 
 
+@keyword_only
 @dataclass(frozen=True, eq=False)
 class Restoration:
     """A restored picture and what it took.
@@ -40,6 +42,7 @@ class Restoration:
 
     image: Tensor
     seconds: float
+    _: KW_ONLY
     iterations: float = math.nan
     rms_distance: float = math.nan
     status: str = "no certificate"
@@ -95,7 +98,7 @@ class Model(Restorer):
     """
 
     def __init__(self, name: str, device: torch.device, tol: float, weight: float | str = 1.0) -> None:
-        self.regularizer: ConvexRegularizer = load_pretrained(name, device)
+        self.regularizer: ConvexRegularizer = load_pretrained(name, device=device)
         self.card = read_card(name)
         self.parameters = sum(p.numel() for p in self.regularizer.parameters())
         self.tol, self.weight = tol, weight
@@ -181,7 +184,8 @@ class BM3D(Restorer):
         return {"kind": "deepinv.models.BM3D", **_versions("deepinv", "bm3d")}
 
 
-def make_restorer(name: str, device: torch.device, tol: float, weight: float | str = 1.0) -> Restorer:
+@keyword_only
+def make_restorer(name: str, device: torch.device, tol: float, *, weight: float | str = 1.0) -> Restorer:
     """Make a method by its name.
 
     Parameters

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cache
 
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 
+
+@keyword_only
 @dataclass(frozen=True)
 class Box:
     """The images with low <= x <= high at every pixel; a side may be infinite.
@@ -19,6 +22,7 @@ class Box:
         if the box is empty or a bound is NaN.
     """
 
+    _: KW_ONLY
     low: float = float("-inf")
     high: float = float("inf")
 
@@ -29,7 +33,7 @@ class Box:
     @classmethod
     def of(cls, box: Box | tuple[float, float] | None) -> Box | None:
         """Box from a pair (low, high); None stays None."""
-        return box if box is None or isinstance(box, Box) else cls(float(box[0]), float(box[1]))
+        return box if box is None or isinstance(box, Box) else cls(low=float(box[0]), high=float(box[1]))
 
     @property
     def bounded(self) -> bool:

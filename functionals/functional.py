@@ -82,7 +82,15 @@ class ConvexFunctional(ABC):
 
     @abstractmethod
     def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
-        r"""The derivative :math:`\frac{d}{dt} h(u + t q)` for one t per image, shape (B,)."""
+        r"""The derivative :math:`\frac{d}{dt} h(u + t q)`, shape (B,).
+
+        Parameters
+        ----------
+        u, q : Responses
+            the responses of a point and of a direction.
+        t : Tensor
+            one number per image, (B,).
+        """
 
     @abstractmethod
     def curvature(self, u: Responses, q: Responses) -> Tensor:
@@ -151,21 +159,45 @@ class ConvexFunctional(ABC):
         return None
 
     def move(self, u: Responses, q: Responses, t: Tensor) -> Responses:
-        """Responses u + t q with one t per image."""
+        """Responses u + t q.
+
+        Parameters
+        ----------
+        u, q : Responses
+            the responses of a point and of a direction.
+        t : Tensor
+            one number per image, (B,).
+        """
         if isinstance(u, tuple) and isinstance(q, tuple):
             return tuple(self.move(a, b, t) for a, b in zip(u, q, strict=True))
         assert isinstance(u, Tensor) and isinstance(q, Tensor)
         return torch.addcmul(u, q, per_image(t, u))
 
     def between(self, u: Responses, v: Responses, t: Tensor) -> Responses:
-        """Responses u + t (v - u) of the points between two pictures, with one t per image."""
+        """Responses u + t (v - u) of the points between two pictures.
+
+        Parameters
+        ----------
+        u, v : Responses
+            the responses of the pictures.
+        t : Tensor
+            one number per image, (B,).
+        """
         if isinstance(u, tuple) and isinstance(v, tuple):
             return tuple(self.between(a, b, t) for a, b in zip(u, v, strict=True))
         assert isinstance(u, Tensor) and isinstance(v, Tensor)
         return torch.lerp(u, v, per_image(t, u))
 
     def advance(self, u: Responses, q: Responses, t: Tensor) -> Responses:
-        """As :meth:`move`, for a caller that gives up u: its memory may be used for the result."""
+        """As :meth:`move`, but the result may use the memory of u.
+
+        Parameters
+        ----------
+        u, q : Responses
+            the responses of a point, which the caller does not need any more, and of a direction.
+        t : Tensor
+            one number per image, (B,).
+        """
         return self.move(u, q, t)
 
     def grad_from(self, u: Responses, shape: torch.Size) -> Tensor:
@@ -173,7 +205,15 @@ class ConvexFunctional(ABC):
         return self.linear_adjoint(self.potential_grad(u), shape)
 
     def hvp_from(self, u: Responses, q: Responses, shape: torch.Size) -> Tensor:
-        r"""The Hessian product :math:`U^T \nabla^2 h(u) q`, of the given shape, from responses."""
+        r"""The Hessian product :math:`U^T \nabla^2 h(u) q` from responses.
+
+        Parameters
+        ----------
+        u, q : Responses
+            the responses of a point and of a direction.
+        shape : torch.Size
+            shape of the images, (B, C, H, W).
+        """
         return self.linear_adjoint(self.potential_hvp(u, q), shape)
 
     def fn(self, x: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class Note:
     levels: tuple[float, ...] = ()
     warning: bool = False
 
-    def text(self, scale: float = 1.0, unit: str = "of intensity") -> str:
+    def text(self, *, scale: float = 1.0, unit: str = "of intensity") -> str:
         """The sentence with the levels times `scale`, e.g. 255 for the unit ``"gray levels"``."""
         return self.template.format(*(scale * level for level in self.levels), unit=unit)
 
@@ -59,7 +59,7 @@ class NoiseLevel:
     notes: tuple[Note, ...] = ()
 
 
-def measured_level(noisy: Picture, clean: Picture, reach: Reach = None) -> NoiseLevel:
+def measured_level(noisy: Picture, clean: Picture, *, reach: Reach = None) -> NoiseLevel:
     """Measure the noise of a picture whose clean one is known.
 
     Parameters
@@ -79,7 +79,7 @@ def measured_level(noisy: Picture, clean: Picture, reach: Reach = None) -> Noise
     return _clamped(NoiseLevel(value, "measured", (note,)), reach)
 
 
-def estimated_level(noisy: Picture, reach: Reach = None) -> NoiseLevel:
+def estimated_level(noisy: Picture, *, reach: Reach = None) -> NoiseLevel:
     """Estimate the noise of a picture by :func:`icgn.datasets.estimate_sigma`.
 
     Parameters

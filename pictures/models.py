@@ -33,11 +33,11 @@ def default_regularizer(y: Tensor) -> ConvexRegularizer:
         raise ValueError(f"y: got {channels} channels, expected 1 or 3, or a regularizer for that number")
     # Gray stored as colour has one noise, not the three independent ones that a model for colour expects.
     if channels == 3 and bool(((y == y[:, :1]) | y.isnan()).all()):
-        return PerChannel(load_pretrained(DEFAULT_MODELS[1], y.device))
-    return load_pretrained(DEFAULT_MODELS[channels], y.device)
+        return PerChannel(load_pretrained(DEFAULT_MODELS[1], device=y.device))
+    return load_pretrained(DEFAULT_MODELS[channels], device=y.device)
 
 
-def regularizers_by_channels(name: str | Path | None = None, device: str | torch.device = "cpu") -> ModelFor:
+def regularizers_by_channels(*, name: str | Path | None = None, device: str | torch.device = "cpu") -> ModelFor:
     """A function that gives the regularizer for a number of channels, and loads each one once.
 
     Parameters
@@ -56,7 +56,7 @@ def regularizers_by_channels(name: str | Path | None = None, device: str | torch
 
     @cache
     def load(name: str | Path) -> ConvexRegularizer:
-        return load_pretrained(name, device)
+        return load_pretrained(name, device=device)
 
     if name is not None:
         load(name)

@@ -18,8 +18,8 @@ from icgn.solvers import Callback
 
 def restore_picture(
     picture: Picture | Tensor,
-    task: Task | None = None,
     *,
+    task: Task | None = None,
     noise: float | NoiseLevel | None = None,
     sigma: float | None = None,
     regularizer: ConvexRegularizer | None = None,
@@ -116,4 +116,4 @@ def _noise(
         return NoiseLevel(noise)
     if read is None and not task.shows_intensities:
         raise ValueError("noise: got none, expected the noise level: it can be estimated for pictures only")
-    return estimated_level(Picture(pixels) if read is None else read, regularizer.sigma_range)
+    return estimated_level(Picture(pixels) if read is None else read, reach=regularizer.sigma_range)

@@ -47,7 +47,7 @@ def solve_task(
     if task.shows_intensities:
         check_image(y, "y")
     pose = task.pose(y)
-    problem = Problem(pose.y, pose.physics, regularizer, sigma, noise, weight=weight, box=pose.box)
+    problem = Problem(pose.y, pose.physics, regularizer, sigma, noise=noise, weight=weight, box=pose.box)
     if task.shows_intensities:
         _check_range(problem)
     # Posed in double so that nothing of the physics is rounded twice.

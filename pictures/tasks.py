@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 import deepinv
@@ -98,6 +98,7 @@ class Deblur(Task):
     """
 
     kernel: Tensor
+    _: KW_ONLY
     border: Border = "valid"
     smoothing = 7.5
 
@@ -184,6 +185,7 @@ class Measured(Task):
     """
 
     physics: Any
+    _: KW_ONLY
     name: str = "physics"
     shows_intensities = False
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.pictures.kernels import make_kernel, read_kernel
 from icgn.pictures.levels import scaled_level
 from icgn.pictures.models import default_regularizer
@@ -16,9 +17,11 @@ from icgn.regularizers.base import ConvexRegularizer, check_image
 from icgn.solvers import Callback, Solution
 
 
+@keyword_only
 def denoise(
     y: Tensor,
     sigma: float | Tensor,
+    *,
     regularizer: ConvexRegularizer | None = None,
     tol: float = 1e-4,
     max_iter: int = 1000,
@@ -146,14 +149,14 @@ def deblur(
     """
     kernel = read_kernel(kernel) if isinstance(kernel, str) else make_kernel(kernel)
     options = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
-    return _inverted(Deblur(kernel, border), y, noise, sigma, regularizer, weight, options)
+    return _inverted(Deblur(kernel, border=border), y, noise, sigma, regularizer, weight, options)
 
 
 def inpaint(
     y: Tensor,
     mask: Tensor,
-    noise: float | Tensor = 1 / 255,
     *,
+    noise: float | Tensor = 1 / 255,
     sigma: float | Tensor | None = None,
     regularizer: ConvexRegularizer | None = None,
     tol: float = 1e-4,

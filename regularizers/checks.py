@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.functionals.functional import ConvexFunctional, Responses, dot
 from icgn.regularizers.curvature import random_direction, ritz, secant
 
@@ -74,11 +75,12 @@ class ContractError(AssertionError):
         super().__init__(f"the contract of a convex regularizer is violated:\n{ContractReport(report.violations)}")
 
 
+@keyword_only
 def check_regularizer(
     reg: ConvexRegularizer,
     shape: tuple[int, int, int, int],
-    sigma: float = 0.1,
     *,
+    sigma: float = 0.1,
     seed: int = 0,
     step: float = 1e-6,
     tol: float = 1e-4,

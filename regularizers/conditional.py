@@ -21,7 +21,7 @@ from icgn.regularizers.ridge_head import RidgeHead
 
 
 @register
-@once_positional("size", "channels", "units", "activation", "border", "sigma_range", "knots", "min_knee")
+@once_positional("filters", "size", "channels", "units", "activation", "border", "sigma_range", "knots", "min_knee")
 class ConditionalICGN(Network):
     r"""A ridge network whose saturations follow the picture: partially convex, as PICNN is to ICNN.
 
@@ -61,8 +61,8 @@ class ConditionalICGN(Network):
 
     def __init__(
         self,
-        filters: int = 32,
         *,
+        filters: int = 32,
         units: int = 1,
         activation: str = "hardtanh",
         first: dict[str, Any] | None = None,
@@ -78,7 +78,7 @@ class ConditionalICGN(Network):
             raise ValueError("border: got 'valid', expected reflect or zero: a mask has the size of the picture")
         if not looseness or not all(0 < part < 10 for part in looseness):
             raise ValueError(f"looseness: got {looseness}, expected one or more numbers above 0, each below 10")
-        self.ridge = RidgeICGN(filters, units=units, activation=activation, **common)
+        self.ridge = RidgeICGN(filters=filters, units=units, activation=activation, **common)
         channels, self.sigma_range = common.get("channels", 1), self.ridge.sigma_range
         self.first = RidgeICGN(**{**self.ridge.architecture, **(first or {}), "channels": channels})
         self.first.requires_grad_(False)

@@ -19,7 +19,9 @@ from icgn.regularizers.sweep import ConvexActivation, ConvolutionMap, DeepHead, 
 
 
 @register
-@once_positional("inner_size", "size", "channels", "activation", "border", "sigma_range", "knots", "min_knee")
+@once_positional(
+    "layers", "filters", "inner_size", "size", "channels", "activation", "border", "sigma_range", "knots", "min_knee"
+)
 class DeepICGN(BankRegularizer):
     r"""Deep convolutional gradient network: an input convex network by an explicit backward sweep, of any depth.
 
@@ -61,9 +63,9 @@ class DeepICGN(BankRegularizer):
 
     def __init__(
         self,
+        *,
         layers: int = 2,
         filters: int = 16,
-        *,
         inner_size: int = 1,
         activation: str = "tanh",
         **common: Unpack[BankArguments],

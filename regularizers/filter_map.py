@@ -26,7 +26,7 @@ class FilterMap(PerImage):
     scale: Tensor | None
 
     @classmethod
-    def build(cls, bank: FilterBank, scale: Tensor, kind: type[FilterOperator] = PictureOperator) -> FilterMap:
+    def build(cls, bank: FilterBank, scale: Tensor, *, kind: type[FilterOperator] = PictureOperator) -> FilterMap:
         """Make the map of the filters of a bank.
 
         Parameters

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from icgn.compat import keyword_only
 from icgn.regularizers.frozen import Frozen
 
 Border = Literal["valid", "zero", "reflect"]
@@ -205,7 +206,8 @@ class FilterBank(nn.Module):
         if a number is out of range or the border is unknown.
     """
 
-    def __init__(self, filters: int, size: int, channels: int = 1, border: Border = "reflect") -> None:
+    @keyword_only
+    def __init__(self, filters: int, size: int, *, channels: int = 1, border: Border = "reflect") -> None:
         super().__init__()
         if size < 3 or size % 2 == 0:
             raise ValueError(f"size: got {size}, expected an odd number of at least 3")
@@ -222,8 +224,10 @@ class FilterBank(nn.Module):
         w = self.raw - self.raw.mean((2, 3), keepdim=True)
         return w / torch.linalg.vector_norm(w, dim=(1, 2, 3), keepdim=True)
 
+    @keyword_only
     def operator(
         self,
+        *,
         dtype: torch.dtype | None = None,
         stride: int | None = None,
         scale: Tensor | None = None,
@@ -248,11 +252,11 @@ class FilterBank(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Responses W x, shape (B, K, rows, cols), of images x (B, C, H, W)."""
-        return self.operator(x.dtype, kind=PictureOperator).apply(x)
+        return self.operator(dtype=x.dtype, kind=PictureOperator).apply(x)
 
     def adjoint(self, z: Tensor, shape: torch.Size) -> Tensor:
         """Images W^T z of the given shape from responses z (B, K, rows, cols)."""
-        return self.operator(z.dtype, kind=PictureOperator).adjoint(z, shape)
+        return self.operator(dtype=z.dtype, kind=PictureOperator).adjoint(z, shape)
 
     def squared_norm(self) -> Tensor:
         r"""Rigorous upper bound of :math:`|W|^2` for every picture size, float64 scalar: :func:`squared_norm_bound`."""

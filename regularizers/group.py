@@ -153,11 +153,11 @@ class GroupedRegularizer(BankRegularizer):
         # sigma = 0 gives lambda = 0, no response at all; knees must stay positive.
         knee = (lam * tau).sqrt().clamp_min(torch.finfo(tau.dtype).tiny)
         head = GroupHead(self.penalty(), knee[:, None, :, None, None], self.members)
-        return BankFunctional(head, FilterMap.build(self.bank, scale, FilterOperator))
+        return BankFunctional(head, FilterMap.build(self.bank, scale, kind=FilterOperator))
 
 
 @register
-@once_positional("size", "channels", "border", "sigma_range", "knots", "min_knee")
+@once_positional("groups", "members", "size", "channels", "border", "sigma_range", "knots", "min_knee")
 class GroupICGN(GroupedRegularizer):
     r"""Convolutional regularizer of groups of filters: the gradient projects each group onto an l1 ball.
 
@@ -185,7 +185,7 @@ class GroupICGN(GroupedRegularizer):
         if a parameter is out of range.
     """
 
-    def __init__(self, groups: int = 8, members: int = 4, **common: Unpack[BankArguments]) -> None:
+    def __init__(self, *, groups: int = 8, members: int = 4, **common: Unpack[BankArguments]) -> None:
         super().__init__(groups, members, common)
         with torch.no_grad():
             # The slopes of a ridge network, although the members share a ball.

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from icgn.compat import keyword_only
 from icgn.functionals.functional import BlackBoxFunctional, dot
 from icgn.regularizers.base import ConvexRegularizer, check_image, check_sigma
 from icgn.regularizers.curvature import extreme_curvatures
@@ -115,9 +116,11 @@ class ICGN(ConvexRegularizer):
         at first use, with the measured defect, unless `check` is False.
     """
 
+    @keyword_only
     def __init__(
         self,
         M: nn.Module,
+        *,
         quadrature: Quadrature | None = None,
         check: bool = True,
         tol: float = 0.02,
@@ -150,7 +153,8 @@ class ICGN(ConvexRegularizer):
         rule = self.quadrature.rule(random=self.training)
         return ICGNFunctional(_Model(self.M), rule, bound, self._hessian, self._inspect)
 
-    def integrability_defect(self, x: Tensor, seed: int = 0) -> IntegrabilityDefect:
+    @keyword_only
+    def integrability_defect(self, x: Tensor, *, seed: int = 0) -> IntegrabilityDefect:
         r"""Measure how far N is from a convex gradient around the images x, in float64.
 
         The asymmetry comes from the circulation of N around parallelograms through each image with random sides of

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from icgn.compat import keyword_only
 from icgn.functionals.functional import BlackBoxFunctional, per_image
 from icgn.regularizers.base import check_sigma
 from icgn.regularizers.curves import at_knots, curve, log_knots
@@ -67,8 +68,10 @@ class ICNN(Network):
         if a parameter is out of range.
     """
 
+    @keyword_only
     def __init__(
         self,
+        *,
         layers: int = 2,
         filters: int = 32,
         size: int = 5,
@@ -114,7 +117,8 @@ class ICNN(Network):
         self.log_beta = nn.Parameter(torch.zeros(knots))
 
     @classmethod
-    def mukherjee(cls, channels: int = 1, **changes: Any) -> ICNN:
+    @keyword_only
+    def mukherjee(cls, *, channels: int = 1, **changes: Any) -> ICNN:
         """Make the network of the adversarial convex regularizer (Mukherjee et al. 2020, arXiv:2008.02839).
 
         Eleven layers of 48 filters 5 x 5, leaky ReLU of slope 0.2, global average, sparsifying filters and a quadratic

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from icgn.compat import once_positional
+from icgn.compat import keyword_only, once_positional
 from icgn.functionals.capability import Capability
 from icgn.functionals.functional import BlackBoxFunctional, Responses, dot, per_image
 from icgn.functionals.sums import SumFunctional
@@ -30,7 +30,9 @@ _COUPLING = 0.04
 
 
 @register
-@once_positional("size", "channels", "latents", "units", "activation", "border", "sigma_range", "knots", "min_knee")
+@once_positional(
+    "filters", "size", "channels", "latents", "units", "activation", "border", "sigma_range", "knots", "min_knee"
+)
 class LatentICGN(Network):
     r"""Ridge regularizer of the picture together with latent pictures, which are minimized out.
 
@@ -71,8 +73,8 @@ class LatentICGN(Network):
 
     def __init__(
         self,
-        filters: int = 32,
         *,
+        filters: int = 32,
         latents: int = 1,
         units: int = 1,
         activation: str = "hardtanh",
@@ -85,7 +87,7 @@ class LatentICGN(Network):
         if channels < 1:
             raise ValueError(f"channels: got {channels}, expected at least 1")
         joint: BankArguments = {"min_knee": 0.015, **common, "channels": channels + latents}
-        self.ridge = RidgeICGN(filters, units=units, activation=activation, **joint)
+        self.ridge = RidgeICGN(filters=filters, units=units, activation=activation, **joint)
         self.architecture = {**self.ridge.architecture, "channels": channels, "latents": latents}
         self.channels, self.latents = channels, latents
         self.min_size, self.sigma_range = self.ridge.min_size, self.ridge.sigma_range
@@ -96,7 +98,8 @@ class LatentICGN(Network):
             raw[:, channels:] = _coupling(raw[:, channels:])
 
     @classmethod
-    def upon(cls, ridge: Network, /, latents: int = 1, **changes: Any) -> LatentICGN:
+    @keyword_only
+    def upon(cls, ridge: Network, /, *, latents: int = 1, **changes: Any) -> LatentICGN:
         """A network that starts near a trained ridge network: latent pictures that it hardly uses yet.
 
         Parameters

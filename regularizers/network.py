@@ -6,7 +6,7 @@ import copy
 import inspect
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import KW_ONLY, asdict, dataclass, fields
 from typing import Any, TypedDict, TypeVar
 
 import torch
@@ -91,6 +91,7 @@ class BankSpec:
         if a number is out of range.
     """
 
+    _: KW_ONLY
     size: int = 9
     channels: int = 1
     border: Border = "reflect"
@@ -158,7 +159,8 @@ class BankRegularizer(Network):
     def __init__(self, spec: BankSpec, filters: int, own: dict[str, Any]) -> None:
         super().__init__()
         self.architecture = {**own, **spec.arguments()}
-        self.bank, self.min_knee = FilterBank(filters, spec.size, spec.channels, spec.border), float(spec.min_knee)
+        self.bank = FilterBank(filters, spec.size, channels=spec.channels, border=spec.border)
+        self.min_knee = float(spec.min_knee)
         self.channels, self.min_size, self.sigma_range = spec.channels, spec.size, spec.levels
 
     @abstractmethod
@@ -176,7 +178,7 @@ class BankRegularizer(Network):
         assert self.sigma_range is not None
         return self.min_size - 1 + 2 * self.at(self.sigma_range[1]).head.halo
 
-    def curve(self, values: Tensor, sigma: Tensor, power: float = 0.0) -> Tensor:
+    def curve(self, values: Tensor, sigma: Tensor, *, power: float = 0.0) -> Tensor:
         """A positive quantity at noise levels, with the batch first, from its logarithms at the knots.
 
         Parameters
@@ -193,9 +195,9 @@ class BankRegularizer(Network):
 
     def curves(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         r"""Strengths :math:`\lambda` and scales :math:`\tau` at noise levels (B,), both with the batch first."""
-        tau = self.curve(self.log_tau, sigma, self.tau_power)
+        tau = self.curve(self.log_tau, sigma, power=self.tau_power)
         tau = tau + self.min_knee * sigma.reshape(-1, *[1] * (tau.ndim - 1))
-        return self.curve(self.log_lambda, sigma, 1.5), tau.clamp_min(torch.finfo(tau.dtype).tiny ** 0.5)
+        return self.curve(self.log_lambda, sigma, power=1.5), tau.clamp_min(torch.finfo(tau.dtype).tiny ** 0.5)
 
     def rescaled(self: BankT, sigma: Tensor, weight: Tensor, scale: Tensor) -> BankT:
         r"""The regularizer :math:`w(\sigma) R(s(\sigma) x; \sigma)`, of the same class; this one stays as it is.

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from icgn.compat import keyword_only
 from icgn.regularizers.network import Network
 from icgn.regularizers.registry import ModelError, architecture_of, build_model, registered
 from icgn.regularizers.remote import fetch, is_hub_name
@@ -33,7 +34,8 @@ def available_models() -> list[str]:
     return sorted(p.stem for p in _WEIGHTS.glob("*.safetensors"))
 
 
-def load_pretrained(name: str | Path, device: str | torch.device = "cpu") -> Network:
+@keyword_only
+def load_pretrained(name: str | Path, *, device: str | torch.device = "cpu") -> Network:
     """Load a trained regularizer, in evaluation mode with its parameters frozen.
 
     Parameters

@@ -12,6 +12,7 @@ import deepinv
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.functionals.functional import ConvexFunctional, Joint, Responses, colour_basis, map_responses
 from icgn.functionals.physics import gram_bounds, in_precision, of_images
 from icgn.functionals.wrapped import WrappedFunctional, first_of
@@ -284,10 +285,12 @@ class PullBack(WrappedRegularizer):
         is not `batch`.
     """
 
+    @keyword_only
     def __init__(
         self,
         regularizer: ConvexRegularizer,
         physics: Any,
+        *,
         batch: int = 1,
         gram: tuple[float, float] | None = None,
     ) -> None:

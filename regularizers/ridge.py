@@ -22,7 +22,7 @@ from icgn.regularizers.ridge_head import RidgeHead
 
 
 @register
-@once_positional("size", "channels", "units", "activation", "border", "sigma_range", "knots", "min_knee")
+@once_positional("filters", "size", "channels", "units", "activation", "border", "sigma_range", "knots", "min_knee")
 class RidgeICGN(BankRegularizer):
     r"""Convolutional ridge regularizer: the ICGN of one hidden layer, integrated in closed form.
 
@@ -71,7 +71,7 @@ class RidgeICGN(BankRegularizer):
     """
 
     def __init__(
-        self, filters: int = 32, *, units: int = 1, activation: str = "hardtanh", **common: Unpack[BankArguments]
+        self, *, filters: int = 32, units: int = 1, activation: str = "hardtanh", **common: Unpack[BankArguments]
     ) -> None:
         if units < 1:
             raise ValueError(f"units: got {units}, expected at least 1")
@@ -98,7 +98,7 @@ class RidgeICGN(BankRegularizer):
         tiny = torch.finfo(tau.dtype).tiny
         knee = (tau * scale[:, None]).clamp_min(tiny)
         ratio = slope / slope[:, :1].clamp_min(tiny)
-        bank = FilterMap.build(self.bank, scale, FilterOperator)
+        bank = FilterMap.build(self.bank, scale, kind=FilterOperator)
         spread = bank.operator.spread
         return BankFunctional(RidgeHead(self._activation, spread(knee), spread(ratio)), bank)
 

@@ -15,7 +15,7 @@ from icgn.regularizers.registry import register
 
 
 @register
-@once_positional("symmetric", "size", "channels", "border", "sigma_range", "knots", "min_knee")
+@once_positional("groups", "members", "symmetric", "size", "channels", "border", "sigma_range", "knots", "min_knee")
 class SoftmaxICGN(GroupedRegularizer):
     r"""Convolutional conic sum of softmax modules, one per group of filters and place.
 
@@ -46,7 +46,7 @@ class SoftmaxICGN(GroupedRegularizer):
     """
 
     def __init__(
-        self, groups: int = 8, members: int = 4, *, symmetric: bool = True, **common: Unpack[BankArguments]
+        self, *, groups: int = 8, members: int = 4, symmetric: bool = True, **common: Unpack[BankArguments]
     ) -> None:
         super().__init__(groups, members, common, symmetric=symmetric)
         check_members(members, symmetric)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_image, tensor
 from icgn.regularizers.base import ConvexRegularizer, check_sigma
@@ -49,7 +50,8 @@ class TotalVariation(ConvexRegularizer):
 
     anchor: Tensor
 
-    def __init__(self, factor: float = 1.469, exponent: float = 1.351, eps: float = 1e-3) -> None:
+    @keyword_only
+    def __init__(self, *, factor: float = 1.469, exponent: float = 1.351, eps: float = 1e-3) -> None:
         super().__init__()
         if not 0 <= factor < math.inf:
             raise ValueError(f"factor: got {factor}, expected a finite number >= 0 (a negative one is not convex)")

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.functionals.box import Box
 from icgn.functionals.functional import ConvexFunctional, dot
 
-# Of a sum of many numbers in float64, relative to it and to its precision.
+# Rounding error of a sum of many numbers in float64, as a multiple of the sum and of its precision.
 _ROUNDING = 32.0
 
 
@@ -28,9 +29,10 @@ class Certificate:
         F(x) - F^* \le G, \quad |x - x^*| \le \sqrt{2 G / \mu}.
 
     The :math:`\mu_i \ge \mu` are a diagonal that the Hessian is nowhere below: observed pixels of an inpainting problem
-    have one, the others do not. Without a box and with one :math:`\mu`, :math:`G = |g|^2 / 2\mu`. With :math:`\mu = 0`
-    the distance bound is inf, and without a box the gap is inf too: nothing is claimed that is not proved. No step size
-    and no Lipschitz constant enters.
+    have one, the others do not. Without a box and with one :math:`\mu`, :math:`G = |g|^2 / 2\mu` (Boyd and Vandenberghe
+    2004, Convex Optimization, section 9.1.2). With :math:`\mu = 0` and a finite box G is the Frank-Wolfe gap (Jaggi
+    2013, Revisiting Frank-Wolfe, section 2). With :math:`\mu = 0` the distance bound is inf, and without a box the gap
+    is inf too: nothing is claimed that is not proved. No step size and no Lipschitz constant enters.
 
     Attributes
     ----------
@@ -61,15 +63,22 @@ class Certificate:
         return torch.where(self.objective_gap == 0, 0.0, self.objective_gap / self.objective.abs())
 
     def beside(self, finer: Certificate, difference: Tensor) -> Certificate:
-        r"""The certificate of images x, sharpened by that of images x' of the same problem, x - x' = `difference`.
+        r"""The certificate of images x, sharpened by that of other images x' of the same problem.
 
         Both prove a lower bound of the minimum: :math:`F(x) - F^* \le F(x) - F(x') + G'`, with the rounding of F, and
         :math:`|x - x^*| \le |x - x'| + |x' - x^*|`.
+
+        Parameters
+        ----------
+        finer : Certificate
+            the certificate of x'.
+        difference : Tensor
+            x - x', (B, C, H, W).
         """
         # The two values of F cancel: what their rounding may hide counts as gap.
         rounding = _ROUNDING * torch.finfo(torch.float64).eps * (self.objective.abs() + finer.objective.abs())
         apart_in_value = (self.objective - finer.objective).clamp_min(0) + rounding
-        # fmin: a NaN of either proves nothing and takes nothing away.
+        # fmin ignores a NaN, which proves nothing.
         gap = torch.fmin(self.objective_gap, apart_in_value + finer.objective_gap)
         n = difference[0].numel()
         apart = (dot(difference, difference) / n).sqrt()
@@ -88,7 +97,7 @@ class Certificate:
 
     @classmethod
     def nothing(cls, device: torch.device, dtype: torch.dtype) -> Certificate:
-        """The certificate of an image of which nothing is known: every bound inf, the objective nan, mu 0."""
+        """The certificate of an image without any proof: every bound inf, the objective nan, mu 0."""
         inf = torch.full((1,), torch.inf, dtype=torch.float64, device=device)
         return cls(inf, inf, inf, inf * torch.nan, torch.zeros_like(inf), dtype)
 
@@ -96,13 +105,33 @@ class Certificate:
 _NUMBERS = ("rms_distance", "objective_gap", "residual", "objective", "strong_convexity")
 
 
+@keyword_only
 @torch.no_grad()
-def certify(objective: ConvexFunctional, x: Tensor, box: Box | None = None) -> Certificate:
-    """The certificate of the images x (B, C, H, W), feasible, evaluated in the precision of x and `objective`."""
+def certify(objective: ConvexFunctional, x: Tensor, *, box: Box | None = None) -> Certificate:
+    r"""Bound how far images are from the global minimizer of a convex objective.
+
+    The bound is the minimum over the box of the quadratic that strong convexity puts below F at x (Boyd and
+    Vandenberghe 2004, Convex Optimization, section 9.1.2); with :math:`\mu = 0` and a finite box it is the Frank-Wolfe
+    gap (Jaggi 2013). :class:`Certificate` has the formulas. It needs x alone, whatever found it.
+
+    Parameters
+    ----------
+    objective : ConvexFunctional
+        F, for example :attr:`Problem.objective`.
+    x : Tensor
+        images (B, C, H, W), inside the box.
+    box : Box, optional
+        bounds of the intensities; default none.
+
+    Returns
+    -------
+    Certificate
+        with one entry per image, evaluated in the precision of x and `objective`.
+    """
     u = objective.linear(x)
     grad = objective.grad_from(u, x.shape).double()
     mu = objective.strong_convexity().to(x.device).expand(len(x)).double()
-    # Of iterates that have become infinite or NaN nothing is proved.
+    # Nothing is proved of images that have become infinite or NaN.
     bounds = optimality(x.double(), grad, objective.hessian_floor(x).double(), box)
     gap, residual = (torch.where(torch.isnan(b), torch.inf, b) for b in bounds)
     return Certificate(
@@ -116,9 +145,18 @@ def certify(objective: ConvexFunctional, x: Tensor, box: Box | None = None) -> C
 
 
 def optimality(x: Tensor, grad: Tensor, floor: Tensor, box: Box | None) -> tuple[Tensor, Tensor]:
-    """The gap bound G and the RMS residual of each image, from the gradient of F at x.
+    """The gap bound G and the RMS residual of each image, (B,), from the gradient of F at x.
 
-    `floor` is the diagonal that the Hessian of F is nowhere below, broadcastable to x.
+    Parameters
+    ----------
+    x : Tensor
+        images (B, C, H, W), inside the box.
+    grad : Tensor
+        the gradient of F at x, shape of x.
+    floor : Tensor
+        the diagonal that the Hessian of F is nowhere below, broadcastable to x.
+    box : Box or None
+        bounds of the intensities.
     """
     rms = math.sqrt(x[0].numel())
     m = floor.to(x)
@@ -139,6 +177,16 @@ def optimality(x: Tensor, grad: Tensor, floor: Tensor, box: Box | None) -> tuple
 
 
 def distance_bound(gap: Tensor, mu: Tensor, pixels: int) -> Tensor:
-    """The bound sqrt(2 G / mu) of |x - x*| as an RMS over `pixels` values; inf where mu = 0."""
+    """The bound sqrt(2 G / mu) of |x - x*| as an RMS over all values of an image; inf where mu = 0.
+
+    Parameters
+    ----------
+    gap : Tensor
+        G, (B,).
+    mu : Tensor
+        the modulus of strong convexity, (B,).
+    pixels : int
+        number of values of an image.
+    """
     bound = torch.where(mu > 0, torch.sqrt(2 * gap / (mu * pixels)), torch.inf)
     return torch.where(torch.isnan(bound), torch.inf, bound)

@@ -78,7 +78,7 @@ class Objective(SumFunctional):
         joint = self.regularizer.over_latents(shape)
         if joint is None or not bool((self.weight > 0).all()):
             return self
-        box = None if self.box is None else VisibleBox(self.box.low, self.box.high, joint.channels)
+        box = None if self.box is None else VisibleBox(low=self.box.low, high=self.box.high, channels=joint.channels)
         terms = Visible(self.data, joint.channels), joint.functional
         return LiftedObjective(terms, self.weights, box, joint.channels, joint.latents)
 

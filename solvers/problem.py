@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ import deepinv
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.functionals.box import Box
 from icgn.functionals.data import DataFunctional, data_functional
 from icgn.functionals.functional import ConvexFunctional, per_image
@@ -43,6 +44,7 @@ class Regularizer(Protocol):
         """The condition that a solution and its residual lead to."""
 
 
+@keyword_only
 @dataclass(frozen=True, eq=False)
 class Problem:
     r"""Minimize :math:`F(x) = \sigma^2 D(A x; y) + \text{weight} \cdot R(x; \sigma)` over a box, image by image.
@@ -89,6 +91,7 @@ class Problem:
     physics: Any
     regularizer: Regularizer
     sigma: float | Tensor
+    _: KW_ONLY
     noise: float | Tensor | None = None
     data_fidelity: Any = None
     weight: float | Tensor | str = 1.0
@@ -248,7 +251,7 @@ class Problem:
         """The box within the domain of the data term: Poisson means are not negative."""
         if not isinstance(self.data_fidelity, deepinv.optim.PoissonLikelihood):
             return box
-        return Box(0.0) if box is None else Box(max(box.low, 0.0), box.high)
+        return Box(low=0.0) if box is None else Box(low=max(box.low, 0.0), high=box.high)
 
     def _check_domain(self) -> None:
         """Building the data term checks counts; the start must have a finite value."""

@@ -9,6 +9,7 @@ import deepinv
 import torch
 from torch import Tensor, nn
 
+from icgn.compat import keyword_only
 from icgn.functionals.box import Box
 from icgn.solvers.methods.method import Method, State
 from icgn.solvers.problem import Problem, Regularizer
@@ -33,7 +34,7 @@ class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
     noise : float or Tensor, optional
         standard deviation of the noise in the units of y, one or one per image; default that of
         ``physics.noise_model`` where it is Gaussian; where it is Poisson, the Poisson likelihood of its gain; else
-        `sigma`. Not used with `data_fidelity`.
+        `sigma`. It cannot be combined with `data_fidelity`, which has its own scale.
     weight : float
         nonnegative factor of R.
     box : (float, float) or Box, optional
@@ -55,13 +56,16 @@ class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
     TypeError
         if the regularizer is not a ``torch.nn.Module``.
     ValueError
-        if sigma is negative or not finite. What depends on y and the physics is checked at the call.
+        if sigma is negative or not finite, or both `noise` and `data_fidelity` are given. What depends on y and the
+        physics is checked at the call.
     """
 
+    @keyword_only
     def __init__(
         self,
         regularizer: Regularizer,
         sigma: float | Tensor,
+        *,
         noise: float | Tensor | None = None,
         weight: float = 1.0,
         box: Box | tuple[float, float] | None = None,
@@ -77,6 +81,8 @@ class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
         level = torch.as_tensor(sigma, dtype=torch.float64)
         if level.ndim > 1 or not bool((torch.isfinite(level) & (level >= 0)).all()):
             raise ValueError(f"sigma: got {sigma}, expected a finite number >= 0 in intensities, or one per image")
+        if noise is not None and data_fidelity is not None:
+            raise ValueError(f"noise: got {noise} beside a data fidelity with its own scale, expected one of the two")
         self.regularizer, self.data_fidelity = regularizer, data_fidelity
         self.sigma = level if level.numel() > 1 else float(level)
         self.noise, self.weight, self.box = noise, weight, Box.of(box)
@@ -118,11 +124,27 @@ class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
     def problem(self, y: Tensor, physics: Any) -> Problem:
         """The convex problem that the images of these measurements solve."""
         noise, fidelity = self._noise(physics)
-        return Problem(y, physics, self._regularizer, self.sigma, noise, fidelity, weight=self.weight, box=self.box)
+        return Problem(
+            y,
+            physics,
+            self._regularizer,
+            self.sigma,
+            noise=noise,
+            data_fidelity=fidelity,
+            weight=self.weight,
+            box=self.box,
+        )
 
     def _solve(self, y: Tensor, physics: Any, differentiable: bool) -> Solution:
         problem = self.problem(y, physics)
-        return solve(problem, self.method, self.tol, self.gap_tol, self.max_iter, differentiable=differentiable)
+        return solve(
+            problem,
+            method=self.method,
+            tol=self.tol,
+            gap_tol=self.gap_tol,
+            max_iter=self.max_iter,
+            differentiable=differentiable,
+        )
 
     @property
     def _regularizer(self) -> Regularizer:

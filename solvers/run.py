@@ -215,7 +215,7 @@ class _Run(StopRule):
             return
         rounded = fine[at].to(v)
         v[at] = rounded if self._box is None else self._box.project(rounded)
-        own = certify(self.exact.select(at), v[at].double(), self._box)
+        own = certify(self.exact.select(at), v[at].double(), box=self._box)
         own = own.beside(proof, v[at].double() - fine[at])
         self.proofs[i] = own
         verdict, _ = self.verdict(own, v[0].numel())

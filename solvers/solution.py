@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import Enum
 
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.solvers.certificate import Certificate
 
 
@@ -50,6 +51,7 @@ class Stats:
     method: str
 
 
+@keyword_only
 @dataclass(frozen=True, eq=False)
 class Solution:
     """The restored images with one entry per image in everything else.
@@ -75,6 +77,7 @@ class Solution:
     certificate: Certificate
     stats: Stats
     weight: Tensor
+    _: KW_ONLY
     condition: Tensor | None = None
 
     def __repr__(self) -> str:

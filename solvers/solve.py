@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.solvers.conditioning import conditioned, is_conditional
 from icgn.solvers.implicit import attach_gradient
 from icgn.solvers.iterate import Callback, Event, watching
@@ -21,8 +22,10 @@ from icgn.solvers.solution import Solution, Stats
 from icgn.solvers.weight import resolved
 
 
+@keyword_only
 def solve(
     problem: Problem,
+    *,
     method: str | Method[State] = "auto",
     tol: float = 1e-4,
     gap_tol: float = 1e-3,
@@ -33,18 +36,24 @@ def solve(
 ) -> Solution:
     r"""Minimize the objective of `problem` and certify every image.
 
-    Where the objective is strongly convex (modulus at least 0.01; denoising has 1), an image has converged when its
-    certificate proves :math:`|x - x^*| / \sqrt n \le` `tol`; with a smaller modulus and a box, when the gap is at most
-    `gap_tol` times the objective, or :math:`n\, tol^2 / 2`, that of the distance `tol` where the modulus is 1: the
-    minimum may be 0; with neither, when such a gap is proved all the same, or the RMS gradient is at most `tol`, and
-    then it is reported as stationary, not as converged. Images stop one by one and do not influence each other.
+    An image has converged when its certificate proves what is asked for. Three cases differ:
 
-    A conditional regularizer (:mod:`icgn.solvers.conditioning`) without a condition in `problem` has it computed from
-    solutions on the way; the certificate is that of the last problem, convex, which :attr:`Solution.condition` poses
-    again. Iterations and work are those of all solutions.
+    - The objective is strongly convex, with a modulus of at least 0.01 (denoising has 1): the certificate proves
+      :math:`|x - x^*| / \sqrt n \le` `tol`.
+    - The modulus is smaller and there is a box: the certificate proves a gap of at most `gap_tol` times the objective,
+      or of at most :math:`n\, tol^2 / 2`, because the minimum may be 0. The latter is the gap of the distance `tol`
+      where the modulus is 1.
+    - There is neither: such a gap is proved all the same, or the RMS gradient is at most `tol`. The latter is reported
+      as stationary, not as converged.
 
-    A regularizer that is a minimum over latent pictures is solved for together with them
-    (:mod:`icgn.solvers.objective`); the objective of the certificate is then that of both, at most the gap above F(x).
+    Images stop one by one and do not influence each other.
+
+    For a conditional regularizer without a condition in `problem` the condition is computed from first solutions
+    (:mod:`icgn.solvers.conditioning`). The certificate is that of the last problem, which is convex and which
+    :attr:`Solution.condition` poses again. Iterations and work are those of all solutions.
+
+    If the regularizer is a minimum over latent pictures, the solver minimizes over pictures and latent pictures at once
+    (:mod:`icgn.solvers.objective`). The objective of the certificate is then that of both, at most the gap above F(x).
 
     Parameters
     ----------
@@ -106,7 +115,7 @@ def solve(
     if before is not None:
         iterations, work = iterations + before.iterations, work + before.work
     stats = Stats(iterations, work, time.perf_counter() - begin, found.method)
-    return Solution(x, found.status, found.certificate, stats, objective.weight, problem.condition)
+    return Solution(x, found.status, found.certificate, stats, objective.weight, condition=problem.condition)
 
 
 def _attached(problem: Problem, found: Minimum) -> Tensor:
@@ -122,7 +131,7 @@ def _adapted(callback: Callable[..., bool | None] | None) -> Callback | None:
     if callback is None or not _takes_three(callback):
         return callback
     message = "callback(iteration, x, index) is callback(event) now, with event.iteration, event.x and event.index"
-    warnings.warn(message + "; the old form will go with the next release", FutureWarning, stacklevel=3)
+    warnings.warn(message + "; the old form will go with the next release", FutureWarning, stacklevel=4)
 
     def call(event: Event) -> bool | None:
         return callback(event.iteration, event.x, event.index)

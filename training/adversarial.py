@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.training.loss import Batch, Loss, full_precision
 from icgn.training.ranges import POSITIVE, Range, one_of
 
 
+@keyword_only
 @dataclass(frozen=True)
 class Adversarial(Loss, name="adversarial"):
     r"""The loss of adversarial regularization (Lunz, Oktem, Schonlieb 2018, arXiv:1805.11572).
@@ -39,6 +41,7 @@ class Adversarial(Loss, name="adversarial"):
 
     fits_weight: ClassVar[bool] = True
     ranges: ClassVar[dict[str, Range]] = {"penalty": POSITIVE, "corruption": one_of("pseudo-inverse", "adjoint")}
+    _: KW_ONLY
     penalty: float = 10.0
     corruption: str = "pseudo-inverse"
 

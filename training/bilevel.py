@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.solvers import Problem
 from icgn.solvers.conditioning import approach, conditioned, is_conditional
@@ -17,6 +18,7 @@ from icgn.training.loss import Batch, Loss, full_precision, weighted_error
 from icgn.training.ranges import COUNT, POSITIVE, Range, one_of
 
 
+@keyword_only
 @dataclass(frozen=True)
 class Bilevel(Loss, name="bilevel"):
     r"""Error :math:`w(\sigma) |x^*(y) - x|^2 / n` of the minimizer of the objective (Kunisch and Pock 2013).
@@ -47,6 +49,7 @@ class Bilevel(Loss, name="bilevel"):
         "cg_tol": POSITIVE,
         "cg_iter": COUNT,
     }
+    _: KW_ONLY
     derivative: str = "implicit"
     tol: float = 5e-4
     max_iter: int = 40

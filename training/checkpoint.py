@@ -64,6 +64,6 @@ def recipe_of(content: dict[str, Any], path: str | Path) -> Recipe:
         if this version does not understand it.
     """
     try:
-        return Recipe.from_dict(json.loads(content["recipe"]), str(path))
+        return Recipe.from_dict(json.loads(content["recipe"]), source=str(path))
     except ValueError as error:
         raise TrainingError(f"{path}: the recipe in the checkpoint is not understood: {error}") from error

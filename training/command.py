@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from icgn.compat import dropped
+from icgn.compat import dropped, keyword_only
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.regularizers.pretrained import load_pretrained, save_model
 from icgn.regularizers.registry import ModelError, build_model, changed
@@ -25,11 +25,13 @@ from icgn.training.recipe import Recipe
 from icgn.training.weight import Weights
 
 
+@keyword_only
 @dropped("console", "progress")
 def train(
     recipe_file: str | Path,
     data: str | Path,
     out: str | Path,
+    *,
     resume: bool = False,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
@@ -72,17 +74,19 @@ def train(
     recipe_file, out = Path(recipe_file), Path(out)
     recipe = Recipe.load(recipe_file)
     recipe = recipe if init is None else replace(recipe, init=init)
-    processes = Processes(device)
+    processes = Processes(device=device)
     begun = processes.from_main(lambda: _begun(out / CHECKPOINT)) if resume else None
-    regularizer = (build(recipe, str(recipe_file)) if begun is None else begun).to(processes.device)
-    pictures = load_pictures(data, regularizer.channels or 3, recipe.patch, recipe.patch if recipe.physics else None)
+    regularizer = (build(recipe, source=str(recipe_file)) if begun is None else begun).to(processes.device)
+    pictures = load_pictures(
+        data, regularizer.channels or 3, smallest=recipe.patch, crop=recipe.patch if recipe.physics else None
+    )
     weights = out / f"{recipe.name}.safetensors"
 
     def write() -> None:
         if not processes.is_main:
             return
         try:
-            export(out / CHECKPOINT, weights, {"recipe_file": recipe_file.name, "data": pictures.card()})
+            export(out / CHECKPOINT, weights, extra={"recipe_file": recipe_file.name, "data": pictures.card()})
         except OSError as error:
             reason = error.strerror or error
             raise TrainingError(
@@ -110,7 +114,8 @@ def train(
     return weights
 
 
-def build(recipe: Recipe, source: str = "recipe") -> ConvexRegularizer:
+@keyword_only
+def build(recipe: Recipe, *, source: str = "recipe") -> ConvexRegularizer:
     """Make the regularizer that a recipe starts from, trainable: new, seeded by the recipe, or that of its `init`.
 
     Raises
@@ -131,7 +136,8 @@ def build(recipe: Recipe, source: str = "recipe") -> ConvexRegularizer:
     return model.train().requires_grad_(True)
 
 
-def export(checkpoint: str | Path, path: str | Path, extra: dict[str, Any] | None = None) -> None:
+@keyword_only
+def export(checkpoint: str | Path, path: str | Path, *, extra: dict[str, Any] | None = None) -> None:
     """Write the model in a checkpoint as weights and card, ready for :func:`icgn.load_pretrained`.
 
     Weight and scale that were fitted for the model become part of it. The card holds the architecture, the recipe, its
@@ -159,7 +165,7 @@ def export(checkpoint: str | Path, path: str | Path, extra: dict[str, Any] | Non
     """
     content = read_checkpoint(checkpoint)
     recipe = recipe_of(content, checkpoint)
-    model = _model_of(content, str(checkpoint)) or build(recipe, str(checkpoint))
+    model = _model_of(content, str(checkpoint)) or build(recipe, source=str(checkpoint))
     try:
         model.load_state_dict(content.get("averaged", content["model"]))
     except RuntimeError as error:

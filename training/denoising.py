@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.solvers import Problem
 from icgn.solvers.unrolled import unroll
@@ -14,6 +15,7 @@ from icgn.training.loss import Batch, Loss, full_precision, weighted_error
 from icgn.training.ranges import COUNT, Range
 
 
+@keyword_only
 @dataclass(frozen=True)
 class GradientSteps(Loss, name="gradient-steps"):
     r"""Error :math:`w(\sigma) |x_t - x|^2 / n` after t gradient steps on the objective from its start.
@@ -28,6 +30,7 @@ class GradientSteps(Loss, name="gradient-steps"):
     """
 
     ranges: ClassVar[dict[str, Range]] = {"steps": COUNT}
+    _: KW_ONLY
     steps: int = 10
 
     def values(self, regularizer: ConvexRegularizer, batch: Batch) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from icgn.compat import dropped
+from icgn.compat import dropped, keyword_only
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.regularizers.filters import full_float32
 from icgn.regularizers.registry import architecture_of
@@ -41,12 +41,14 @@ _SAVE_SECONDS = 60.0
 _SCALARS_EVERY = 10
 
 
+@keyword_only
 @dropped("console", "progress")
 def fit(
     regularizer: ConvexRegularizer,
     recipe: Recipe,
     data: Pictures,
     out: str | Path,
+    *,
     resume: bool = False,
     progress: Progress | None = None,
     on_validation: Callable[[dict[str, float]], None] | None = None,
@@ -104,8 +106,8 @@ def fit(
         resumed run (several processes finish it).
     """
     device = next(regularizer.parameters()).device
-    group = Processes(device) if processes is None else processes
-    physics = make_physics(recipe.physics, device)
+    group = Processes(device=device) if processes is None else processes
+    physics = make_physics(recipe.physics, device=device)
     check_run(regularizer, data, recipe, group, physics)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -221,7 +223,15 @@ class _Training:
         last = Weights.of_row(self.history[-1]) if self.history else None
         final = self.step >= self.recipe.steps
         result = validate(
-            self.averaged, self.recipe, images, self.physics, self.step, self.loss, last, final, self.processes
+            self.averaged,
+            self.recipe,
+            images,
+            self.physics,
+            step=self.step,
+            loss=self.loss,
+            weights=last,
+            final=final,
+            processes=self.processes,
         )
         self.history.append(result.row)
         return result
@@ -249,7 +259,7 @@ class _Training:
         """Mean loss of the whole batch, whose gradient goes to the parameters, and whether anyone asked to stop."""
         places = self.processes.share(range(self.recipe.batch))
         device = next(self.regularizer.parameters()).device
-        batch = draw(images, self.recipe, self.step, self.physics, places).to(device)
+        batch = draw(images, self.recipe, self.step, self.physics, places=places).to(device)
         # The convolutions of the backward pass too have all the digits of float32.
         with full_float32(batch.clean):
             with torch.autocast(device.type, torch.bfloat16, enabled=self.half):

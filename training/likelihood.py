@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.functionals.functional import per_image
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.regularizers.conditional import ConditionalICGN
@@ -20,6 +21,7 @@ from icgn.training.ranges import COUNT, POSITIVE, Range, RecipeError
 _GRID, _FALLOFF = 64, 2.4
 
 
+@keyword_only
 @dataclass(frozen=True)
 class MaskLikelihood(Loss, name="mask-likelihood"):
     r"""Minus the logarithm of a likelihood of the clean responses, of which the masks are the inverse scales.
@@ -51,6 +53,7 @@ class MaskLikelihood(Loss, name="mask-likelihood"):
 
     trains_conditional: ClassVar[bool] = True
     ranges: ClassVar[dict[str, Range]] = {"contrast": POSITIVE, "floor": POSITIVE, "max_iter": COUNT}
+    _: KW_ONLY
     contrast: float = 0.0074
     floor: float = 0.1
     max_iter: int = 20

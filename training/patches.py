@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.training.loss import Batch
 from icgn.training.recipe import Recipe
 
 
+@keyword_only
 def draw(
-    images: Sequence[Tensor], recipe: Recipe, step: int, physics: Any, places: Iterable[int] | None = None
+    images: Sequence[Tensor], recipe: Recipe, step: int, physics: Any, *, places: Iterable[int] | None = None
 ) -> Batch:
     """Draw the batch of a step: flipped and transposed crops, one noise level per patch.
 

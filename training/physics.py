@@ -10,10 +10,12 @@ import deepinv
 import torch
 from deepinv.physics.functional import blur
 
+from icgn.compat import keyword_only
 from icgn.training.ranges import RecipeError, suggestion
 
 
-def make_physics(table: Mapping[str, Any], device: str | torch.device = "cpu") -> Any:
+@keyword_only
+def make_physics(table: Mapping[str, Any], *, device: str | torch.device = "cpu") -> Any:
     """Make a linear deepinv physics from ``{"type": class of deepinv.physics, ...its arguments}``.
 
     An argument that is itself a table, ``{function = "gaussian_blur", sigma = [1.6, 1.6]}``, is the value of that

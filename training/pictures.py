@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from icgn import datasets
+from icgn.compat import keyword_only
 
 # Side and greatest number of validation pictures of a folder: a validation takes seconds.
 _CROP, _VALIDATE = 160, 8
@@ -24,6 +25,7 @@ _BSDS500_LICENCE = (
 _OWN_LICENCE = "not recorded: pictures of whoever ran the training"
 
 
+@keyword_only
 @dataclass(frozen=True, eq=False)
 class Pictures:
     """What a model is trained and validated on.
@@ -44,6 +46,7 @@ class Pictures:
     licence: str
     training: list[Tensor]
     validation: list[Tensor]
+    _: KW_ONLY
     left_out: int = 0
 
     def __str__(self) -> str:
@@ -71,7 +74,8 @@ class Pictures:
         }
 
 
-def load_pictures(root: str | Path, channels: int, smallest: int = 1, crop: int | None = None) -> Pictures:
+@keyword_only
+def load_pictures(root: str | Path, channels: int, *, smallest: int = 1, crop: int | None = None) -> Pictures:
     """Read the pictures to train on: BSDS500, or a folder of photographs.
 
     BSDS500 is trained on by train and test, and validated on by every fourth picture of val that is not in BSD68. A
@@ -103,12 +107,13 @@ def load_pictures(root: str | Path, channels: int, smallest: int = 1, crop: int 
     missing: list[str] = []
     if _is_bsds500(root):
         name, licence = "BSDS500, train and test", _BSDS500_LICENCE
-        splits = {split: datasets.bsds500(root, split, channels == 1) for split in ("train", "test", "val-rest")}
+        names = ("train", "test", "val-rest")
+        splits = {split: datasets.bsds500(root, split=split, gray=channels == 1) for split in names}
         training = [image for split in ("train", "test") for image in _large(splits[split], root, smallest, missing)]
         validation = _large(splits["val-rest"], root, smallest, missing)[::4]
     else:
         name, licence = f"folder {Path(root).resolve().name}", _OWN_LICENCE
-        images = _large(datasets.folder(root, channels == 1), root, smallest, missing)
+        images = _large(datasets.folder(root, gray=channels == 1), root, smallest, missing)
         kept = len(images) - min(_VALIDATE, max(1, len(images) // 10))
         training, validation = images[:kept], images[kept:]
     if not training:
@@ -117,12 +122,12 @@ def load_pictures(root: str | Path, channels: int, smallest: int = 1, crop: int 
             " one to train on, one to validate on"
         )
     crops = [_part(_floats(image), crop or _CROP, i) for i, image in enumerate(validation)]
-    return Pictures(name, licence, training, crops, len(missing))
+    return Pictures(name, licence, training, crops, left_out=len(missing))
 
 
 def _is_bsds500(root: str | Path) -> bool:
     try:
-        datasets.bsds500(root, "train")
+        datasets.bsds500(root, split="train")
     except FileNotFoundError:
         return False
     return True

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
+
 T = TypeVar("T")
 
 
@@ -34,7 +36,8 @@ class Processes:
         if several processes were launched without Accelerate (``pip install 'icgn[train]'``).
     """
 
-    def __init__(self, device: str | torch.device | None = None) -> None:
+    @keyword_only
+    def __init__(self, *, device: str | torch.device | None = None) -> None:
         default = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(default if device is None else device)
         self.rank, self.count = 0, 1

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from icgn.compat import keyword_only
 from icgn.storage.files import write_files
 from icgn.training.bilevel import Bilevel
 from icgn.training.loss import LOSSES, Loss
@@ -31,6 +32,7 @@ else:
     import tomli as tomllib
 
 
+@keyword_only
 @dataclass(frozen=True)
 class Recipe:
     """A training run.
@@ -82,6 +84,7 @@ class Recipe:
     """
 
     name: str
+    _: KW_ONLY
     model: dict[str, Any] = field(default_factory=dict)
     init: str = ""
     loss: Loss = field(default_factory=Bilevel)
@@ -122,10 +125,11 @@ class Recipe:
             table = tomllib.loads(Path(path).read_bytes().decode())
         except (ValueError, RecursionError) as error:
             raise RecipeError(f"{path}: not a TOML file: {error}") from error
-        return cls.from_dict(table, str(path))
+        return cls.from_dict(table, source=str(path))
 
     @classmethod
-    def from_dict(cls, table: dict[str, Any], source: str = "recipe") -> Recipe:
+    @keyword_only
+    def from_dict(cls, table: dict[str, Any], *, source: str = "recipe") -> Recipe:
         """Recipe from the contents of a TOML file; `source` is named in errors."""
         try:
             refuse_unknown(table, cls, "key")

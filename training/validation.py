@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.solvers import Problem, solve
 from icgn.training.measure import measure, psnr
@@ -18,6 +19,7 @@ from icgn.training.recipe import Recipe
 from icgn.training.weight import Weights, fit_weights
 
 
+@keyword_only
 @dataclass(frozen=True, eq=False)
 class Validation:
     """One validation.
@@ -32,6 +34,7 @@ class Validation:
     """
 
     row: dict[str, float]
+    _: KW_ONLY
     examples: dict[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -39,12 +42,14 @@ class Validation:
         return f"step {self.row['step']:.0f}  loss {self.row['loss']:.4f}  {levels}"
 
 
+@keyword_only
 @torch.no_grad()
 def validate(
     regularizer: ConvexRegularizer,
     recipe: Recipe,
     images: Sequence[Tensor],
     physics: Any,
+    *,
     step: int = 0,
     loss: float = math.nan,
     weights: Weights | None = None,
@@ -72,14 +77,16 @@ def validate(
     processes : Processes, optional
         among which the pictures are shared.
     """
-    group = Processes(_device(regularizer)) if processes is None else processes
+    group = Processes(device=_device(regularizer)) if processes is None else processes
     row: dict[str, float] = {"step": step, "loss": loss}
     if not len(images):
         return Validation(row)
     if recipe.loss.fits_weight or (final and recipe.fit_weight):
         if not recipe.loss.fits_weight:
             weights = Weights.ones(recipe.validation_sigma)
-        weights = fit_weights(regularizer, images, recipe.validation_sigma, physics, weights, final, group)
+        weights = fit_weights(
+            regularizer, images, recipe.validation_sigma, physics, start=weights, fine=final, processes=group
+        )
         row |= weights.row()
         regularizer = weights.applied(regularizer)
     examples = {}
@@ -93,7 +100,7 @@ def validate(
             if i == 0 and y.shape[1:] == images[0].shape:
                 examples[f"{sigma * 255:g}"] = (images[0], y[0].cpu(), x)
         row[f"psnr_{sigma * 255:g}"] = float(group.sum(total.to(group.device))) / len(images)
-    return Validation(row, examples)
+    return Validation(row, examples=examples)
 
 
 def _device(regularizer: ConvexRegularizer) -> torch.device:

@@ -12,6 +12,7 @@ import torch
 from scipy import optimize
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.solvers import Problem, solve
 from icgn.training.measure import measure, psnr
@@ -81,12 +82,14 @@ class Weights:
         return cast(Rescalable, regularizer).rescaled(sigma, weight, scale)
 
 
+@keyword_only
 @torch.no_grad()
 def fit_weights(
     regularizer: ConvexRegularizer,
     images: Sequence[Tensor],
     levels: Sequence[float],
     physics: Any,
+    *,
     start: Weights | None = None,
     fine: bool = True,
     processes: Processes | None = None,
@@ -111,7 +114,7 @@ def fit_weights(
     processes : Processes, optional
         among which the pictures are shared.
     """
-    group = Processes(next(regularizer.parameters()).device) if processes is None else processes
+    group = Processes(device=next(regularizer.parameters()).device) if processes is None else processes
     chosen = images if fine else images[:4]
     found = []
     for level in sorted(levels):

@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from icgn.compat import keyword_only
 from icgn.transport.logdet import ExactLogDet, LogDet
 from icgn.transport.vectors import GradientNetwork, check_vectors
 
@@ -86,7 +87,8 @@ class Composition(nn.Module):
             x = layer(x)
         return x
 
-    def push(self, x: Tensor, logdet: LogDet | None = None) -> Pushed:
+    @keyword_only
+    def push(self, x: Tensor, *, logdet: LogDet | None = None) -> Pushed:
         """The points T(x) with their log-determinants, by default exact ones.
 
         Raises
@@ -104,8 +106,9 @@ class Composition(nn.Module):
                 x, total = layer(x), total + layer.log_scale.to(x.dtype).sum()
         return Pushed(x, total)
 
+    @keyword_only
     @torch.no_grad()
-    def inverse(self, y: Tensor, tol: float = 1e-5, max_iter: int = 5000) -> Tensor:
+    def inverse(self, y: Tensor, *, tol: float = 1e-5, max_iter: int = 5000) -> Tensor:
         r"""The points x (B, n) with T(x) = y, each within a certified RMS distance.
 
         Layers are inverted in float64, the last first. An error e after layer l is at most :math:`e / c_l` before it,

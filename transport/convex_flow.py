@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.transport.composition import Composition, DiagonalAffine, fit_affine
 from icgn.transport.logdet import ExactLogDet, LogDet
 from icgn.transport.samples import covariance
@@ -40,7 +41,8 @@ class ConvexPotentialFlow(Composition):
     def __init__(self, networks: Sequence[GradientNetwork]) -> None:
         super().__init__([layer for net in networks for layer in (DiagonalAffine(net.dim), net)])
 
-    def log_prob(self, x: Tensor, logdet: LogDet | None = None) -> Tensor:
+    @keyword_only
+    def log_prob(self, x: Tensor, *, logdet: LogDet | None = None) -> Tensor:
         """Logarithms of the density at x (B, n) in nats, shape (B,).
 
         Raises
@@ -48,10 +50,11 @@ class ConvexPotentialFlow(Composition):
         TypeError, ValueError
             as :meth:`push`.
         """
-        z, change = self.push(x, logdet)
+        z, change = self.push(x, logdet=logdet)
         return change - z.square().sum(1) / 2 - self.dim / 2 * math.log(2 * math.pi)
 
-    def sample(self, count: int, generator: torch.Generator, tol: float = 1e-4) -> Tensor:
+    @keyword_only
+    def sample(self, count: int, generator: torch.Generator, *, tol: float = 1e-4) -> Tensor:
         """Points (count, n) of the density; see :meth:`inverse`.
 
         Parameters
@@ -66,7 +69,7 @@ class ConvexPotentialFlow(Composition):
         if count < 1:
             raise ValueError(f"count: got {count}, expected at least 1")
         z = torch.randn(count, self.dim, generator=generator, device=generator.device)
-        return self.inverse(z.to(next(self.parameters())), tol)
+        return self.inverse(z.to(next(self.parameters())), tol=tol)
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> None:
@@ -89,6 +92,7 @@ class ConvexPotentialFlow(Composition):
             x = layer(x)
 
 
+@keyword_only
 @dataclass(frozen=True)
 class FlowRecipe:
     """How :func:`fit_flow` trains.
@@ -109,6 +113,7 @@ class FlowRecipe:
         evaluations without improvement after which training ends.
     """
 
+    _: KW_ONLY
     steps: int = 1500
     batch: int = 256
     learning_rate: float = 1e-2
@@ -135,12 +140,14 @@ class FlowRow:
     validation: float
 
 
+@keyword_only
 def fit_flow(
     flow: ConvexPotentialFlow,
     x: Tensor,
     validation: Tensor,
     recipe: FlowRecipe,
     generator: torch.Generator,
+    *,
     logdet: LogDet | None = None,
 ) -> list[FlowRow]:
     r"""Maximize the mean of :math:`\log p(x)` from the flow's present parameters; those best in validation are kept.
@@ -178,7 +185,7 @@ def fit_flow(
     for k in range(1, recipe.steps + 1):
         index = torch.randperm(len(x), generator=generator, device=generator.device)[:batch]
         noise = recipe.noise * torch.randn(batch, flow.dim, generator=generator, device=generator.device).to(x)
-        loss = -flow.log_prob(x[index.to(x.device)] + noise, logdet).mean()
+        loss = -flow.log_prob(x[index.to(x.device)] + noise, logdet=logdet).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -196,8 +203,9 @@ def fit_flow(
     return rows
 
 
+@keyword_only
 @torch.no_grad()
-def mean_log_prob(flow: ConvexPotentialFlow, x: Tensor, chunk: int = 2048) -> float:
+def mean_log_prob(flow: ConvexPotentialFlow, x: Tensor, *, chunk: int = 2048) -> float:
     """The mean log-likelihood of points in nats, exact.
 
     Parameters
@@ -209,7 +217,7 @@ def mean_log_prob(flow: ConvexPotentialFlow, x: Tensor, chunk: int = 2048) -> fl
     chunk : int
         points evaluated at a time.
     """
-    return float(torch.cat([flow.log_prob(part, ExactLogDet()) for part in x.split(chunk)]).double().mean())
+    return float(torch.cat([flow.log_prob(part, logdet=ExactLogDet()) for part in x.split(chunk)]).double().mean())
 
 
 def half_cosine(part: float) -> float:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor, nn
 
+from icgn.compat import keyword_only
 from icgn.transport.conjugate import conjugate_points
 from icgn.transport.losses import Objective, TransportLoss
 from icgn.transport.vectors import GradientNetwork
 
 
+@keyword_only
 @dataclass(frozen=True, eq=False)
 class Correlation(TransportLoss):
     r"""Maximum-correlation dual of the quadratic cost, with cycle consistency.
@@ -45,6 +47,7 @@ class Correlation(TransportLoss):
         if a number is out of range, or the dimension of `conjugate` is another.
     """
 
+    _: KW_ONLY
     cycle: float = 1.0
     newton: int = 2
     conjugate: GradientNetwork | None = None

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from icgn.compat import keyword_only
 from icgn.functionals.functional import tensor
 from icgn.regularizers.activations import Activation, make_activation
 from icgn.regularizers.group import GroupHead, MaxEnvelope, Penalty, Shifted, check_groups
@@ -23,7 +24,7 @@ class DenseGrouped(GradientNetwork):
     r"""Base of networks with :math:`h = \sum_g \lambda_g \tau_g H_g(W_g x / \tau_g)` of a penalty H of M responses."""
 
     def __init__(self, dim: int, groups: int, members: int, strong_convexity: float, quadratic: int) -> None:
-        super().__init__(dim, strong_convexity, quadratic)
+        super().__init__(dim, strong_convexity=strong_convexity, quadratic=quadratic)
         check_groups(groups, members)
         self.members = members
         self.W = nn.Parameter(torch.randn(groups * members, dim) / math.sqrt(dim))
@@ -77,9 +78,11 @@ class DenseRidgeICGN(DenseGrouped):
         if a number is out of range or psi is not nondecreasing.
     """
 
+    @keyword_only
     def __init__(
         self,
         dim: int,
+        *,
         width: int = 32,
         activation: str | Activation = "tanh",
         strong_convexity: float = 0.0,
@@ -116,8 +119,9 @@ class DenseSoftmaxICGN(DenseGrouped):
         if a number is out of range.
     """
 
+    @keyword_only
     def __init__(
-        self, dim: int, groups: int = 1, members: int = 16, strong_convexity: float = 0.0, quadratic: int = 0
+        self, dim: int, *, groups: int = 1, members: int = 16, strong_convexity: float = 0.0, quadratic: int = 0
     ) -> None:
         check_members(members, symmetric=False)
         super().__init__(dim, groups, members, strong_convexity, quadratic)
@@ -150,8 +154,9 @@ class DenseGroupICGN(DenseGrouped):
         if a number is out of range.
     """
 
+    @keyword_only
     def __init__(
-        self, dim: int, groups: int = 4, members: int = 4, strong_convexity: float = 0.0, quadratic: int = 0
+        self, dim: int, *, groups: int = 4, members: int = 4, strong_convexity: float = 0.0, quadratic: int = 0
     ) -> None:
         super().__init__(dim, groups, members, strong_convexity, quadratic)
         self.log_tau = nn.Parameter(torch.zeros(groups))
@@ -188,15 +193,17 @@ class DenseDeepICGN(GradientNetwork):
         if a number is out of range or the activation is not of that kind.
     """
 
+    @keyword_only
     def __init__(
         self,
         dim: int,
+        *,
         widths: Sequence[int] = (16, 16),
         activation: str | Activation = "tanh",
         strong_convexity: float = 0.0,
         quadratic: int = 0,
     ) -> None:
-        super().__init__(dim, strong_convexity, quadratic)
+        super().__init__(dim, strong_convexity=strong_convexity, quadratic=quadratic)
         if not widths or min(widths) < 1:
             raise ValueError(f"widths: got {tuple(widths)}, expected at least one layer, each of at least 1 unit")
         self.widths = tuple(widths)

@@ -8,12 +8,13 @@ Both traces are averages over random probes, which need products with H alone.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.functionals.functional import dot
 from icgn.transport.vectors import GradientNetwork
 
@@ -43,6 +44,7 @@ class ExactLogDet:
         return 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
 
 
+@keyword_only
 @dataclass(frozen=True)
 class StochasticLogDet:
     r"""Stochastic Lanczos quadrature for the value, conjugate gradients for the derivative.
@@ -77,6 +79,7 @@ class StochasticLogDet:
         if a number is out of range, or if a Jacobian is found not to be positive definite.
     """
 
+    _: KW_ONLY
     probes: int = 1
     iterations: int = 20
     tolerance: float = 1e-4

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.transport.dense import DenseSoftmaxICGN
 from icgn.transport.samples import Sampler
 
@@ -122,7 +123,8 @@ def gaussian_map(mean: Tensor, cov: Tensor, target_mean: Tensor, target_cov: Ten
     return AffineMap((matrix + matrix.T) / 2, m, n)
 
 
-def random_covariance(dim: int, generator: torch.Generator, condition: float = 10.0) -> Tensor:
+@keyword_only
+def random_covariance(dim: int, generator: torch.Generator, *, condition: float = 10.0) -> Tensor:
     r"""A covariance (d, d) with random axes and log-uniform eigenvalues from c^(-1/2) to c^(1/2), c the `condition`.
 
     The extreme eigenvalues are taken, so that the condition number is exactly c for d > 1.
@@ -150,7 +152,8 @@ def random_covariance(dim: int, generator: torch.Generator, condition: float = 1
     return (cov + cov.T) / 2
 
 
-def gaussian_pair(dim: int, generator: torch.Generator, condition: float = 10.0) -> Pair:
+@keyword_only
+def gaussian_pair(dim: int, generator: torch.Generator, *, condition: float = 10.0) -> Pair:
     """Two Gaussians of random means and covariances (:func:`random_covariance`), with their map in closed form.
 
     Parameters
@@ -168,7 +171,7 @@ def gaussian_pair(dim: int, generator: torch.Generator, condition: float = 10.0)
         see :func:`random_covariance`.
     """
     means = torch.randn(2, dim, generator=generator, dtype=torch.float64)
-    covs = torch.stack([random_covariance(dim, generator, condition) for _ in range(2)])
+    covs = torch.stack([random_covariance(dim, generator, condition=condition) for _ in range(2)])
     source, target = (
         GaussianMixture(m[None], torch.linalg.cholesky(c)[None], torch.ones(1, dtype=torch.float64), generator)
         for m, c in zip(means, covs, strict=True)
@@ -176,7 +179,8 @@ def gaussian_pair(dim: int, generator: torch.Generator, condition: float = 10.0)
     return Pair(f"Gaussian, d = {dim}", source, target, gaussian_map(means[0], covs[0], means[1], covs[1]))
 
 
-def mixture_pair(dim: int, generator: torch.Generator, components: int = 4, pieces: int = 8) -> Pair:
+@keyword_only
+def mixture_pair(dim: int, generator: torch.Generator, *, components: int = 4, pieces: int = 8) -> Pair:
     r"""A random Gaussian mixture and its image under the gradient of a random convex function.
 
     .. math:: T^*(x) = 0.3 x + \sum_g W_g^T \operatorname{softmax}(W_g x + b_g),
@@ -205,7 +209,9 @@ def mixture_pair(dim: int, generator: torch.Generator, components: int = 4, piec
         raise ValueError(f"components: got {components}, expected at least 1")
     network = _random_softmax(dim, pieces, generator)
     means = 2 * torch.randn(components, dim, generator=generator, dtype=torch.float64) / dim**0.25
-    factors = torch.stack([torch.linalg.cholesky(0.4 * random_covariance(dim, generator, 4.0)) for _ in means])
+    factors = torch.stack(
+        [torch.linalg.cholesky(0.4 * random_covariance(dim, generator, condition=4.0)) for _ in means]
+    )
     weights = 0.5 + torch.rand(components, generator=generator, dtype=torch.float64)
     source = GaussianMixture(means, factors, weights, generator)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor, nn
 
+from icgn.compat import keyword_only
 from icgn.transport.losses import Objective, TransportLoss
 from icgn.transport.vectors import GradientNetwork
 
 
+@keyword_only
 @dataclass(frozen=True)
 class Sinkhorn(TransportLoss):
     r"""Sinkhorn divergence of the pushed measure :math:`N_\# \mu` to :math:`\nu`, estimated without bias.
@@ -44,6 +46,7 @@ class Sinkhorn(TransportLoss):
         if a parameter is out of range.
     """
 
+    _: KW_ONLY
     blur: float = 0.2
     scaling: float = 0.5
 

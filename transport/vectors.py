@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from icgn.compat import keyword_only
 from icgn.functionals.functional import BlackBoxFunctional, ConvexFunctional, Responses, tensor
 from icgn.functionals.sums import SumFunctional
 from icgn.regularizers.frozen import Frozen
@@ -75,7 +76,8 @@ class GradientNetwork(FiniteState):
         file can make them so.
     """
 
-    def __init__(self, dim: int, strong_convexity: float = 0.0, quadratic: int = 0) -> None:
+    @keyword_only
+    def __init__(self, dim: int, *, strong_convexity: float = 0.0, quadratic: int = 0) -> None:
         super().__init__()
         if dim < 1 or quadratic < 0:
             raise ValueError(f"dim, quadratic: got {dim}, {quadratic}, expected at least 1 and 0")
@@ -118,7 +120,8 @@ class GradientNetwork(FiniteState):
         basis = torch.eye(self.dim).to(x).repeat(len(x), 1)
         return functional.hvp(x.repeat_interleave(self.dim, 0), basis).unflatten(0, (len(x), self.dim))
 
-    def inverse(self, y: Tensor, tol: float = 1e-5, max_iter: int = 2000) -> Tensor:
+    @keyword_only
+    def inverse(self, y: Tensor, *, tol: float = 1e-5, max_iter: int = 2000) -> Tensor:
         r"""The points x (B, n) with N(x) = y, each within a certified RMS distance.
 
         They minimize :math:`f(x) - \langle y, x\rangle`, strongly convex by :math:`\mu` or by Q.

@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
+from icgn.compat import keyword_only
 from icgn.transport.composition import Composition
 from icgn.transport.convex_flow import half_cosine
 from icgn.transport.logdet import ExactLogDet, LogDet
 from icgn.transport.vectors import GradientNetwork, check_vectors
 
 
+@keyword_only
 @dataclass(frozen=True)
 class JKORecipe:
     """How :func:`jko_step` trains.
@@ -41,6 +43,7 @@ class JKORecipe:
         of the first half, then falling to zero along a cosine.
     """
 
+    _: KW_ONLY
     step: float = 0.05
     temperature: float = 1.0
     steps: int = 100
@@ -74,12 +77,14 @@ def jko_energy(
     return ((y - x).square().sum(1) / (2 * recipe.step) + potential(y) - recipe.temperature * change).mean()
 
 
+@keyword_only
 def jko_step(
     network: GradientNetwork,
     x: Tensor,
     potential: Callable[[Tensor], Tensor],
     recipe: JKORecipe,
     generator: torch.Generator,
+    *,
     logdet: LogDet | None = None,
 ) -> list[float]:
     r"""Train a network to be the map of one implicit step.
@@ -153,9 +158,10 @@ class WassersteinFlow(Composition):
             raise ValueError(f"initial: got vectors {tuple(initial.event_shape)}, expected ({self.dim},)")
         self.initial = initial
 
-    def log_prob(self, y: Tensor, tol: float = 1e-5) -> Tensor:
+    @keyword_only
+    def log_prob(self, y: Tensor, *, tol: float = 1e-5) -> Tensor:
         """Logarithms of the density at y (B, n), found at the certified preimage of y; see :meth:`inverse`."""
-        x = self.inverse(y, tol)
+        x = self.inverse(y, tol=tol)
         return self.initial.log_prob(x) - self.push(x).logdet
 
 
@@ -172,9 +178,10 @@ class Divergence(NamedTuple):
         return self.forward + self.backward
 
 
+@keyword_only
 @torch.no_grad()
 def symmetric_kl(
-    flow: WassersteinFlow, target: Distribution, start: Tensor, reference: Tensor, tol: float = 1e-5
+    flow: WassersteinFlow, target: Distribution, start: Tensor, reference: Tensor, *, tol: float = 1e-5
 ) -> Divergence:
     r"""Kullback-Leibler divergences between the density of a flow and a known one, in both directions.
 
@@ -202,11 +209,12 @@ def symmetric_kl(
     check_vectors(reference, flow.dim, "reference")
     pushed = flow.push(start)
     forward = flow.initial.log_prob(start) - pushed.logdet - target.log_prob(pushed.points)
-    backward = target.log_prob(reference) - flow.log_prob(reference, tol)
+    backward = target.log_prob(reference) - flow.log_prob(reference, tol=tol)
     variances = [float(ratio.double().var()) / len(ratio) for ratio in (forward, backward)]
     return Divergence(float(forward.double().mean()), float(backward.double().mean()), math.sqrt(sum(variances)))
 
 
+@keyword_only
 @dataclass(frozen=True, eq=False)
 class OrnsteinUhlenbeck:
     r"""The diffusion of :math:`V(x) = \tfrac12 (x - b)^T A (x - b)`, whose Gaussian marginals are known.
@@ -232,6 +240,7 @@ class OrnsteinUhlenbeck:
 
     stiffness: Tensor
     centre: Tensor
+    _: KW_ONLY
     temperature: float = 1.0
 
     def __post_init__(self) -> None:

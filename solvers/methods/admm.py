@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, dot, per_image
 from icgn.solvers.methods.method import Method, State, evaluate
@@ -40,7 +41,8 @@ class _Alternating(Method[SplittingState]):
     boxes = False
     of_data = frozenset({Capability.QUADRATIC})
 
-    def __init__(self, rho: float = 1.0) -> None:
+    @keyword_only
+    def __init__(self, *, rho: float = 1.0) -> None:
         if not 0 < rho < float("inf"):
             raise ValueError(f"rho: got {rho}, expected a positive number")
         self.rho = rho

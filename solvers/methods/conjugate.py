@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_image
 from icgn.solvers.methods.line import Line
@@ -80,7 +81,8 @@ class ConjugateGradient(Method[ConjugateState]):
 
     of_data = frozenset({Capability.FINITE})
 
-    def __init__(self, precondition: bool = True) -> None:
+    @keyword_only
+    def __init__(self, *, precondition: bool = True) -> None:
         self.precondition = precondition
 
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> ConjugateState:

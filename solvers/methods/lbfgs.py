@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, dot, per_image
 from icgn.solvers.methods.method import Method, State, evaluate
@@ -52,7 +53,8 @@ class LBFGS(Method[QuasiNewtonState]):
     boxes = False
     of_data = frozenset({Capability.FINITE})
 
-    def __init__(self, memory: int = 8) -> None:
+    @keyword_only
+    def __init__(self, *, memory: int = 8) -> None:
         if memory < 1:
             raise ValueError(f"memory: got {memory}, expected at least 1")
         self.memory = memory

@@ -57,7 +57,9 @@ StateT = TypeVar("StateT", bound=State)
 
 
 class Method(ABC, Generic[StateT]):
-    """An iterative method for min F(x) over a box. Objects hold parameters only, never the state of a run.
+    """An iterative method for min F(x) over a box.
+
+    An object holds the parameters of the method only, never the state of a run, so that one object serves many runs.
 
     Attributes
     ----------
@@ -102,16 +104,51 @@ class Method(ABC, Generic[StateT]):
 
     @abstractmethod
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> StateT:
-        """The state at the starting images x, which are feasible."""
+        """The state at the starting images.
+
+        Parameters
+        ----------
+        objective : ConvexFunctional
+            F.
+        x : Tensor
+            starting images (B, C, H, W), inside the box.
+        box : Box or None
+            bounds of the intensities.
+        """
 
     @abstractmethod
     def step(self, objective: ConvexFunctional, state: StateT, box: Box | None) -> StateT:
-        """One iteration."""
+        """One iteration.
+
+        Parameters
+        ----------
+        objective : ConvexFunctional
+            F.
+        state : State
+            where the method stands; it is not changed.
+        box : Box or None
+            bounds of the intensities.
+
+        Returns
+        -------
+        State
+            the next one, with its images inside the box.
+        """
 
     def certify(self, objective: ConvexFunctional, state: StateT, box: Box | None) -> Certificate:
-        """The certificate of the images of a state, by a float64 `objective`; a method may know a better one."""
+        """The certificate of the images of a state; a method may override it with a sharper one.
+
+        Parameters
+        ----------
+        objective : ConvexFunctional
+            F, in float64.
+        state : State
+            where the method stands.
+        box : Box or None
+            bounds of the intensities.
+        """
         x = state.x.double()
-        return certify(objective.blockwise(x.shape, PROOF_BYTES), x, box)
+        return certify(objective.blockwise(x.shape, PROOF_BYTES), x, box=box)
 
 
 def evaluate(objective: ConvexFunctional, x: Tensor) -> tuple[Responses, Tensor, Tensor]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, dot, per_image
 from icgn.solvers.implicit import solve_hessian
@@ -55,7 +56,8 @@ class NewtonCG(Method[NewtonState]):
 
     of_data = frozenset({Capability.FINITE})
 
-    def __init__(self, forcing: float = 0.3, max_inner: int = 50) -> None:
+    @keyword_only
+    def __init__(self, *, forcing: float = 0.3, max_inner: int = 50) -> None:
         if not 0 < forcing < 1:
             raise ValueError(f"forcing: got {forcing}, expected a number between 0 and 1")
         if max_inner < 1:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from icgn.compat import keyword_only
 from icgn.functionals.box import Box
 from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_image
@@ -67,7 +68,8 @@ class NmAPG(Method[NonmonotoneState]):
 
     of_data = frozenset({Capability.FINITE})
 
-    def __init__(self, eta: float = 0.8, delta: float = 1e-4, shrink: float = 0.5) -> None:
+    @keyword_only
+    def __init__(self, *, eta: float = 0.8, delta: float = 1e-4, shrink: float = 0.5) -> None:
         for name, value in (("eta", eta), ("shrink", shrink)):
             if not 0 <= value < 1:
                 raise ValueError(f"{name}: got {value}, expected a number from 0 to below 1")

@@ -113,7 +113,7 @@ class PrimalDual(Method[PrimalDualState]):
 
     def certify(self, objective: ConvexFunctional, state: PrimalDualState, box: Box | None) -> Certificate:
         x, point = state.x.double(), map_responses(state.point, Tensor.double)
-        proof = certify(objective, x, box)
+        proof = certify(objective, x, box=box)
         p = parts(objective)
         if box is not None or not is_identity(p.data.physics):
             return proof

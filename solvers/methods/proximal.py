@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from icgn.compat import keyword_only
 from icgn.functionals.box import Box
 from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional
@@ -21,7 +22,8 @@ class _Split:
     splits = True
     boxes = False
 
-    def __init__(self, prox: Part = "data", accuracy: float = 0.1) -> None:
+    @keyword_only
+    def __init__(self, *, prox: Part = "data", accuracy: float = 0.1) -> None:
         if prox not in get_args(Part):
             raise ValueError(f"prox: got {prox!r}, expected one of {', '.join(get_args(Part))}")
         if not 0 < accuracy < 1:

@@ -153,6 +153,11 @@ def test_data_fidelity_replaces_the_noise():
     assert torch.equal(Reconstructor(reg, SIGMA, data_fidelity=fidelity)(y, physics), expected)
 
 
+def test_noise_beside_a_data_fidelity_is_refused():
+    with pytest.raises(ValueError, match=r"noise: got 0\.1 beside a data fidelity"):
+        Reconstructor(ridge(), SIGMA, noise=0.1, data_fidelity=deepinv.optim.L2(sigma=0.2))
+
+
 @pytest.mark.parametrize("name", ["regularizer.log_lambda", "regularizer.bank.raw"])
 def test_gradient_of_a_loss_against_finite_differences(name):
     x, reg, physics = pictures(2, 1, *SIZE), ridge(), blur()
