@@ -18,7 +18,17 @@ from icgn.storage.files import remove_drafts
 @keyword_only
 @dataclass(frozen=True)
 class Job:
-    """One picture to restore: where it is, where the result goes, and the clean picture to compare with, if any."""
+    """One picture to restore.
+
+    Parameters
+    ----------
+    source : Path
+        the file that is read.
+    target : Path
+        the file that the result is written to.
+    reference : Path or None
+        the clean picture to compare with.
+    """
 
     source: Path
     target: Path

@@ -51,7 +51,27 @@ class ConvexRegularizer(Prior):  # type: ignore[misc]
         """
 
     def condition(self, x: Tensor, sigma: float | Tensor, residual: Tensor) -> Tensor:
-        """The condition of a conditional regularizer, from a solution and its residual; others raise ``TypeError``."""
+        """The condition of a conditional regularizer, computed from a first solution.
+
+        Parameters
+        ----------
+        x : Tensor
+            the solution, (B, C, H, W).
+        sigma : float or Tensor
+            noise level, in intensities, one or one per image.
+        residual : Tensor
+            the negative gradient of the data term at x, shape of x.
+
+        Returns
+        -------
+        Tensor
+            the condition, with the batch first.
+
+        Raises
+        ------
+        TypeError
+            if the regularizer is not conditional.
+        """
         raise TypeError(f"condition: {type(self).__name__} has none, expected a conditional regularizer")
 
     def check_condition(self, condition: Tensor, x: Tensor) -> None:
@@ -78,7 +98,15 @@ class ConvexRegularizer(Prior):  # type: ignore[misc]
         return self._bound(x, sigma).grad(x)
 
     def hvp(self, x: Tensor, v: Tensor, sigma: float | Tensor | None = None) -> Tensor:
-        r"""The Hessian product :math:`\nabla^2_x R(x; \sigma) v`, shape of x."""
+        r"""The Hessian product :math:`\nabla^2_x R(x; \sigma) v`, shape of x.
+
+        Parameters
+        ----------
+        x, v : Tensor
+            images and directions, (B, C, H, W).
+        sigma : float or Tensor, optional
+            noise level, in intensities, one or one per image.
+        """
         return self._bound(x, sigma).hvp(x, v)
 
     def lipschitz(self, sigma: float | Tensor | None = None) -> Tensor:
@@ -106,9 +134,11 @@ class ConvexRegularizer(Prior):  # type: ignore[misc]
         x : Tensor
             images (B, C, H, W).
         sigma : float or Tensor
-            noise level.
+            noise level, in intensities, one or one per image.
+        *args, **kwargs
+            further arguments, which deepinv's algorithms pass, are ignored.
         gamma : float or Tensor
-            strength, nonnegative, one or one per image.
+            factor of R, nonnegative, one or one per image.
         tol : float
             the RMS distance to the exact proximal point, in intensities, is at most this: it is certified, since the
             objective is 1-strongly convex.
@@ -202,7 +232,17 @@ class SumRegularizer(ConvexRegularizer):
             term.check_image(x)
 
     def condition(self, x: Tensor, sigma: float | Tensor, residual: Tensor) -> Tensor:
-        """The condition of the conditional term, for what the other terms leave of the residual."""
+        """The condition of the conditional term, for what the other terms leave of the residual.
+
+        Parameters
+        ----------
+        x : Tensor
+            the solution, (B, C, H, W).
+        sigma : float or Tensor
+            noise level, in intensities, one or one per image.
+        residual : Tensor
+            the negative gradient of the data term at x, shape of x.
+        """
         if self._conditional is None:
             return super().condition(x, sigma, residual)
         rest = residual
