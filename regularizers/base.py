@@ -60,7 +60,7 @@ class ConvexRegularizer(Prior):  # type: ignore[misc]
         sigma : float or Tensor
             noise level, in intensities, one or one per image.
         residual : Tensor
-            the negative gradient of the data term at x, shape of x.
+            the negative gradient of the data term at x, over the weight of the regularizer, shape of x.
 
         Returns
         -------
@@ -241,7 +241,7 @@ class SumRegularizer(ConvexRegularizer):
         sigma : float or Tensor
             noise level, in intensities, one or one per image.
         residual : Tensor
-            the negative gradient of the data term at x, shape of x.
+            the negative gradient of the data term at x, over the weight of the regularizer, shape of x.
         """
         if self._conditional is None:
             return super().condition(x, sigma, residual)
