@@ -7,6 +7,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -118,16 +119,26 @@ def test_a_killed_run_over_fifty_pictures_is_completed_by_the_next(tmp_path, fol
     assert contents(tmp_path / "out") == whole
 
 
-@pytest.mark.parametrize(("name", "call"), [("open", 1), ("fsync", 0), ("replace", 1)])
-def test_a_kill_while_a_picture_is_written(tmp_path, folder, model, monkeypatch, name, call):
+@pytest.fixture
+def few(tmp_path, folder):
+    """Five of the pictures, and what becomes of them."""
     place, _ = folder
+    (tmp_path / "in").mkdir()
+    for file in sorted((place / "in").iterdir())[:5]:
+        shutil.copy(file, tmp_path / "in")
     whole = contents(place / "whole")
+    return tmp_path / "in", {file.name: whole[file.name] for file in (tmp_path / "in").iterdir()}
+
+
+@pytest.mark.parametrize(("name", "call"), [("open", 1), ("fsync", 0), ("replace", 1)])
+def test_a_kill_while_a_picture_is_written(tmp_path, few, model, monkeypatch, name, call):
+    source, whole = few
     out = tmp_path / "out"
-    code = killed_at(monkeypatch, name, call, lambda: denoise_all(place / "in", out, model))
+    code = killed_at(monkeypatch, name, call, lambda: denoise_all(source, out, model))
     # A replace of pathlib may be one of another module in some versions of Python.
     assert code in (-signal.SIGKILL, 0)
     check_whole(contents(out), whole)
-    assert denoise_all(place / "in", out, model) == 0 and contents(out) == whole
+    assert denoise_all(source, out, model) == 0 and contents(out) == whole
 
 
 def test_drafts_of_others_are_left_alone(tmp_path):
