@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
+from filelock import FileLock
 from typer.testing import CliRunner
 
 import icgn
@@ -33,6 +35,25 @@ def pytest_xdist_auto_num_workers(config):
 def one_thread():
     """One CPU thread, with which sums are always made in the same order, whatever the last test chose."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """Make a folder by `make(folder)` in one of the workers; the others wait for it, and all get its path."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def get(name, make):
+        folder, made = base / name, base / f"{name}.made"
+        with FileLock(base / f"{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+    return get
 
 
 @pytest.fixture

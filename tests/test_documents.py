@@ -44,6 +44,7 @@ def run_file(tmp_path, monkeypatch):
     plt.close("all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", BLOCKS)
 def test_code_in_documents_runs(code, tmp_path, run_file):
     """Whole photographs are cut to pieces that take seconds."""
@@ -77,6 +78,7 @@ def test_every_module_with_examples_is_tested():
     assert found == set(marks.args[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("demo", sorted(p.name for p in (ROOT / "demos").glob("*.py")))
 def test_demos_run(demo, tmp_path, run_file, capsys):
     run_file(ROOT / "demos" / demo, str(tmp_path), "--quick")

@@ -27,7 +27,10 @@ from icgn import cli, datasets
 from icgn.datasets import Picture, read_picture, write_picture
 from icgn.regularizers import ModelError, RidgeICGN, load_pretrained, save_model
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the faults are those of Linux")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the faults are those of Linux"),
+]
 KILLS = int(os.environ.get("FAULT_KILLS", "2"))
 COUNT = 50
 

@@ -175,21 +175,24 @@ def test_no_file_mentions_a_place_of_the_machine_it_was_written_on():
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def wheel(made_once):
     """The wheel, built from the source distribution, without the network.
 
     Both are of a copy: a build leaves files behind, and old ones would go in.
     """
-    folder = tmp_path_factory.mktemp("wheel")
     ignored = shutil.ignore_patterns(".*", "build", "dist", "out", "runs", "*.egg-info", "__pycache__")
-    shutil.copytree(ROOT, folder / "source", ignore=ignored)
     command = [sys.executable, "-I", "-m", "build", "--no-isolation", "--outdir", "dist", "source"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    (built,) = (folder / "dist").glob("*.whl")
+
+    def build(folder):
+        shutil.copytree(ROOT, folder / "source", ignore=ignored)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+    (built,) = (made_once("wheel", build) / "dist").glob("*.whl")
     return built
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     expected = {f"icgn/{p.relative_to(ROOT).as_posix()}" for part in PARTS for p in (ROOT / part).rglob("*.py")}
@@ -199,6 +202,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     assert names == expected
 
 
+@pytest.mark.slow
 def test_the_wheel_works(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = "import icgn; print(icgn.__file__, icgn.__version__, *icgn.available_models())"
@@ -210,6 +214,7 @@ def test_the_wheel_works(wheel, tmp_path):
     assert "Redistribution" in (metadata / "licenses" / "LICENSE").read_text()
 
 
+@pytest.mark.slow
 def test_the_source_distribution_holds_what_the_wheel_does_not(wheel):
     (archive,) = wheel.parent.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
@@ -228,6 +233,7 @@ print(icgn.__file__, icgn.denoise(y, 25 / 255).status[0].name)
 """
 
 
+@pytest.mark.slow
 def test_the_wheel_restores_with_its_weights_and_without_the_network(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     file, status = python(RESTORE, tmp_path).split()

@@ -325,6 +325,7 @@ def upload(visitor, path, *more, api_name="/upload"):
     return visitor.predict(handle_file(str(path)), *more, api_name=api_name)
 
 
+@pytest.mark.slow
 def test_twenty_at_once_each_with_a_picture_of_their_own(address, uploads, tmp_path, monkeypatch):
     def visit(i):
         visitor = client(address)
@@ -399,6 +400,7 @@ def tab(browser, address):
     opened.close()
 
 
+@pytest.mark.slow
 def test_upload_restore_and_read_the_result(tab, tmp_path):
     source = noisy_file(tmp_path / "mine.png")
     with tab.expect_file_chooser() as chooser:
@@ -423,6 +425,7 @@ def test_upload_restore_and_read_the_result(tab, tmp_path):
     assert min(Image.open(tmp_path / "page.png").size) > 400
 
 
+@pytest.mark.slow
 def test_keyboard_alone_reaches_everything_that_is_needed(tab):
     reached = []
     for _ in range(60):
@@ -448,6 +451,7 @@ def test_keyboard_alone_reaches_everything_that_is_needed(tab):
     assert tab.get_by_role("status", name="Result and proof").count() == 1
 
 
+@pytest.mark.slow
 def test_every_control_has_a_name_for_screen_readers(tab):
     for label in ("Sharpen a blur", "Fill in", "Enlarge"):
         tab.get_by_label(label, exact=True).check()
@@ -460,6 +464,7 @@ def test_every_control_has_a_name_for_screen_readers(tab):
         assert unnamed == []
 
 
+@pytest.mark.slow
 def test_a_phone_shows_it_without_scrolling_sideways_and_draws(tab, tmp_path):
     tab.set_viewport_size({"width": 390, "height": 844})
     tab.get_by_label("Fill in", exact=True).check()
@@ -481,6 +486,7 @@ def test_a_phone_shows_it_without_scrolling_sideways_and_draws(tab, tmp_path):
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.slow
 def test_a_mask_is_uploaded_and_the_result_goes_with_its_picture(tab, tmp_path):
     known = np.full((48, 64), 255, np.uint8)
     known[10:20, 30:50] = 0
@@ -503,6 +509,7 @@ def test_a_mask_is_uploaded_and_the_result_goes_with_its_picture(tab, tmp_path):
     tab.get_by_text("nothing is marked").wait_for()
 
 
+@pytest.mark.slow
 def test_stop_ends_a_long_computation_and_says_so(tab, endless):
     tab.click("#restore")
     assert endless.wait(30)

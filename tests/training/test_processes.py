@@ -54,6 +54,7 @@ def launch(launcher, *arguments, cwd):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_gradients_of_one(tmp_path):
     script = tmp_path / "gradients.py"
     script.write_text(GRADIENTS)
@@ -95,6 +96,7 @@ def alone(commands, tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
 def test_the_command_trains_in_two_processes(tmp_path, commands, alone, launcher):
     command = ("-m", "icgn.cli", *commands["train"], tmp_path / "two")
