@@ -1,14 +1,14 @@
 """Training: recipes, losses, the one loop and the command around it."""
 
 from icgn.compat import moved
-from icgn.training.adversarial import Adversarial
-from icgn.training.bilevel import Bilevel
 from icgn.training.checkpoint import CHECKPOINT, TrainingError, read_checkpoint
 from icgn.training.command import build, export, train
-from icgn.training.denoising import GradientSteps, ScoreMatching
 from icgn.training.fit import fit
-from icgn.training.likelihood import MaskLikelihood
-from icgn.training.loss import LOSSES, Batch, Loss
+from icgn.training.losses.adversarial import Adversarial
+from icgn.training.losses.bilevel import Bilevel
+from icgn.training.losses.denoising import GradientSteps, ScoreMatching
+from icgn.training.losses.likelihood import MaskLikelihood
+from icgn.training.losses.loss import LOSSES, Batch, Loss
 from icgn.training.patches import draw
 from icgn.training.physics import make_physics
 from icgn.training.pictures import Pictures, load_pictures

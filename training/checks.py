@@ -10,7 +10,7 @@ from torch import Tensor
 
 from icgn.functionals.physics import PHYSICS_ERRORS
 from icgn.regularizers.base import ConvexRegularizer
-from icgn.training.loss import LOSSES
+from icgn.training.losses.loss import LOSSES
 from icgn.training.pictures import Pictures
 from icgn.training.processes import Processes
 from icgn.training.ranges import RecipeError

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from icgn.compat import keyword_only
-from icgn.training.loss import Batch
+from icgn.training.losses.loss import Batch
 from icgn.training.recipe import Recipe
 
 

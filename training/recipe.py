@@ -10,8 +10,8 @@ from typing import Any
 
 from icgn.compat import keyword_only
 from icgn.storage.files import write_files
-from icgn.training.bilevel import Bilevel
-from icgn.training.loss import LOSSES, Loss
+from icgn.training.losses.bilevel import Bilevel
+from icgn.training.losses.loss import LOSSES, Loss
 from icgn.training.optimizer import OPTIMIZERS
 from icgn.training.ranges import (
     COUNT,

@@ -20,7 +20,7 @@ from icgn.regularizers.pretrained import load_pretrained, save_model
 from icgn.solvers import Problem, Reconstructor, certify, solve
 from icgn.solvers.conditioning import conditioned
 from icgn.training import Bilevel, MaskLikelihood
-from icgn.training.likelihood import usual_size
+from icgn.training.losses.likelihood import usual_size
 from icgn.training.patches import Batch
 
 DENOISING = deepinv.physics.Denoising()

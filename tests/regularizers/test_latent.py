@@ -15,8 +15,8 @@ from icgn.solvers import Problem, Status, solve
 from icgn.solvers.objective import LiftedObjective, VisibleBox
 from icgn.solvers.partial import PartialMinimum
 from icgn.training import Recipe
-from icgn.training.bilevel import Bilevel
 from icgn.training.command import build
+from icgn.training.losses.bilevel import Bilevel
 from icgn.training.patches import Batch
 
 SIGMA = 0.1

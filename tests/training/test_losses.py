@@ -13,7 +13,7 @@ from icgn import training
 from icgn.regularizers import ICNN, RidgeICGN
 from icgn.solvers import Problem, solve
 from icgn.training import Adversarial, Batch, Bilevel, GradientSteps, ScoreMatching, draw, fit, make_physics, validate
-from icgn.training.loss import weighted_error
+from icgn.training.losses.loss import weighted_error
 from icgn.training.weight import _simplex
 
 DENOISING = deepinv.physics.Denoising()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from icgn.compat import keyword_only
 from icgn.regularizers.base import ConvexRegularizer
-from icgn.training.loss import Batch, Loss, full_precision
+from icgn.training.losses.loss import Batch, Loss, full_precision
 from icgn.training.ranges import POSITIVE, Range, one_of
 
 

@@ -14,7 +14,7 @@ from icgn.solvers import Problem
 from icgn.solvers.conditioning import approach, conditioned, is_conditional
 from icgn.solvers.implicit import attach_gradient
 from icgn.solvers.unrolled import unroll
-from icgn.training.loss import Batch, Loss, full_precision, weighted_error
+from icgn.training.losses.loss import Batch, Loss, full_precision, weighted_error
 from icgn.training.ranges import COUNT, POSITIVE, Range, one_of
 
 

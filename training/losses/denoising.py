@@ -11,7 +11,7 @@ from icgn.compat import keyword_only
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.solvers import Problem
 from icgn.solvers.unrolled import unroll
-from icgn.training.loss import Batch, Loss, full_precision, weighted_error
+from icgn.training.losses.loss import Batch, Loss, full_precision, weighted_error
 from icgn.training.ranges import COUNT, Range
 
 

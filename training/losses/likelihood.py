@@ -14,7 +14,7 @@ from icgn.regularizers.base import ConvexRegularizer
 from icgn.regularizers.conditional import ConditionalICGN
 from icgn.solvers import Problem
 from icgn.solvers.conditioning import conditioned
-from icgn.training.loss import Batch, Loss, full_precision
+from icgn.training.losses.loss import Batch, Loss, full_precision
 from icgn.training.ranges import COUNT, POSITIVE, Range, RecipeError
 
 # Grid on which the spectrum of a filter is summed, and the falloff of the power spectrum of photographs.
