@@ -10,7 +10,7 @@ from pathlib import Path
 
 from icgn.compat import keyword_only
 from icgn.datasets.folders import list_pictures, survey
-from icgn.datasets.formats import FORMATS, identify, named
+from icgn.datasets.formats import FORMATS, identify, named, split_inner
 from icgn.datasets.picture import FILE_SUFFIXES, SUFFIXES
 from icgn.storage.files import remove_drafts
 
@@ -80,7 +80,7 @@ def plan(
     """
     found = [(f, root) for i in inputs for f, root in _found(i, suffixes, recursive)]
     sources = [f for f, _ in found]
-    several = len(sources) > 1 or any(i.is_dir() for i in inputs)
+    several = len(sources) > 1 or any(_is_plain_folder(i) for i in inputs)
     if figure is not None:
         if len(sources) > 1:
             raise ValueError(f"--compare {figure}: got {len(sources)} pictures, expected one")
@@ -107,7 +107,7 @@ def prepare_folders(files: Iterable[Path]) -> None:
     OSError
         naming the folder that cannot be made or written.
     """
-    files = list(files)
+    files = [split_inner(f)[0] for f in files]
     for place in sorted({f.parent for f in files}):
         try:
             place.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def prepare_folders(files: Iterable[Path]) -> None:
 
 def _found(place: Path, suffixes: Sequence[str], recursive: bool) -> list[tuple[Path, Path]]:
     """The pictures that an input stands for, each with the folder that its name in the output begins from."""
-    if not place.is_dir() or identify(place) is not None:
+    if not _is_plain_folder(place):
         return [(place, place.parent)]
     if tuple(suffixes) == SUFFIXES:
         return [(f, place) for f in list_pictures(place, recursive=recursive)]
@@ -135,6 +135,11 @@ def _found(place: Path, suffixes: Sequence[str], recursive: bool) -> list[tuple[
     return [(f, place) for f in listing.files]
 
 
+def _is_plain_folder(place: Path) -> bool:
+    """Whether a path is a folder of files, and not one that is a file of pictures, as those of Zarr are."""
+    return place.is_dir() and identify(place) is None
+
+
 def _is_folder(output: Path, several: bool) -> bool:
     if several and output.is_file():
         raise ValueError(f"--output {output}: is a file, expected a folder for several pictures")
@@ -144,6 +149,7 @@ def _is_folder(output: Path, several: bool) -> bool:
 
 
 def _written_name(source: Path, root: Path, suffixes: Sequence[str]) -> Path:
+    source = split_inner(source)[0]
     folder = source.parent.relative_to(root) if source.is_relative_to(root) else Path()
     if source.name.lower().endswith(tuple(suffixes)):
         return folder / source.name
@@ -195,4 +201,4 @@ def _check_nothing_lost(read: Sequence[Path], written: Sequence[Path]) -> None:
 
 def _place(path: Path) -> Path:
     # Path.resolve raises RuntimeError for a link that leads to itself; as a picture it is one that cannot be read.
-    return Path(os.path.realpath(path))
+    return Path(os.path.realpath(split_inner(path)[0]))

@@ -130,7 +130,7 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> tuple[str, 
     Returns
     -------
     tuple of str
-        what this kind of file loses, in words, each to be said once.
+        what was lost on the way from the file that was read, in words, each to be said once.
 
     Raises
     ------
@@ -215,7 +215,8 @@ def _write(path: Path, kind: Format, picture: Picture) -> tuple[str, ...]:
     samples = plan.stored(_last(values), None if alpha is None else _last(alpha))
     with drafted(split_inner(path)[0]) as draft:
         assert kind.write is not None  # fit has tested it
-        return lost + plan.notes + kind.write(draft, _One(samples, path, plan.container.native), plan.container)
+        read = picture.container.notes if picture.container is not None else ()
+        return read + lost + plan.notes + kind.write(draft, _One(samples, path, plan.container.native), plan.container)
 
 
 def _described(picture: Picture, channels: int, kind: Format) -> tuple[Container, tuple[str, ...]]:

@@ -58,7 +58,7 @@ def test_a_stack_streams_in_the_memory_of_a_few_pages(tmp_path):
     data = stack_file(tmp_path / "in.tif", 40, (1024, 1024))
     done = subprocess.run(
         [sys.executable, "-c", _STREAM, tmp_path / "in.tif", tmp_path / "out.tif"],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     kilobytes, bits = map(int, done.stdout.split())
@@ -383,6 +383,23 @@ def test_files_that_are_left_out_are_counted_by_kind(folder):
     assert len(survey(folder, recursive=True).files) == 7
     assert [f.name for f in list_pictures(folder)] == ["a.png", "b.bmp", "c.jfif", "d.webp", "f.tif8"]
     assert survey(folder / "deep").summary() == ""
+
+
+def test_places_inside_files_have_the_name_of_the_file_and_never_overwrite_it(tmp_path):
+    np.savez(tmp_path / "in.npz", a=np.zeros((8, 9)), b=np.ones((8, 9)))
+    (tmp_path / "out").mkdir()
+    source = tmp_path / "in.npz:a"
+    assert plan([source], tmp_path / "out", suffixes=FILE_SUFFIXES)[0].target == tmp_path / "out" / "in.npz"
+    with pytest.raises(ValueError, match="would overwrite a picture that is read"):
+        plan([source], tmp_path / "in.npz")
+
+
+def test_a_thumbnail_that_is_not_kept_is_said_when_the_picture_is_written(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(np.zeros((20, 20), np.uint8), photometric="minisblack")
+        file.write(np.zeros((10, 10), np.uint8), photometric="minisblack", subfiletype=1)
+    (note,) = write_picture(tmp_path / "b.tif", read_picture(tmp_path / "a.tif"))
+    assert "1 thumbnails" in note
 
 
 def test_pictures_of_a_folder_are_written_in_their_own_kind_of_file(folder, tmp_path):
