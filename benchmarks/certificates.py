@@ -98,9 +98,11 @@ def compare(seed: int) -> Comparison:
     network, measurement = rng.choice(list(NETWORKS)), rng.choice(list(MEASUREMENTS))
     problem = _draw(network, measurement, rng, g)
     method = rng.choice(_METHODS)
-    solution = solve(problem, method, tol=10 ** rng.uniform(-7, -2), gap_tol=1e-5, max_iter=rng.choice([0, 2, 10, 200]))
+    solution = solve(
+        problem, method=method, tol=10 ** rng.uniform(-7, -2), gap_tol=1e-5, max_iter=rng.choice([0, 2, 10, 200])
+    )
     exact = problem.to(torch.float64)
-    reference = solve(exact, "newton", tol=1e-12, gap_tol=1e-13, max_iter=50, x0=solution.x.double())
+    reference = solve(exact, method="newton", tol=1e-12, gap_tol=1e-13, max_iter=50, x0=solution.x.double())
     x, best = solution.x.double(), reference.x
     apart = float((x - best).square().mean().sqrt())
     # What the reference proves of itself; without strong convexity minimizers differ, and nothing is to be compared.
@@ -149,7 +151,7 @@ def _draw(network: str, measurement: str, rng: random.Random, g: torch.Generator
     y = clean + sigma * torch.randn(clean.shape, generator=g, dtype=torch.float64)
     box = rng.choice([None, (0.0, 1.0), (0.3, 0.6)])
     problem = icgn.Problem(
-        y, physics, regularizer, sigma, sigma * rng.choice([0.3, 1.0]), weight=rng.choice([0.3, 1, 3]), box=box
+        y, physics, regularizer, sigma, noise=sigma * rng.choice([0.3, 1.0]), weight=rng.choice([0.3, 1, 3]), box=box
     )
     return problem.to(rng.choice([torch.float32, torch.float64]))
 

@@ -79,7 +79,7 @@ class QuadratureICGN(nn.Module):
         super().__init__()
         self.dim = dim
         # One hidden layer is valid: it is not measured again after every step.
-        self.network = ICGN(OneHiddenLayer(dim, width, quadratic), quadrature, check=False)
+        self.network = ICGN(OneHiddenLayer(dim, width, quadratic), quadrature=quadrature, check=False)
         self.shift = nn.Parameter(torch.zeros(dim))
         self._rules = (GaussLegendre(_EVALUATION_NODES), quadrature)
 
@@ -139,7 +139,7 @@ def _quadrature(rule: Quadrature) -> Callable[[int, int, int], Make]:
 
 
 def _ridge(activation: str) -> Callable[[int, int, int], Make]:
-    return lambda dim, rows, size: lambda width: DenseRidgeICGN(dim, width, activation, quadratic=rows)
+    return lambda dim, rows, size: lambda width: DenseRidgeICGN(dim, width=width, activation=activation, quadratic=rows)
 
 
 def _layers(kind: Callable[..., nn.Module], layers: int, *activation: str | Activation) -> Callable[..., Make]:
@@ -168,7 +168,10 @@ FAMILIES: dict[str, tuple[Variant, ...]] = {
         Variant("softplus, 3 layers", _layers(DenseDeepICGN, 3, Logistic())),
     ),
     "softmax": (
-        Variant("one module", lambda dim, rows, size: lambda width: DenseSoftmaxICGN(dim, 1, width, quadratic=rows)),
+        Variant(
+            "one module",
+            lambda dim, rows, size: lambda width: DenseSoftmaxICGN(dim, groups=1, members=width, quadratic=rows),
+        ),
         Variant("modules", _modules(DenseSoftmaxICGN, _MEMBERS)),
     ),
     "group": (

@@ -56,7 +56,7 @@ def pictures(side: int, batch: int) -> Any:
 
     from icgn import datasets
 
-    bundled = datasets.bundled(True)
+    bundled = datasets.bundled(gray=True)
     images = []
     for i in range(batch):
         image = bundled[i % len(bundled)].image

@@ -79,7 +79,7 @@ def methods(model: str) -> list[Method]:
     tv = TotalVariation(eps=EPS)
     facts = f"TotalVariation {tv.factor} {tv.exponent} {tv.eps}"
     card = read_card(model)
-    learned = load_pretrained(model, "cpu")
+    learned = load_pretrained(model, device="cpu")
     return [
         Method("tv", tv, hashlib.sha256(facts.encode()).hexdigest()[:16]),
         Method(str(card.get("name", model)), learned, str(card["sha256"])[:16]),
@@ -168,7 +168,7 @@ def tuning_cases(task: Task, data: Path, kernels: Kernels) -> list[Case]:
     if task.pictures == "phantom":
         pictures = [(f"ellipses {i}", ellipses(task.side, i)) for i in range(task.crops)]
     else:
-        samples = bsds500(data, "val-rest", gray=True)
+        samples = bsds500(data, split="val-rest", gray=True)
         samples = samples[:: len(samples) // task.crops][: task.crops]
         pictures = [(s.name, crop(s.image, task.side)) for s in samples]
     # The kernels of deblurring are taken from different ends of the list.

@@ -145,7 +145,7 @@ def main(
     if not isinstance(regularizer, ConditionalICGN):
         raise typer.BadParameter(f"--model: got {type(regularizer).__name__}, expected a conditional network")
     clean = central(bundled(gray=True).find(picture).image, side)
-    m = masked(clean, sigma / 255, regularizer, seed_of(picture, seed))
+    m = masked(clean, sigma / 255, regularizer, seed_of(picture, seed=seed))
     chosen = telling(m.logs, filters)
     write(out or RESULTS / "stability", {"masks.png": drawing(m, chosen, f"{picture}, sigma {sigma:g}")})
     print(f"log c from {float(m.logs.min()):.2f} to {float(m.logs.max()):.2f}, mean {float(m.logs.mean()):.2f}")

@@ -104,7 +104,7 @@ class Case:
     @classmethod
     def of(cls, problem: icgn.Problem, clock: Callable[[], float]) -> Case:
         """Find the minimum."""
-        solution = icgn.solve(problem, "conjugate", tol=1e-12, max_iter=20_000)
+        solution = icgn.solve(problem, method="conjugate", tol=1e-12, max_iter=20_000)
         return cls(problem, solution.x, float(solution.certificate.objective[0]), clock)
 
     def trace(self, most: float) -> Trace:
@@ -116,7 +116,7 @@ class Case:
         trace = self.trace(most)
         trace.start()
         method = Recorded(METHODS[name](), trace)
-        icgn.solve(problem, method, tol=1e-300, max_iter=10**9, callback=lambda event: trace.done)
+        icgn.solve(problem, method=method, tol=1e-300, max_iter=10**9, callback=lambda event: trace.done)
         return trace
 
     def theirs(self, name: str, problem: icgn.Problem, most: float) -> Trace:
@@ -168,7 +168,7 @@ def compare(case: Case, dtype: torch.dtype, most: float) -> dict[str, dict[str, 
 def cast(problem: icgn.Problem, dtype: torch.dtype) -> icgn.Problem:
     """The problem in another precision, with its objective built."""
     physics = problem.physics.float() if dtype is torch.float32 else problem.physics
-    new = icgn.Problem(problem.y.to(dtype), physics, problem.regularizer, problem.sigma, problem.noise)
+    new = icgn.Problem(problem.y.to(dtype), physics, problem.regularizer, problem.sigma, noise=problem.noise)
     assert new.objective is not None
     return new
 

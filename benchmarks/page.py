@@ -31,7 +31,7 @@ def main(
     """Ask for the same denoising several times and print the seconds of each."""
     torch.set_num_threads(threads)
     noisy = add_noise(bundled(gray=True).find("camera").image[:, :side, :side], 25 / 255, seed=0)
-    with tempfile.TemporaryDirectory() as folder, server.serving("127.0.0.1", 0) as url:
+    with tempfile.TemporaryDirectory() as folder, server.serving(host="127.0.0.1", port=0) as url:
         path = Path(folder) / "noisy.png"
         write_picture(path, Picture(noisy))
         visitor = Client(url, verbose=False, analytics_enabled=False)

@@ -89,7 +89,9 @@ def means_of(color: bool) -> tuple[list[Mean], dict[str, Any]]:
     rows, facts = read_results(RESULTS / ("color" if color else "gray") / "results.json")
     known = set(models(color))
     named = [name for name in dict.fromkeys(e.model for e in rows) if _shipped(name) in known]
-    restorers = [make_restorer(_shipped(name), torch.device("cpu"), Request.tol, _weight(name)) for name in named]
+    restorers = [
+        make_restorer(_shipped(name), torch.device("cpu"), Request.tol, weight=_weight(name)) for name in named
+    ]
     kept = {e.key for e in current(rows, restorers)}
     # What a baseline that is not installed here would do now cannot be asked: its rows stay.
     present = [e for e in rows if e.key in kept or (e.model in BASELINES and e.model not in known)]
@@ -163,8 +165,8 @@ def main(
         if data is None:
             raise typer.BadParameter("got none, expected the root of BSDS500, or --offline", param_hint="--data")
         for color in (False, True):
-            request = Request(models(color), "bsd68", LEVELS, data, color, threads=threads)
-            evaluation(request, RESULTS / ("color" if color else "gray"), progress=Bar(transient=True))
+            request = Request(models(color), dataset="bsd68", sigmas=LEVELS, data=data, color=color, threads=threads)
+            evaluation(request, out=RESULTS / ("color" if color else "gray"), progress=Bar(transient=True))
         if Processes().rank:
             return  # the main process writes the pages
     flows = RESULTS / "flows"

@@ -29,11 +29,11 @@ def main(
     regularizer = icgn.load_pretrained(model)
     image = bundled(gray=True).find("camera").image[:, 60:381, 10:491]
     y = add_noise(image, sigma / 255, 0)[None]
-    solution = icgn.denoise(y, sigma / 255, regularizer, tol=tol)
+    solution = icgn.denoise(y, sigma / 255, regularizer=regularizer, tol=tol)
     functional = regularizer.at(sigma / 255)
     with torch.no_grad():
         gradient = seconds(lambda: functional.grad(y), 10)
-    total = seconds(lambda: icgn.denoise(y, sigma / 255, regularizer, tol=tol), repeat)
+    total = seconds(lambda: icgn.denoise(y, sigma / 255, regularizer=regularizer, tol=tol), repeat)
     a = torch.randn(2048, 2048)
     rate = 2 * 2048**3 / seconds(lambda: a @ a, 5) / 1e9
     print(f"{model}, {y.shape[-2]} x {y.shape[-1]}, sigma {sigma:g}, {threads} threads")

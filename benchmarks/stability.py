@@ -142,7 +142,7 @@ class Effort:
 
 def directions(names: Sequence[str], side: int, effort: Effort) -> list[Tensor]:
     """White Gaussian pictures (B, 1, side, side) of RMS 1, a stream of its own for every picture."""
-    streams = [torch.Generator().manual_seed(seed_of(f"stability {name}", effort.seed)) for name in names]
+    streams = [torch.Generator().manual_seed(seed_of(f"stability {name}", seed=effort.seed)) for name in names]
     shape = (effort.directions, 1, side, side)
     drawn = torch.stack([torch.randn(shape, generator=g, dtype=torch.float64) for g in streams], 1)
     return [unit(e) for e in drawn]
@@ -366,7 +366,7 @@ def noisy(names: Sequence[str], side: int, sigma: float, seed: int) -> Tensor:
     """Noisy crops (B, 1, side, side) of bundled photographs, float64; sigma in intensities."""
     photographs = bundled(gray=True)
     clean = {name: central(photographs.find(name).image, side) for name in names}
-    return torch.stack([add_noise(c, sigma, seed_of(name, seed)) for name, c in clean.items()]).double()
+    return torch.stack([add_noise(c, sigma, seed_of(name, seed=seed)) for name, c in clean.items()]).double()
 
 
 def main(

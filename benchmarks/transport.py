@@ -71,7 +71,7 @@ class Row:
 
 def pairs(dims: list[int], mixtures: list[int], condition: float, seed: int) -> list[Pair]:
     """The pairs of a seed, each with a generator of its own."""
-    own = [gaussian_pair(d, torch.Generator().manual_seed(1000 * seed + d), condition) for d in dims]
+    own = [gaussian_pair(d, torch.Generator().manual_seed(1000 * seed + d), condition=condition) for d in dims]
     return own + [mixture_pair(d, torch.Generator().manual_seed(1000 * seed + 500 + d)) for d in mixtures]
 
 

@@ -98,7 +98,7 @@ def pictures(draw):
         "checks": (torch.arange(size[1])[:, None] + torch.arange(size[2])).remainder(2).float().expand(size).clone(),
     }[kind]
     alpha = torch.rand((1, *size[1:]), generator=g) if draw(st.booleans()) else None
-    return Picture(pixels, alpha, draw(st.sampled_from([8, 16])))
+    return Picture(pixels, alpha=alpha, bits=draw(st.sampled_from([8, 16])))
 
 
 @st.composite
@@ -106,7 +106,7 @@ def picture_files(draw):
     """The bytes of a picture file, whole or damaged, and a suffix that need not be its own."""
     suffix = draw(st.sampled_from([".png", ".jpg", ".tif"]))
     picture = draw(pictures())
-    picture = Picture(picture.pixels, None if suffix == ".jpg" else picture.alpha, picture.bits)
+    picture = Picture(picture.pixels, alpha=None if suffix == ".jpg" else picture.alpha, bits=picture.bits)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"a{suffix}"
         write_picture(file, picture)
@@ -506,7 +506,7 @@ scalars = usual | usual | numbers | numbers.map(torch.tensor) | st.lists(numbers
 @pytest.mark.filterwarnings("ignore")
 def test_api_denoise(gray, y, sigma, tol, max_iter, weight):
     try:
-        solution = icgn.denoise(y, sigma, gray, tol=tol, max_iter=max_iter, weight=weight)
+        solution = icgn.denoise(y, sigma, regularizer=gray, tol=tol, max_iter=max_iter, weight=weight)
     except (TypeError, ValueError) as error:
         assert "got" in str(error) and ("expected" in str(error) or "rule" in str(error))
         return
@@ -537,7 +537,7 @@ def test_api_inpaint_and_deblur(gray, y, kind, noise, sigma, border, weight):
                 "gray": 255 * known, "rows": known.flatten()[:1], "each": known.expand(*y.shape[:1], 1, *known.shape),
                 "nan": torch.where(known, 1.0, torch.nan),
             }.get(kind, known)  # fmt: skip
-            solution = icgn.inpaint(y, mask, noise, **options)
+            solution = icgn.inpaint(y, mask, noise=noise, **options)
         else:
             kernel = kind if isinstance(kind, str) else torch.rand(kind)
             solution = icgn.deblur(y, kernel, noise, border=border, **options)
@@ -579,8 +579,8 @@ def test_api_solve(gray, shape, double, physics, method, box, sigma, noise, weig
     fidelity = deepinv.optim.PoissonLikelihood(gain=1 / 20) if poisson else None
     try:
         operator = PHYSICS[physics](shape[1:])
-        problem = icgn.Problem(y, operator, gray, sigma, noise, fidelity, weight=weight, box=box)
-        solution = solve(problem, method, tol=tol, max_iter=40)
+        problem = icgn.Problem(y, operator, gray, sigma, noise=noise, data_fidelity=fidelity, weight=weight, box=box)
+        solution = solve(problem, method=method, tol=tol, max_iter=40)
     except (TypeError, ValueError) as error:
         assert any(word in str(error) for word in ("expected", "assumes", "cannot", "is not")), error
         return

@@ -43,7 +43,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")
 
 
 def small(gray=True):
-    return bundled(gray).find("camera" if gray else "coffee").image[CROP].clone()
+    return bundled(gray=gray).find("camera" if gray else "coffee").image[CROP].clone()
 
 
 def noisy_file(path, height=48, width=64, seed=0):
@@ -127,7 +127,7 @@ def test_every_task_restores_and_proves(small_photographs, task, gray):
 
 def test_uploads_keep_depth_and_transparency_and_can_be_estimated():
     alpha = torch.linspace(0, 1, 48 * 64).reshape(1, 48, 64)
-    picture = Picture(add_noise(small(), 20 / 255, 0), alpha, bits=16)
+    picture = Picture(add_noise(small(), 20 / 255, 0), alpha=alpha, bits=16)
     result = restore.restore_upload(restore.Order("denoise", "fast", None), picture, "x", Watch())
     kept = result.restored.picture
     assert kept.bits == 16 and torch.equal(kept.alpha, alpha) and abs(255 * result.restored.noise.value - 20) < 4
@@ -281,7 +281,7 @@ def address():
     patch.setattr(server, "EVERY", 0.5)
     patch.setattr("icgn.app.actions.photograph", lambda name: Picture(small(gray=name == "camera")))
     patch.setattr(restore, "photograph", lambda name: Picture(small(gray=name == "camera")))
-    with server.serving("127.0.0.1", 0) as url:
+    with server.serving(host="127.0.0.1", port=0) as url:
         yield url
     patch.undo()
 

@@ -119,7 +119,7 @@ def test_every_network_is_the_gradient_of_a_convex_function(networks, fitting):
 def test_quadrature_is_the_closed_form(networks):
     slow = networks.build("quadrature", 2, 100).double().eval()
     module = slow.network.M
-    fast = DenseRidgeICGN(2, len(module.W), quadratic=2).double()
+    fast = DenseRidgeICGN(2, width=len(module.W), quadratic=2).double()
     with torch.no_grad():
         fast.W.copy_(module.W)
         fast.bias.copy_(module.bias[:, None])
@@ -132,7 +132,7 @@ def test_quadrature_is_the_closed_form(networks):
 def test_the_deep_network_with_softplus_layers_is_the_icnn(networks):
     """Its first activation is the softplus less t / 2 + log 2, the later less log 2: affine, and so of W and b."""
     widths, x = (5, 4, 3), torch.randn(20, 3, generator=generator(), dtype=torch.float64)
-    deep = DenseDeepICGN(3, widths, networks.Logistic(), quadratic=2).double()
+    deep = DenseDeepICGN(3, widths=widths, activation=networks.Logistic(), quadratic=2).double()
     icnn = networks.ICNN(3, widths, 2).double()
     with torch.no_grad():
         for name, p in deep.named_parameters():

@@ -28,7 +28,7 @@ class Denoiser(RidgeICGN):
     """An untrained model that removes noise visibly, in the place of the shipped ones."""
 
     def __init__(self, channels):
-        super().__init__(8, size=5, channels=channels)
+        super().__init__(filters=8, size=5, channels=channels)
         with torch.no_grad():
             self.log_lambda += 3.0
 
@@ -51,7 +51,7 @@ def models(monkeypatch):
 
 
 def photograph(gray=True):
-    return bundled(gray).find("camera" if gray else "coffee").image[CROP].clone()
+    return bundled(gray=gray).find("camera" if gray else "coffee").image[CROP].clone()
 
 
 def noisy_file(path, gray=True, sigma=25, bits=8, **kept):

@@ -54,7 +54,7 @@ def scene(gray=True):
     """A photograph with a margin around the frame."""
     name, top, left = ("camera", 100, 200) if gray else ("coffee", 60, 200)
     side = SIDE + 2 * MARGIN
-    return bundled(gray).find(name).image[:, top : top + side, left : left + side].clone()
+    return bundled(gray=gray).find(name).image[:, top : top + side, left : left + side].clone()
 
 
 def clean(gray=True):
@@ -154,7 +154,7 @@ def test_the_blur_is_a_convolution_centred_in_the_kernel(tmp_path, border):
     x = scene()[None].double()
     r = [s // 2 for s in kernel.shape[-2:]]
     inside = (..., slice(r[0], -r[0]), slice(r[1], -r[1]))
-    pose = Deblur(kernel, border).pose(x[inside] if border == "valid" else x)
+    pose = Deblur(kernel, border=border).pose(x[inside] if border == "valid" else x)
     measured = pose.physics.A(x)
     expected = scipy.signal.convolve2d(x[0, 0], lopsided() / lopsided().sum(), mode="full")
     # In the full convolution the centre (3, 4) of the kernel moves every pixel by (3, 4).
@@ -177,8 +177,8 @@ def test_the_gap_is_that_of_the_file(tmp_path):
     kernel = read_kernel("gaussian:0.8")
     y = blurred("gaussian:0.8", gray=False)
     model = icgn.load_pretrained("ridge-gray-small")
-    task = Deblur(kernel, "circular")
-    result = restore_picture(y, task, noise=2 / 255, sigma=8 / 255, regularizer=model, gap_tol=0.05)
+    task = Deblur(kernel, border="circular")
+    result = restore_picture(y, task=task, noise=2 / 255, sigma=8 / 255, regularizer=model, gap_tol=0.05)
     pose = task.pose(y[:, None])
     problem = icgn.Problem(pose.y, pose.physics, model, sigma=8 / 255, noise=2 / 255, box=(0, 1))
     x = result.picture.pixels[:, None]

@@ -263,7 +263,7 @@ def test_pictures_of_bsds500(tmp_path):
             datasets.write_picture(place / f"{stem}.png", datasets.Picture(pixels))
     (tmp_path / "BSD68.txt").write_text("\n".join(names["val"][:68]))
     with pytest.warns(UserWarning, match="expected 200"):
-        found = training.load_pictures(tmp_path, 1, 12)
+        found = training.load_pictures(tmp_path, 1, smallest=12)
     assert [int(image.max()) for image in found.training] == [0, 1, 0, 1, 2]
     assert all(image.dtype == torch.uint8 and image.shape == (1, 12, 14) for image in found.training)
     assert [round(float(image.max()) * 255) for image in found.validation] == [68, 72]
@@ -292,7 +292,7 @@ def test_pictures_with_16_bits_are_not_rounded(tmp_path, folder):
 
 def test_export_of_a_checkpoint(tmp_path):
     model, _ = train(tmp_path, recipe())
-    training.export(tmp_path / CHECKPOINT, tmp_path / "m" / "a.safetensors", {"psnr": {"BSD68": {"25": 28.0}}})
+    training.export(tmp_path / CHECKPOINT, tmp_path / "m" / "a.safetensors", extra={"psnr": {"BSD68": {"25": 28.0}}})
     assert equal_weights(icgn.load_pretrained(tmp_path / "m"), model)
     card = read_card(tmp_path / "m")
     assert card["psnr"] == {"BSD68": {"25": 28.0}} and card["validation"]["step"] == 12

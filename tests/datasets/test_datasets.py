@@ -42,7 +42,7 @@ def fake_bsds(root, layout="BSDS500/images", names=("a", "b", "c")):
 @pytest.mark.parametrize("gray", [False, True])
 def test_bundled_photographs_load_without_download(gray, monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
-    photographs = datasets.bundled(gray)
+    photographs = datasets.bundled(gray=gray)
     assert len(photographs) == (9 if gray else 5) and len(set(photographs.names)) == len(photographs)
     for sample in photographs:
         assert sample.image.shape[0] == (1 if gray else 3) and min(sample.image.shape[1:]) >= 256
@@ -119,14 +119,14 @@ def test_folders_without_pictures_are_errors(tmp_path):
 def test_every_published_layout_is_found(tmp_path, layout):
     fake_bsds(tmp_path, layout)
     with pytest.warns(UserWarning, match="3 photographs in val, expected 100"):
-        assert datasets.bsds500(tmp_path, "val").names == ("a", "b", "c")
+        assert datasets.bsds500(tmp_path, split="val").names == ("a", "b", "c")
 
 
 def test_wrong_roots_say_what_was_expected_where(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"BSDS500/images/\{train,val,test\}"):
         datasets.bsds500(tmp_path)
     with pytest.raises(ValueError, match="got 'all', expected one of train, val, test, val-rest"):
-        datasets.bsds500(tmp_path, "all")
+        datasets.bsds500(tmp_path, split="all")
     fake_bsds(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"BSD68\.txt"):
         datasets.bsd68(tmp_path)
@@ -139,7 +139,7 @@ def test_wrong_roots_say_what_was_expected_where(tmp_path):
 
 
 def test_bsds500_splits(data_root):
-    splits = {s: datasets.bsds500(data_root, s).names for s in ("train", "val", "test", "val-rest")}
+    splits = {s: datasets.bsds500(data_root, split=s).names for s in ("train", "val", "test", "val-rest")}
     assert [len(splits[s]) for s in ("train", "val", "test", "val-rest")] == [200, 100, 200, 32]
     bsd68 = datasets.bsd68(data_root)
     assert len(bsd68) == 68 and set(bsd68.names) | set(splits["val-rest"]) == set(splits["val"])
@@ -159,10 +159,10 @@ def test_download_verifies_and_unpacks(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pooch.core, "choose_downloader", lambda *a, **k: lambda u, out, p: shutil.copy(archive, out))
         with pytest.raises(ValueError, match="hash"):
-            datasets.download_bsds500(root, url, "sha256:" + "0" * 64)
+            datasets.download_bsds500(root, url=url, known_hash="sha256:" + "0" * 64)
         assert not (root / "BSDS500-master").exists()
         with pytest.warns(UserWarning, match="expected 200"):
-            assert datasets.download_bsds500(root, url, good).names == ("a", "b", "c")
+            assert datasets.download_bsds500(root, url=url, known_hash=good).names == ("a", "b", "c")
 
 
 def test_download_without_pooch_says_what_to_install(tmp_path, monkeypatch):
@@ -266,8 +266,8 @@ def test_noise_refuses_senseless_levels(sigma):
 def test_seeds_depend_on_name_and_seed_only():
     # A value fixed by the definition: nothing of this process or machine enters.
     expected = int(hashlib.sha256(b"5:camera").hexdigest()[:16], 16) // 2
-    assert datasets.seed_of("camera", 5) == expected < 2**63
-    assert len({datasets.seed_of(n, s) for n in "abc" for s in range(3)}) == 9
+    assert datasets.seed_of("camera", seed=5) == expected < 2**63
+    assert len({datasets.seed_of(n, seed=s) for n in "abc" for s in range(3)}) == 9
 
 
 def test_quality_against_its_definition():

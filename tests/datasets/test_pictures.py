@@ -26,7 +26,7 @@ def levels(shape, bits, seed=0):
 def random_picture(channels, bits, alpha=False, size=(11, 17), seed=0, **kept):
     top = 2**bits - 1
     planes = torch.from_numpy(levels((channels + alpha, *size), bits, seed).astype(np.float32)) / top
-    return Picture(planes[:channels], planes[channels:] if alpha else None, bits, **kept)
+    return Picture(planes[:channels], alpha=planes[channels:] if alpha else None, bits=bits, **kept)
 
 
 def assert_same(a, b):

@@ -31,7 +31,9 @@ def folder(tmp_path):
 def model(tmp_path):
     path = tmp_path / "model" / "tiny.safetensors"
     save_model(
-        RidgeICGN(4, size=3, knots=3, min_knee=0.1), path, {"name": "tiny", "seed": 3, "recipe_file": "tiny.toml"}
+        RidgeICGN(filters=4, size=3, knots=3, min_knee=0.1),
+        path,
+        {"name": "tiny", "seed": 3, "recipe_file": "tiny.toml"},
     )
     return path
 
@@ -49,7 +51,7 @@ def test_rows_are_what_they_say(folder, model):
     for entry in rows[:2]:
         clean = datasets.folder(folder, gray=True).find(entry.image).image
         noisy = add_noise(clean, entry.sigma / 255, seed_of(entry.image))
-        solution = icgn.denoise(noisy[None], entry.sigma / 255, icgn.load_pretrained(model))
+        solution = icgn.denoise(noisy[None], entry.sigma / 255, regularizer=icgn.load_pretrained(model))
         after = quality(solution.x[0], clean)
         assert (entry.psnr, entry.ssim) == pytest.approx((after.psnr, after.ssim), rel=1e-6)
         assert entry.noisy_psnr == pytest.approx(quality(noisy, clean).psnr)
@@ -70,7 +72,7 @@ def test_a_gray_model_takes_the_channels_of_colour(folder, model):
     rows = evaluate([make_restorer(str(model), CPU, 1e-4)], datasets.folder(folder)[:1], [25])
     clean = datasets.folder(folder)[0].image
     noisy = add_noise(clean, 25 / 255, seed_of("00"))
-    channels = icgn.denoise(noisy[:, None], 25 / 255, icgn.load_pretrained(model)).x[:, 0]
+    channels = icgn.denoise(noisy[:, None], 25 / 255, regularizer=icgn.load_pretrained(model)).x[:, 0]
     assert rows[0].psnr == pytest.approx(quality(channels, clean).psnr, rel=1e-6)
 
 
@@ -157,38 +159,38 @@ def test_rows_keep_the_settings_they_were_computed_by(tmp_path, folder, monkeypa
     with monkeypatch.context() as patch, pytest.raises(TypeError):
         patch.setattr("icgn.evaluation.restorers.version", lambda package: "0.0")
         patch.setattr(TotalVariation, "restore", None)
-        evaluation(Request(["tv"], str(folder), (25.0,)), out)
+        evaluation(Request(["tv"], dataset=str(folder), sigmas=(25.0,)), out=out)
 
 
 def test_a_changed_method_replaces_its_rows_only_when_there_are_new_ones(tmp_path, folder, monkeypatch):
-    request = Request(["tv"], str(folder), (25.0,))
-    evaluation(request, tmp_path / "out")
+    request = Request(["tv"], dataset=str(folder), sigmas=(25.0,))
+    evaluation(request, out=tmp_path / "out")
     before = (tmp_path / "out" / "results.json").read_bytes()
     monkeypatch.setattr(TotalVariation, "factor", 0.1)
     with monkeypatch.context() as patch, pytest.raises(TypeError):
         patch.setattr(TotalVariation, "restore", None)
-        evaluation(request, tmp_path / "out")
+        evaluation(request, out=tmp_path / "out")
     assert (tmp_path / "out" / "results.json").read_bytes() == before
 
 
 def test_one_run_at_a_time_writes_to_a_folder(tmp_path, folder, monkeypatch):
-    request, restore, told = Request(["tv"], str(folder), (25.0,)), TotalVariation.restore, []
+    request, restore, told = Request(["tv"], dataset=str(folder), sigmas=(25.0,)), TotalVariation.restore, []
 
     def another(self, y, sigma):
         with pytest.raises(BlockingIOError, match="out: another run writes there"):
-            evaluation(Request(["tv"], str(folder), (5.0,)), tmp_path / "out")
+            evaluation(Request(["tv"], dataset=str(folder), sigmas=(5.0,)), out=tmp_path / "out")
         told.append(sigma)
         return restore(self, y, sigma)
 
     monkeypatch.setattr(TotalVariation, "restore", another)
-    evaluation(request, tmp_path / "out")
+    evaluation(request, out=tmp_path / "out")
     assert len(told) == 3
     assert len(read_results(tmp_path / "out" / "results.json")[0]) == 3
 
 
 def test_a_run_that_is_stopped_keeps_its_rows_and_the_next_completes_it(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(sys.modules["icgn.evaluation.evaluation"], "_WRITE_EVERY", 0.0)
-    request = Request(["tv"], str(folder), (25.0,))
+    request = Request(["tv"], dataset=str(folder), sigmas=(25.0,))
     restore, done = TotalVariation.restore, []
 
     def stopped_at_the_third(self, y, sigma):
@@ -200,27 +202,27 @@ def test_a_run_that_is_stopped_keeps_its_rows_and_the_next_completes_it(tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(TotalVariation, "restore", stopped_at_the_third)
         with pytest.raises(KeyboardInterrupt):
-            evaluation(request, tmp_path / "out")
+            evaluation(request, out=tmp_path / "out")
         kept, _ = read_results(tmp_path / "out" / "results.json")
         assert [e.image for e in kept] == ["00", "01"]
-        evaluation(request, tmp_path / "out")
+        evaluation(request, out=tmp_path / "out")
     rows, _ = read_results(tmp_path / "out" / "results.json")
     assert rows[:2] == kept and [e.image for e in rows] == ["00", "01", "02"] and len(done) == 4
 
 
 def test_an_evaluation_reports_and_prints_nothing_itself(tmp_path, folder, capfd):
     heard = Heard()
-    evaluation(Request(["tv"], str(folder), (5.0, 25.0)), tmp_path / "out", progress=heard)
+    evaluation(Request(["tv"], dataset=str(folder), sigmas=(5.0, 25.0)), out=tmp_path / "out", progress=heard)
     steps = [("step", n, f"tv, sigma {5 if n <= 3 else 25}") for n in range(1, 7)]
     assert heard.calls == [("start", "evaluating", 6, 0), *steps, ("end",)]
     assert capfd.readouterr() == ("", "")
     with pytest.warns(FutureWarning, match=r"evaluation\(console=...\) is ignored"):
-        evaluation(Request(["tv"], str(folder), (5.0,)), console=None)
+        evaluation(Request(["tv"], dataset=str(folder), sigmas=(5.0,)), console=None)
 
 
 def test_models_of_one_name_are_told_apart(tmp_path, folder, model):
     other = tmp_path / "other" / "tiny.safetensors"
-    save_model(RidgeICGN(4, size=3, knots=3, min_knee=0.5), other, {"name": "tiny"})
+    save_model(RidgeICGN(filters=4, size=3, knots=3, min_knee=0.5), other, {"name": "tiny"})
     arguments = ("--dataset", folder, "--sigma", 25, "-o", tmp_path / "out")
     assert run("--model", model, "--model", other, *arguments).exit_code == 0
     table = means(read_results(tmp_path / "out" / "results.json")[0])
@@ -235,7 +237,7 @@ def test_models_of_one_name_are_told_apart(tmp_path, folder, model):
     later = {m.model: m.psnr for m in means(read_results(tmp_path / "separately" / "results.json")[0])}
     assert later == {"tiny": named[str(model)], str(other): named[str(other)]}
     shipped = tmp_path / "tv.safetensors"
-    save_model(RidgeICGN(4, size=3, knots=3), shipped, {"name": "ridge-gray"})
+    save_model(RidgeICGN(filters=4, size=3, knots=3), shipped, {"name": "ridge-gray"})
     assert run("--model", shipped, *separately).exit_code == 0
     assert str(shipped) in {e.model for e in read_results(tmp_path / "separately" / "results.json")[0]}
     assert "got 'tv' twice" in run("--model", "tv", "--model", "tv", *arguments).stderr

@@ -34,7 +34,7 @@ def model():
 
 
 def clean(gray=True, side=40):
-    return bundled(gray).find("camera" if gray else "coffee").image[:, 100 : 100 + side, 200 : 200 + side].clone()
+    return bundled(gray=gray).find("camera" if gray else "coffee").image[:, 100 : 100 + side, 200 : 200 + side].clone()
 
 
 def noisy(level=10, gray=True, **kept):
@@ -54,11 +54,14 @@ def test_a_level_is_estimated_measured_or_given():
 
 @pytest.mark.parametrize(("level", "clamped"), [(90, 50), (0.1, 1), (20, None)])
 def test_levels_that_are_found_are_clamped_to_the_trained_range_and_it_is_said(level, clamped):
-    found = measured_level(noisy(level), Picture(clean()), REACH)
+    found = measured_level(noisy(level), Picture(clean()), reach=REACH)
     assert [n.topic for n in found.notes] == ["noise", *(["clamped"] if clamped else [])]
     if clamped:
         assert 255 * found.value == pytest.approx(clamped) and found.notes[-1].warning
-        assert found.notes[-1].text(255, "gray levels") == f"clamped to {clamped}, the trained range being 1 to 50"
+        assert (
+            found.notes[-1].text(scale=255, unit="gray levels")
+            == f"clamped to {clamped}, the trained range being 1 to 50"
+        )
 
 
 def test_the_noise_of_a_jpeg_is_sought_in_its_luma():
@@ -84,7 +87,7 @@ def test_the_level_asked_of_the_regularizer(given, smoothing, sigma, topics):
 def test_a_gray_model_takes_channels_one_by_one(model):
     picture = noisy(gray=False)
     restored = restore_picture(picture, sigma=10 / 255, regularizer=model)
-    one_by_one = [icgn.denoise(c[None, None], 10 / 255, model).x[0] for c in picture.pixels]
+    one_by_one = [icgn.denoise(c[None, None], 10 / 255, regularizer=model).x[0] for c in picture.pixels]
     assert torch.allclose(restored.picture.pixels, torch.cat(one_by_one), atol=1e-3)
     certificate = restored.solution.certificate
     assert len(certificate.rms_distance) == 3 and restored.status is Status.CONVERGED
@@ -96,7 +99,7 @@ def test_a_gray_model_takes_channels_one_by_one(model):
 def test_a_picture_keeps_what_is_not_its_pixels(model, task, capsys):
     alpha = torch.rand(1, 40, 40)
     picture = noisy(5, gray=False, alpha=alpha, bits=16, icc=b"profile", dpi=(72.0, 72.0))
-    restored = restore_picture(picture, task, noise=5 / 255, regularizer=model)
+    restored = restore_picture(picture, task=task, noise=5 / 255, regularizer=model)
     after = restored.picture
     assert torch.equal(after.alpha, alpha) and (after.bits, after.icc, after.dpi) == (16, b"profile", (72.0, 72.0))
     assert after.pixels.shape == picture.pixels.shape == restored.before.shape and restored.converged
@@ -106,7 +109,7 @@ def test_a_picture_keeps_what_is_not_its_pixels(model, task, capsys):
 
 def test_an_enlarged_picture_has_another_size_and_no_transparency(model):
     picture = noisy(2, alpha=torch.ones(1, 40, 40))
-    restored = restore_picture(picture, Enlarge(2), noise=2 / 255, regularizer=model)
+    restored = restore_picture(picture, task=Enlarge(2), noise=2 / 255, regularizer=model)
     assert restored.picture.pixels.shape == restored.before.shape == (1, 80, 80)
     assert restored.picture.alpha is None and [n.topic for n in restored.notes] == ["alpha"]
     small = Enlarge(2).physics((1, 80, 80), torch.device("cpu")).A(restored.picture.pixels[None].double())
@@ -131,22 +134,22 @@ def test_any_physics_given_or_made(model):
     physics = deepinv.physics.Downsampling((1, 40, 40), filter="bilinear", factor=2)
     y = add_noise(physics.A(clean()[None])[0], 2 / 255, 0)
     asked = {"noise": 2 / 255, "sigma": 14 / 255, "regularizer": model}
-    given = restore_picture(y, Measured(physics), **asked)
-    made = restore_picture(Picture(y), Measured(lambda img_size, device: physics), **asked)
+    given = restore_picture(y, task=Measured(physics), **asked)
+    made = restore_picture(Picture(y), task=Measured(lambda img_size, device: physics), **asked)
     assert torch.equal(given.picture.pixels, made.picture.pixels) and given.picture.pixels.shape == (1, 40, 40)
     assert given.before is None and torch.equal(made.before, y)
     with pytest.raises(ValueError, match="noise: got none"):
-        restore_picture(y, Measured(physics), regularizer=model)
+        restore_picture(y, task=Measured(physics), regularizer=model)
     with pytest.raises(ValueError, match="physics: returned NoneType"):
-        restore_picture(y, Measured(lambda img_size, device: None), **asked)
+        restore_picture(y, task=Measured(lambda img_size, device: None), **asked)
 
 
 def test_a_model_is_loaded_once_and_a_wrong_name_refused_at_once():
-    models = regularizers_by_channels("ridge-gray-small")
+    models = regularizers_by_channels(name="ridge-gray-small")
     assert models(1) is models(3)
     assert [regularizers_by_channels()(c).channels for c in (1, 3)] == [1, 3]
     with pytest.raises(icgn.regularizers.ModelError, match="none"):
-        regularizers_by_channels("none")
+        regularizers_by_channels(name="none")
 
 
 # Progress

@@ -46,7 +46,7 @@ def test_deblurring_minimizes_the_stated_objective(model, border):
         physics = deepinv.physics.Blur(kernel, padding="valid")
     else:
         physics = deepinv.physics.BlurFFT((1, 40, 40), filter=kernel)
-    problem = icgn.Problem(y, physics, model, 10 / 255, NOISE, box=(0, 1))
+    problem = icgn.Problem(y, physics, model, 10 / 255, noise=NOISE, box=(0, 1))
     exact = icgn.solve(problem, gap_tol=1e-5)
     assert solution.converged and solution.x.shape == y.shape and solution.x.dtype == y.dtype
     assert torch.allclose(solution.certificate.objective, exact.certificate.objective, rtol=1e-3)
@@ -60,7 +60,7 @@ def test_a_kernel_of_one_pixel_is_denoising_and_the_distance_is_proved(model):
     solution = icgn.deblur(
         y, torch.ones(1, 1), 10 / 255, sigma=10 / 255, regularizer=model, tol=1e-4, border="circular"
     )
-    exact = icgn.denoise(y, 10 / 255, model, tol=1e-6)
+    exact = icgn.denoise(y, 10 / 255, regularizer=model, tol=1e-6)
     distance = (solution.x - exact.x.clamp(0, 1)).square().flatten(1).mean(1).sqrt()
     assert (solution.certificate.rms_distance <= 1e-4).all()
     # The box of deblurring moves few pixels, and those but little.
@@ -68,7 +68,7 @@ def test_a_kernel_of_one_pixel_is_denoising_and_the_distance_is_proved(model):
 
 
 def test_a_distance_over_the_whole_is_scaled_to_the_frame(model):
-    whole = icgn.denoise(add_noise(scene(), NOISE, 0), NOISE, model)
+    whole = icgn.denoise(add_noise(scene(), NOISE, 0), NOISE, regularizer=model)
     framed = solving._framed(whole, (20, 30))
     assert torch.equal(framed.x, whole.x[..., 10:30, 5:35])
     assert torch.allclose(framed.certificate.rms_distance, whole.certificate.rms_distance * (1600 / 600) ** 0.5)
@@ -87,16 +87,16 @@ def test_sigma_follows_the_noise_within_the_trained_range(model):
 
 def test_pictures_of_a_batch_have_noise_and_masks_of_their_own(model):
     y, known, noise = add_noise(scene(), NOISE, 0), holes(2), torch.tensor([NOISE, 3 * NOISE])
-    both = icgn.inpaint(y, known, noise, regularizer=model)
+    both = icgn.inpaint(y, known, noise=noise, regularizer=model)
     for i in range(2):
-        one = icgn.inpaint(y[i : i + 1], known[i], float(noise[i]), regularizer=model)
+        one = icgn.inpaint(y[i : i + 1], known[i], noise=float(noise[i]), regularizer=model)
         assert torch.allclose(both.x[i : i + 1], one.x, atol=2e-3)
 
 
 def test_what_stands_at_missing_pixels_does_not_matter(model):
     y, known = add_noise(scene(pictures=1), NOISE, 0), holes()
     filled = [
-        icgn.inpaint(torch.where(known, y, value), mask, NOISE, regularizer=model)
+        icgn.inpaint(torch.where(known, y, value), mask, noise=NOISE, regularizer=model)
         for value, mask in ((0.0, known), (0.7, known[0]), (torch.nan, known[0, 0]), (torch.inf, known.float()))
     ]
     assert all(f.converged and torch.equal(f.x, filled[0].x) for f in filled)
@@ -115,8 +115,8 @@ def test_a_missing_pixel_begins_as_the_nearest_known_one():
 
 def test_gray_in_three_channels_is_restored_as_gray():
     y = add_noise(scene(24, 1), NOISE, 0)
-    gray = icgn.inpaint(y, holes(side=24), NOISE)
-    colour = icgn.inpaint(y.expand(-1, 3, -1, -1), holes(side=24), NOISE)
+    gray = icgn.inpaint(y, holes(side=24), noise=NOISE)
+    colour = icgn.inpaint(y.expand(-1, 3, -1, -1), holes(side=24), noise=NOISE)
     assert torch.allclose(colour.x, gray.x.expand(-1, 3, -1, -1), atol=5e-3)
     assert torch.equal(colour.x[:, 0], colour.x[:, 1])
 
@@ -124,7 +124,9 @@ def test_gray_in_three_channels_is_restored_as_gray():
 def test_a_callback_stops_it(model):
     y, known = add_noise(scene(), NOISE, 0), holes(2)
     events = []
-    stopped = icgn.inpaint(y, known, NOISE, regularizer=model, callback=lambda e: events.append(e) or len(events) == 3)
+    stopped = icgn.inpaint(
+        y, known, noise=NOISE, regularizer=model, callback=lambda e: events.append(e) or len(events) == 3
+    )
     assert stopped.status == (Status.STOPPED,) * 2 and len(events) == 3
 
 
@@ -136,7 +138,7 @@ KNOWN = torch.ones(16, 16, dtype=torch.bool)
     ("call", "error", "message"),
     [
         (lambda m: icgn.deblur(255 * IMAGE, "gaussian:1", 0.01, regularizer=m), ValueError, "divide images in 0..255"),
-        (lambda m: icgn.inpaint(255 * IMAGE, KNOWN, 0.01, regularizer=m), ValueError, "divide images in 0..255"),
+        (lambda m: icgn.inpaint(255 * IMAGE, KNOWN, noise=0.01, regularizer=m), ValueError, "divide images in 0..255"),
         (lambda m: icgn.deblur(IMAGE[0], "gaussian:1", 0.01, regularizer=m), ValueError, "y: got"),
         (lambda m: icgn.deblur(IMAGE.byte(), "gaussian:1", 0.01, regularizer=m), TypeError, "y: got torch.uint8"),
         (lambda m: icgn.deblur(IMAGE, "gaussian:1", 0.0, regularizer=m), ValueError, "noise: got"),
@@ -157,12 +159,20 @@ KNOWN = torch.ones(16, 16, dtype=torch.bool)
             "kernel: got torch.float32 of sh",
         ),
         (lambda m: icgn.deblur(IMAGE, [[1.0]], 0.01, regularizer=m), TypeError, "kernel: got list"),
-        (lambda m: icgn.inpaint(IMAGE, ~KNOWN, 0.01, regularizer=m), ValueError, "without any known pixel"),
-        (lambda m: icgn.inpaint(IMAGE, KNOWN * 255, 0.01, regularizer=m), ValueError, "values other than 0 and 1"),
-        (lambda m: icgn.inpaint(IMAGE, KNOWN[:8], 0.01, regularizer=m), ValueError, r"mask: got shape \(8, 16\)"),
-        (lambda m: icgn.inpaint(IMAGE, KNOWN.expand(2, 1, 16, 16), 0.01, regularizer=m), ValueError, "mask: got shape"),
-        (lambda m: icgn.inpaint(IMAGE, "mask", 0.01, regularizer=m), TypeError, "mask: got str"),
-        (lambda m: icgn.inpaint(IMAGE * torch.nan, KNOWN, 0.01, regularizer=m), ValueError, "NaN"),
+        (lambda m: icgn.inpaint(IMAGE, ~KNOWN, noise=0.01, regularizer=m), ValueError, "without any known pixel"),
+        (
+            lambda m: icgn.inpaint(IMAGE, KNOWN * 255, noise=0.01, regularizer=m),
+            ValueError,
+            "values other than 0 and 1",
+        ),
+        (lambda m: icgn.inpaint(IMAGE, KNOWN[:8], noise=0.01, regularizer=m), ValueError, r"mask: got shape \(8, 16\)"),
+        (
+            lambda m: icgn.inpaint(IMAGE, KNOWN.expand(2, 1, 16, 16), noise=0.01, regularizer=m),
+            ValueError,
+            "mask: got shape",
+        ),
+        (lambda m: icgn.inpaint(IMAGE, "mask", noise=0.01, regularizer=m), TypeError, "mask: got str"),
+        (lambda m: icgn.inpaint(IMAGE * torch.nan, KNOWN, noise=0.01, regularizer=m), ValueError, "NaN"),
         (lambda m: icgn.inpaint(IMAGE.expand(1, 2, 16, 16), KNOWN), ValueError, "y: got 2 channels"),
     ],
 )

@@ -54,17 +54,23 @@ def conditional_at(border, sigma, shape):
 
 # The functional of each kind of network at noise levels, for pictures of a shape with a border.
 KINDS = {
-    "ridge": lambda border, sigma, shape: bent(RidgeICGN(6, size=5, units=2, border=border, knots=3)).at(sigma),
-    "ridge 3": lambda border, sigma, shape: bent(RidgeICGN(6, size=5, channels=3, border=border, knots=3)).at(sigma),
-    "conditional": conditional_at,
-    "group": lambda border, sigma, shape: bent(GroupICGN(2, 3, size=5, border=border, knots=3)).at(sigma),
-    "softmax": lambda border, sigma, shape: bent(SoftmaxICGN(2, 2, size=3, border=border, knots=3)).at(sigma),
-    "deep": lambda border, sigma, shape: bent(DeepICGN(2, 3, size=5, border=border, knots=3)).at(sigma),
-    "deep, inner 3": lambda border, sigma, shape: bent(DeepICGN(3, 3, inner_size=3, size=3, border=border, knots=3)).at(
+    "ridge": lambda border, sigma, shape: bent(RidgeICGN(filters=6, size=5, units=2, border=border, knots=3)).at(sigma),
+    "ridge 3": lambda border, sigma, shape: bent(RidgeICGN(filters=6, size=5, channels=3, border=border, knots=3)).at(
         sigma
     ),
+    "conditional": conditional_at,
+    "group": lambda border, sigma, shape: bent(GroupICGN(groups=2, members=3, size=5, border=border, knots=3)).at(
+        sigma
+    ),
+    "softmax": lambda border, sigma, shape: bent(SoftmaxICGN(groups=2, members=2, size=3, border=border, knots=3)).at(
+        sigma
+    ),
+    "deep": lambda border, sigma, shape: bent(DeepICGN(layers=2, filters=3, size=5, border=border, knots=3)).at(sigma),
+    "deep, inner 3": lambda border, sigma, shape: bent(
+        DeepICGN(layers=3, filters=3, inner_size=3, size=3, border=border, knots=3)
+    ).at(sigma),
     "deep, inner 5, colour": lambda border, sigma, shape: bent(
-        DeepICGN(2, 3, inner_size=5, size=3, channels=3, activation="hardtanh", border=border, knots=3)
+        DeepICGN(layers=2, filters=3, inner_size=5, size=3, channels=3, activation="hardtanh", border=border, knots=3)
     ).at(sigma),
     "latent": lambda border, sigma, shape: latent(1, 2, border=border).double().requires_grad_(False).at(sigma).joint,
 }
@@ -138,9 +144,9 @@ def test_wrappers_pass_blocks_on():
 LARGE = {
     "ridge": network,
     "channels": lambda: PerChannel(network()),
-    "deep": lambda: DeepICGN(2, 3, inner_size=3, size=5, knots=3).double().requires_grad_(False),
-    "latent": lambda: LatentICGN(4, size=5, latents=1, knots=3).double().requires_grad_(False),
-    "sum": lambda: 0.5 * GroupICGN(2, 2, size=5).double().requires_grad_(False) + network(),
+    "deep": lambda: DeepICGN(layers=2, filters=3, inner_size=3, size=5, knots=3).double().requires_grad_(False),
+    "latent": lambda: LatentICGN(filters=4, size=5, latents=1, knots=3).double().requires_grad_(False),
+    "sum": lambda: 0.5 * GroupICGN(groups=2, members=2, size=5).double().requires_grad_(False) + network(),
 }
 
 

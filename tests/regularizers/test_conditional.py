@@ -40,7 +40,7 @@ def test_denoise_takes_three_equal_channels_for_gray(noisy_colours):
         y[:, 1] += 1e-3
     x = icgn.denoise(y, SIGMA, tol=1e-4).x
     model = load_pretrained("conditional-color") if noisy_colours else PerChannel(load_pretrained("conditional-gray"))
-    assert torch.equal(x, icgn.denoise(y, SIGMA, model, tol=1e-4).x)
+    assert torch.equal(x, icgn.denoise(y, SIGMA, regularizer=model, tol=1e-4).x)
     if not noisy_colours:
         one = icgn.denoise(y[:, :1], SIGMA, tol=1e-4)
         # Both within 1e-4 of the same minimizer, whose condition may move by as much.
@@ -128,7 +128,7 @@ def test_strips_of_large_filters_are_aligned(stride, blocks, size, monkeypatch):
 
 
 def test_a_network_upon_a_ridge_begins_as_that_ridge():
-    first = RidgeICGN(4, size=3, knots=3).double()
+    first = RidgeICGN(filters=4, size=3, knots=3).double()
     with torch.no_grad():
         first.log_tau += 0.3
     reg = ConditionalICGN.upon(first, width=4, blocks=0).double().requires_grad_(False)
@@ -162,7 +162,7 @@ def test_weights_go_through_a_file(reg, tmp_path):
     again = load_pretrained(tmp_path / "mine.safetensors")
     y = noisy().float()
     assert again.looseness == reg.looseness
-    torch.testing.assert_close(icgn.denoise(y, SIGMA, again).x, icgn.denoise(y, SIGMA, reg).x)
+    torch.testing.assert_close(icgn.denoise(y, SIGMA, regularizer=again).x, icgn.denoise(y, SIGMA, regularizer=reg).x)
 
 
 def test_the_unconditional_part_is_never_trained():
@@ -406,19 +406,19 @@ def test_the_gradient_of_the_bilevel_loss_is_a_finite_difference(name):
 
 
 def test_mask_likelihood_is_its_formula():
-    reg, data = ConditionalICGN(3, size=3, knots=3, width=4, blocks=0).double(), batch()
+    reg, data = ConditionalICGN(filters=3, size=3, knots=3, width=4, blocks=0).double(), batch()
     size = 0.0074 * usual_size(reg.ridge.bank.weight)
     r = torch.hypot(reg.ridge.bank(data.clean), torch.tensor(0.1 * SIGMA, dtype=torch.float64))
     expected = (r / size[:, None, None]).mean((1, 2, 3))
     torch.testing.assert_close(MaskLikelihood().values(reg, data), expected)
     with pytest.raises(ValueError, match="ConditionalICGN"):
-        MaskLikelihood().values(RidgeICGN(3, size=3), data)
+        MaskLikelihood().values(RidgeICGN(filters=3, size=3), data)
 
 
 def test_usual_sizes_follow_the_spectrum_of_photographs():
     """Responses to the same filter at half the resolution are larger by the falloff of the amplitude, 2 ** 0.2."""
     x = icgn.datasets.bundled(gray=True).find("camera").image[None].double()
-    bank = RidgeICGN(8, size=5).bank.double()
+    bank = RidgeICGN(filters=8, size=5).bank.double()
     measured = bank(x).square().mean((0, 2, 3)).sqrt()
     ratio = measured / usual_size(bank.weight)
     assert float((ratio / ratio.mean()).log().abs().max()) < 0.8
@@ -478,7 +478,7 @@ def test_a_condition_that_does_not_fit_is_named(reg, condition):
 
 
 def test_regularizers_without_a_condition_say_so():
-    ridge = RidgeICGN(3, size=3)
+    ridge = RidgeICGN(filters=3, size=3)
     with pytest.raises(TypeError, match="RidgeICGN"):
         ridge.condition(torch.rand(1, 1, 8, 8), 0.1, torch.zeros(1, 1, 8, 8))
     with pytest.raises(TypeError, match="RidgeICGN"):

@@ -40,17 +40,26 @@ def perturbed(reg, seed=0):
 def deep(layers=2, channels=1, activation="tanh", border="reflect", inner_size=3):
     return perturbed(
         DeepICGN(
-            layers, 3, inner_size=inner_size, size=3, channels=channels, activation=activation, border=border, knots=3
+            layers=layers,
+            filters=3,
+            inner_size=inner_size,
+            size=3,
+            channels=channels,
+            activation=activation,
+            border=border,
+            knots=3,
         )
     )
 
 
 def softmax(members=2, symmetric=True, channels=1, border="reflect"):
-    return perturbed(SoftmaxICGN(2, members, symmetric=symmetric, size=3, channels=channels, border=border, knots=3))
+    return perturbed(
+        SoftmaxICGN(groups=2, members=members, symmetric=symmetric, size=3, channels=channels, border=border, knots=3)
+    )
 
 
 def group(members=2, channels=1, border="reflect"):
-    return perturbed(GroupICGN(2, members, size=3, channels=channels, border=border, knots=3))
+    return perturbed(GroupICGN(groups=2, members=members, size=3, channels=channels, border=border, knots=3))
 
 
 def _factories():
@@ -67,7 +76,7 @@ def _factories():
             group, members, 1 + 2 * (i % 2), border
         )
     made["deep of 1 softplus channels 1"] = lambda: deep(1, activation="softplus")
-    made["sum channels 1"] = lambda: deep() + 0.5 * softmax() + 2 * group() + RidgeICGN(4, size=3, knots=3)
+    made["sum channels 1"] = lambda: deep() + 0.5 * softmax() + 2 * group() + RidgeICGN(filters=4, size=3, knots=3)
     levels = (torch.tensor([0.02, 0.1]), torch.tensor([2.0, 0.5]), torch.tensor([0.7, 1.5]))
     made["deep, rescaled, channels 1"] = lambda: deep().rescaled(*levels)
     made["group, rescaled, channels 1"] = lambda: group().rescaled(*levels)
@@ -116,7 +125,7 @@ def copy_curves(reg, ridge):
 
 
 def plain_ridge(activation="tanh"):
-    ridge = RidgeICGN(4, size=3, activation=activation, knots=3)
+    ridge = RidgeICGN(filters=4, size=3, activation=activation, knots=3)
     g = torch.Generator().manual_seed(1)
     with torch.no_grad():
         ridge.log_lambda += 0.3 * torch.randn(ridge.log_lambda.shape, generator=g)
@@ -135,7 +144,9 @@ def assert_same(a, b, sigma):
 @pytest.mark.parametrize("activation", [*BOUNDED, "softplus"])
 def test_one_layer_is_the_ridge_network(activation):
     ridge = plain_ridge(activation)
-    reg = copy_curves(DeepICGN(1, 4, inner_size=1, size=3, activation=activation, knots=3).double(), ridge)
+    reg = copy_curves(
+        DeepICGN(layers=1, filters=4, inner_size=1, size=3, activation=activation, knots=3).double(), ridge
+    )
     for sigma in (0.1, torch.tensor([0.05, 0.1])):
         assert_same(reg, ridge, sigma)
 
@@ -152,7 +163,7 @@ def test_one_layer_with_biases_is_the_ridge_network_less_its_linear_term():
 
 def test_groups_of_one_are_the_ridge_network_of_the_hard_tanh():
     ridge = plain_ridge("hardtanh")
-    reg = copy_curves(GroupICGN(4, 1, size=3, knots=3).double(), ridge)
+    reg = copy_curves(GroupICGN(groups=4, members=1, size=3, knots=3).double(), ridge)
     for sigma in (0.1, torch.tensor([0.05, 0.1])):
         assert_same(reg, ridge, sigma)
     # The primal-dual methods' prox as well.
@@ -180,9 +191,9 @@ def ridge_residual(network):
 
 def test_only_the_ridge_network_is_in_the_ridge_class():
     corner = torch.tensor([[-1.0, -1.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
-    ridge = DenseRidgeICGN(2, 4, "hardtanh").double()
-    soft, grouped = DenseSoftmaxICGN(2, 1, 3).double(), DenseGroupICGN(2, 1, 3).double()
-    two = DenseDeepICGN(2, (1, 1), "hardtanh").double()
+    ridge = DenseRidgeICGN(2, width=4, activation="hardtanh").double()
+    soft, grouped = DenseSoftmaxICGN(2, groups=1, members=3).double(), DenseGroupICGN(2, groups=1, members=3).double()
+    two = DenseDeepICGN(2, widths=(1, 1), activation="hardtanh").double()
     with torch.no_grad():
         soft.W.copy_(corner)
         soft.bias.zero_()
@@ -431,7 +442,7 @@ def test_softmax_limits():
 
 
 def test_a_shared_direction_of_softmax_classes_has_no_curvature():
-    net = DenseSoftmaxICGN(3, 2, 4).double()
+    net = DenseSoftmaxICGN(3, groups=2, members=4).double()
     before = net.lipschitz()
     with torch.no_grad():
         net.W += torch.tensor([50.0, -20.0, 10.0])
@@ -441,14 +452,14 @@ def test_a_shared_direction_of_softmax_classes_has_no_curvature():
 # --- dense networks ---
 
 DENSE = {
-    **{f"ridge {a}": functools.partial(DenseRidgeICGN, 3, 5, a) for a in (*BOUNDED, "softplus")},
-    "softmax": functools.partial(DenseSoftmaxICGN, 3, 2, 4),
-    "softmax, strongly convex": lambda: DenseSoftmaxICGN(3, 1, 6, strong_convexity=0.3, quadratic=4),
-    "group": functools.partial(DenseGroupICGN, 3, 2, 3),
-    "group of one": lambda: DenseGroupICGN(3, 4, 1, strong_convexity=0.1),
-    **{f"deep {a}": functools.partial(DenseDeepICGN, 3, (5, 4), a) for a in BOUNDED},
-    "deep of 3": lambda: DenseDeepICGN(3, (4, 2, 3), strong_convexity=0.2, quadratic=2),
-    "deep of 1": lambda: DenseDeepICGN(3, (6,), "softplus"),
+    **{f"ridge {a}": functools.partial(DenseRidgeICGN, 3, width=5, activation=a) for a in (*BOUNDED, "softplus")},
+    "softmax": functools.partial(DenseSoftmaxICGN, 3, groups=2, members=4),
+    "softmax, strongly convex": lambda: DenseSoftmaxICGN(3, groups=1, members=6, strong_convexity=0.3, quadratic=4),
+    "group": functools.partial(DenseGroupICGN, 3, groups=2, members=3),
+    "group of one": lambda: DenseGroupICGN(3, groups=4, members=1, strong_convexity=0.1),
+    **{f"deep {a}": functools.partial(DenseDeepICGN, 3, widths=(5, 4), activation=a) for a in BOUNDED},
+    "deep of 3": lambda: DenseDeepICGN(3, widths=(4, 2, 3), strong_convexity=0.2, quadratic=2),
+    "deep of 1": lambda: DenseDeepICGN(3, widths=(6,), activation="softplus"),
 }
 
 
@@ -507,7 +518,7 @@ def test_inverse_of_dense_networks(name):
 
 def test_one_dense_layer_is_the_dense_ridge():
     torch.manual_seed(0)
-    ridge, deep_one = DenseRidgeICGN(3, 5).double(), DenseDeepICGN(3, (5,)).double()
+    ridge, deep_one = DenseRidgeICGN(3, width=5).double(), DenseDeepICGN(3, widths=(5,)).double()
     with torch.no_grad():
         deep_one.W.copy_(ridge.W)
         deep_one.bias.copy_(ridge.bias[:, 0])
@@ -519,9 +530,9 @@ def test_one_dense_layer_is_the_dense_ridge():
 
 def test_dense_and_convolutional_networks_are_the_same_function():
     # One window fills the picture: the convolution is a matrix.
-    conv = DeepICGN(2, 3, inner_size=1, size=3, border="valid", knots=3)
+    conv = DeepICGN(layers=2, filters=3, inner_size=1, size=3, border="valid", knots=3)
     conv = perturbed(conv).double()
-    net = DenseDeepICGN(9, (3, 3)).double()
+    net = DenseDeepICGN(9, widths=(3, 3)).double()
     lam, tau = conv.curves(torch.tensor([0.1], dtype=torch.float64))
     with torch.no_grad():
         net.W.copy_(conv.bank.weight.flatten(1) / tau.flatten()[:, None])
@@ -583,25 +594,34 @@ class Steep(HardTanh):
 
 
 BAD = {
-    "falling psi, ridge": (lambda: DenseRidgeICGN(2, 3, Bump()), "activation: the psi of 'bump' has slope -0.4"),
-    "falling psi, deep": (lambda: DenseDeepICGN(2, (3,), Bump()), "expected a nondecreasing one"),
-    "steep psi": (lambda: DenseRidgeICGN(2, 3, Steep()), "activation: the psi of 'steep' has slope 2, expected at"),
-    "unbounded psi": (lambda: DeepICGN(2, activation="softplus"), "activation: got 'softplus', whose psi is not"),
+    "falling psi, ridge": (
+        lambda: DenseRidgeICGN(2, width=3, activation=Bump()),
+        "activation: the psi of 'bump' has slope -0.4",
+    ),
+    "falling psi, deep": (lambda: DenseDeepICGN(2, widths=(3,), activation=Bump()), "expected a nondecreasing one"),
+    "steep psi": (
+        lambda: DenseRidgeICGN(2, width=3, activation=Steep()),
+        "activation: the psi of 'steep' has slope 2, expected at",
+    ),
+    "unbounded psi": (
+        lambda: DeepICGN(layers=2, activation="softplus"),
+        "activation: got 'softplus', whose psi is not",
+    ),
     "unknown activation": (lambda: DeepICGN(activation="relu"), "activation: got 'relu'"),
-    "layers": (lambda: DeepICGN(0), "layers, filters: got 0, 16"),
-    "filters": (lambda: DeepICGN(2, 0), "layers, filters: got 2, 0"),
+    "layers": (lambda: DeepICGN(layers=0), "layers, filters: got 0, 16"),
+    "filters": (lambda: DeepICGN(layers=2, filters=0), "layers, filters: got 2, 0"),
     "inner size": (lambda: DeepICGN(inner_size=2), "inner_size: got 2, expected an odd"),
     "size": (lambda: DeepICGN(size=4), "size: got 4"),
     "knots": (lambda: GroupICGN(knots=1), "knots: got 1"),
     "sigma_range": (lambda: GroupICGN(sigma_range=(0.2, 0.1)), "sigma_range"),
     "min_knee": (lambda: GroupICGN(min_knee=-1.0), "min_knee: got -1.0"),
-    "groups": (lambda: GroupICGN(0), "groups, members: got 0, 4"),
-    "members": (lambda: SoftmaxICGN(2, 0), "groups, members: got 2, 0"),
-    "one class": (lambda: SoftmaxICGN(2, 1, symmetric=False), "members: got 1, expected at least 2"),
-    "one dense class": (lambda: DenseSoftmaxICGN(2, 1, 1), "members: got 1, expected at least 2"),
+    "groups": (lambda: GroupICGN(groups=0), "groups, members: got 0, 4"),
+    "members": (lambda: SoftmaxICGN(groups=2, members=0), "groups, members: got 2, 0"),
+    "one class": (lambda: SoftmaxICGN(groups=2, members=1, symmetric=False), "members: got 1, expected at least 2"),
+    "one dense class": (lambda: DenseSoftmaxICGN(2, groups=1, members=1), "members: got 1, expected at least 2"),
     "dim": (lambda: DenseGroupICGN(0), "dim, quadratic: got 0, 0"),
-    "width": (lambda: DenseRidgeICGN(2, 0), "width: got 0"),
-    "widths": (lambda: DenseDeepICGN(2, ()), r"widths: got \(\)"),
+    "width": (lambda: DenseRidgeICGN(2, width=0), "width: got 0"),
+    "widths": (lambda: DenseDeepICGN(2, widths=()), r"widths: got \(\)"),
     "strong_convexity": (lambda: DenseRidgeICGN(2, strong_convexity=-1.0), "strong_convexity: got -1.0"),
     "dimension of x": (lambda: DenseRidgeICGN(2)(torch.zeros(4, 3)), r"x: got shape \(4, 3\), expected \(B, 2\)"),
     "nan in x": (

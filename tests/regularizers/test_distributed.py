@@ -17,14 +17,14 @@ def picture(*shape):
 
 
 def ridge(border):
-    reg = RidgeICGN(6, size=5, border=border, activation="tanh").double()
+    reg = RidgeICGN(filters=6, size=5, border=border, activation="tanh").double()
     with torch.no_grad():
         reg.log_lambda += 4.0
     return reg
 
 
 def icnn():
-    return ICNN(2, 4, 3, smoothing=0.1).double()
+    return ICNN(layers=2, filters=4, size=3, smoothing=0.1).double()
 
 
 CASES = {

@@ -14,7 +14,7 @@ BORDERS = ("valid", "zero", "reflect")
 
 
 def make_bank(filters=5, size=3, channels=1, border="reflect", seed=0):
-    bank = FilterBank(filters, size, channels, border).double()
+    bank = FilterBank(filters, size, channels=channels, border=border).double()
     with torch.no_grad():
         bank.raw.copy_(torch.randn(bank.raw.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
     return bank
@@ -114,7 +114,7 @@ def test_filters_have_zero_mean_and_unit_norm_and_constants_no_response():
 
 
 def test_initial_filters_reach_the_rank_that_zero_mean_allows():
-    bank = FilterBank(60, 5, 3).double()
+    bank = FilterBank(60, 5, channels=3).double()
     rank = torch.linalg.matrix_rank(bank.weight.flatten(1))
     assert int(rank) == 60
 
@@ -168,7 +168,7 @@ def test_bad_arguments_are_named(arguments, name):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_any_precision_and_device(dtype, device):
-    bank = FilterBank(4, 3, 3).to(device)
+    bank = FilterBank(4, 3, channels=3).to(device)
     x = torch.rand(2, 3, 8, 9, dtype=dtype, device=device)
     r = bank(x)
     assert (r.dtype, r.device, r.shape) == (dtype, x.device, (2, 4, 8, 9))

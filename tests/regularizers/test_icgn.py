@@ -32,7 +32,7 @@ class Dense(nn.Module):
 
 def gentle_ridge(activation="tanh", filters=4, channels=1):
     """A ridge network of knees near 1 and saturations near 1/2: its pre-activations are what 32 nodes resolve."""
-    ridge = RidgeICGN(filters, size=3, channels=channels, units=2, activation=activation).double()
+    ridge = RidgeICGN(filters=filters, size=3, channels=channels, units=2, activation=activation).double()
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         ridge.log_tau.copy_(0.2 * torch.randn(ridge.log_tau.shape, generator=g))
@@ -81,29 +81,29 @@ def test_rules_with_more_nodes_are_closer_to_the_closed_form(kind):
     exact = ridge.grad(x, 0.1)
     errors = []
     for n in (3, 7):
-        reg = ICGN(ridge.hidden_layer(0.1), kind(n), check=False).eval()
+        reg = ICGN(ridge.hidden_layer(0.1), quadrature=kind(n), check=False).eval()
         errors.append(float((reg.grad(x) - exact).norm().detach()))
     assert errors[1] < 0.5 * errors[0]
 
 
 def test_monte_carlo_draws_anew_in_training_and_is_deterministic_in_evaluation():
-    reg, x = ICGN(gentle_ridge().hidden_layer(0.1), MonteCarlo(4), check=False), pictures(1, 1, 5, 5)
+    reg, x = ICGN(gentle_ridge().hidden_layer(0.1), quadrature=MonteCarlo(4), check=False), pictures(1, 1, 5, 5)
     torch.manual_seed(0)
     drawn = [reg.grad(x) for _ in range(2)]
     frozen = reg.at()
     assert not torch.equal(drawn[0], drawn[1])
     assert torch.equal(frozen.grad(x), frozen.grad(x))
     reg.eval()
-    assert torch.equal(reg.grad(x), ICGN(reg.M, GaussLegendre(4), check=False).grad(x))
+    assert torch.equal(reg.grad(x), ICGN(reg.M, quadrature=GaussLegendre(4), check=False).grad(x))
 
 
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_agrees_with_the_closed_form(activation, channels):
     ridge, x, v = gentle_ridge(activation, channels=channels), pictures(2, channels, 6, 8), pictures(2, channels, 6, 8)
-    reg = ICGN(ridge.hidden_layer(0.1), GaussLegendre(32), check=False)
+    reg = ICGN(ridge.hidden_layer(0.1), quadrature=GaussLegendre(32), check=False)
     for hessian in ("gram", "derivative"):
-        product = ICGN(reg.M, reg.quadrature, check=False, hessian=hessian).hvp(x, v)
+        product = ICGN(reg.M, quadrature=reg.quadrature, check=False, hessian=hessian).hvp(x, v)
         torch.testing.assert_close(product, ridge.hvp(x, v, 0.1), rtol=0, atol=1e-8)
     torch.testing.assert_close(reg.grad(x), ridge.grad(x, 0.1), rtol=0, atol=1e-8)
     torch.testing.assert_close(reg.fn(x), ridge.fn(x, 0.1), rtol=0, atol=1e-8)
@@ -119,7 +119,7 @@ def test_too_few_nodes_lose_monotonicity():
     basis = torch.eye(n, dtype=torch.float64).view(n, 1, 1, 2, 4).expand(n, points, 1, 2, 4)
     shares = []
     for nodes in (8, 16, 32):
-        reg = ICGN(M, GaussLegendre(nodes), check=False, hessian="derivative")
+        reg = ICGN(M, quadrature=GaussLegendre(nodes), check=False, hessian="derivative")
         jacobian = torch.stack([reg.hvp(x, e).detach().flatten(1) for e in basis], 2)
         assert float((jacobian - jacobian.mT).norm() / jacobian.norm()) < 1e-12
         least = torch.linalg.eigvalsh(jacobian)[:, 0] / jacobian.flatten(1).norm(dim=1)
@@ -227,9 +227,9 @@ def test_large_images_are_tested_on_a_crop_and_convolutions_take_it():
         M[0].weight.copy_(3 * pictures(3, 1, 3, 3) - 1)
         mix.weight.copy_(pictures(3, 3, 1, 1, seed=1))
     x = pictures(1, 1, 50, 40, dtype=torch.float32)
-    assert ICGN(M, GaussLegendre(8)).grad(x).shape == x.shape
+    assert ICGN(M, quadrature=GaussLegendre(8)).grad(x).shape == x.shape
     with pytest.raises(NotAGradientError):
-        ICGN(nn.Sequential(M, mix), GaussLegendre(8)).grad(x)
+        ICGN(nn.Sequential(M, mix), quadrature=GaussLegendre(8)).grad(x)
 
 
 def test_constant_module_is_the_zero_regularizer():
@@ -249,7 +249,7 @@ def test_parameters_are_differentiable_in_every_precision():
     M = Dense(4, 6, "tanh")
     for dtype in (torch.float32, torch.float64):
         x = pictures(2, 1, 2, 2, dtype=dtype)
-        reg = ICGN(M, GaussLegendre(12), check=False)
+        reg = ICGN(M, quadrature=GaussLegendre(12), check=False)
         loss = reg.grad(x).square().sum() + reg.fn(x).sum()
         found = torch.autograd.grad(loss, M.weight)[0]
 
@@ -257,7 +257,7 @@ def test_parameters_are_differentiable_in_every_precision():
             other = Dense(4, 6, "tanh").double()
             with torch.no_grad():
                 other.weight[1, 2] += shift
-                reg = ICGN(other, GaussLegendre(12), check=False)
+                reg = ICGN(other, quadrature=GaussLegendre(12), check=False)
                 x = x.double()
                 return float(reg.grad(x).square().sum() + reg.fn(x).sum())
 
@@ -266,7 +266,7 @@ def test_parameters_are_differentiable_in_every_precision():
 
 
 def test_gradient_of_fn_by_autograd_is_grad():
-    reg = ICGN(Dense(4, 6, "tanh"), GaussLegendre(32), check=False)
+    reg = ICGN(Dense(4, 6, "tanh"), quadrature=GaussLegendre(32), check=False)
     x = pictures(2, 1, 2, 2).requires_grad_()
     torch.testing.assert_close(torch.autograd.grad(reg.fn(x).sum(), x)[0], reg.grad(x), rtol=1e-8, atol=1e-10)
 
@@ -292,7 +292,7 @@ def test_constants_and_sigma():
 
 
 def test_nodes_are_evaluated_in_blocks_with_the_same_result(monkeypatch):
-    reg, x = ICGN(gentle_ridge().hidden_layer(0.1), GaussLegendre(10), check=False), pictures(2, 1, 5, 6)
+    reg, x = ICGN(gentle_ridge().hidden_layer(0.1), quadrature=GaussLegendre(10), check=False), pictures(2, 1, 5, 6)
     whole = reg.grad(x), reg.fn(x)
     monkeypatch.setattr("icgn.regularizers.icgn._BLOCK", 200)
     torch.testing.assert_close((reg.grad(x), reg.fn(x)), whole, rtol=1e-13, atol=0)

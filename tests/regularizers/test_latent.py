@@ -142,7 +142,7 @@ def test_walking_over_both_finds_the_minimizer_of_the_function_of_one():
     both = solve(denoising(reg), tol=1e-8)
     assert both.stats.method == "LBFGS"
     # Splitting methods see R alone: each gradient finds the latent pictures anew.
-    one = solve(denoising(reg), "proximal", tol=1e-5)
+    one = solve(denoising(reg), method="proximal", tol=1e-5)
     assert float((both.x - one.x).square().mean((1, 2, 3)).sqrt().max()) <= 1.1e-5
     assert both.x.shape == one.x.shape == (2, 1, 12, 12)
     assert set(both.status) == {Status.CONVERGED}
@@ -159,7 +159,7 @@ def test_wrappers_are_solved_over_latent_pictures_too(name):
     problem = denoising(reg, y)
     lifted = problem.objective.lifted(y.shape)
     assert isinstance(lifted, LiftedObjective)
-    whole, split = solve(problem, tol=1e-7), solve(problem, "proximal", tol=1e-5)
+    whole, split = solve(problem, tol=1e-7), solve(problem, method="proximal", tol=1e-5)
     assert whole.converged and whole.stats.method == "LBFGS"
     assert float((whole.x - split.x).square().mean().sqrt()) <= 1.1e-5
     v = lifted.start(y)
@@ -311,7 +311,7 @@ def test_pictures_of_other_channels_are_refused():
 
 
 def test_it_trains_and_memory_is_that_of_one_step():
-    reg = LatentICGN.upon(RidgeICGN(4, size=3), latents=1)
+    reg = LatentICGN.upon(RidgeICGN(filters=4, size=3), latents=1)
     clean = images(2).float()
     y = clean + SIGMA * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     batch = Batch(clean, y, torch.full((2,), SIGMA), torch.zeros(2), deepinv.physics.Denoising())

@@ -13,14 +13,14 @@ from icgn.regularizers import ICNN, DeepICGN, GroupICGN, RidgeICGN, SoftmaxICGN,
 
 COMMON = {"size": 3, "knots": 3}
 NETWORKS = {
-    "ridge": lambda channels: RidgeICGN(4, channels=channels, **COMMON),
-    "group": lambda channels: GroupICGN(2, 2, channels=channels, **COMMON),
-    "softmax": lambda channels: SoftmaxICGN(2, 2, channels=channels, **COMMON),
-    "deep": lambda channels: DeepICGN(2, 3, inner_size=3, channels=channels, **COMMON),
+    "ridge": lambda channels: RidgeICGN(filters=4, channels=channels, **COMMON),
+    "group": lambda channels: GroupICGN(groups=2, members=2, channels=channels, **COMMON),
+    "softmax": lambda channels: SoftmaxICGN(groups=2, members=2, channels=channels, **COMMON),
+    "deep": lambda channels: DeepICGN(layers=2, filters=3, inner_size=3, channels=channels, **COMMON),
     "latent": lambda channels: latent(channels, 1),
     "conditional": lambda channels: conditional(channels),
-    "ICNN": lambda channels: ICNN(3, 4, 3, channels=channels, knots=3),
-    "ICNN of one layer": lambda channels: ICNN(1, 4, 3, channels=channels, knots=3),
+    "ICNN": lambda channels: ICNN(layers=3, filters=4, size=3, channels=channels, knots=3),
+    "ICNN of one layer": lambda channels: ICNN(layers=1, filters=4, size=3, channels=channels, knots=3),
 }
 
 

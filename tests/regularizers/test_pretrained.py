@@ -224,7 +224,7 @@ def test_shipped_cards(name):
 @pytest.mark.parametrize("name", available_models())
 def test_shipped_models_denoise_with_a_certificate(name):
     model = load_pretrained(name)
-    clean = datasets.bundled(model.channels == 1).find("camera" if model.channels == 1 else "coffee").image
+    clean = datasets.bundled(gray=model.channels == 1).find("camera" if model.channels == 1 else "coffee").image
     clean = clean[None, :, 100:164, 200:264]
     y = datasets.add_noise(clean, 25 / 255, 1)
     solution = icgn.denoise(y, 25 / 255, regularizer=model)
@@ -246,6 +246,9 @@ def test_safetensors_files_with_extra_tensors_do_not_fit(saved):
 def test_a_shipped_model_vanishes_with_the_noise(name):
     shipped = icgn.load_pretrained(name)
     y = torch.rand(1, shipped.channels, 24, 24, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(icgn.denoise(y, 0.0, shipped).x, y)
-    changes = [float((icgn.denoise(y, s, shipped).x - y).square().mean().sqrt()) for s in (1e-6, 1e-4, 1e-3, 1 / 255)]
+    assert torch.equal(icgn.denoise(y, 0.0, regularizer=shipped).x, y)
+    changes = [
+        float((icgn.denoise(y, s, regularizer=shipped).x - y).square().mean().sqrt())
+        for s in (1e-6, 1e-4, 1e-3, 1 / 255)
+    ]
     assert changes == sorted(changes) and changes[0] < 1e-5

@@ -27,7 +27,7 @@ BORDERS = ("reflect", "zero", "valid")
 
 def ridge(activation="tanh", channels=1, border="reflect", seed=0):
     """A small ridge network whose curves differ from filter to filter and bend in sigma."""
-    reg = RidgeICGN(4, size=3, channels=channels, units=2, activation=activation, border=border, knots=3)
+    reg = RidgeICGN(filters=4, size=3, channels=channels, units=2, activation=activation, border=border, knots=3)
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in (reg.log_lambda, reg.log_tau):
@@ -41,7 +41,7 @@ def quadrature(channels=1):
     reg = ridge(channels=channels)
     with torch.no_grad():
         reg.log_tau += 2.0
-    return ICGN(Hidden(reg), GaussLegendre(16))
+    return ICGN(Hidden(reg), quadrature=GaussLegendre(16))
 
 
 class Hidden(nn.Module):
@@ -275,9 +275,12 @@ class Mixing(nn.Module):
 
 
 FAULTS = {
-    "mixing module, unchecked": (lambda: ICGN(Mixing(), GaussLegendre(16), check=False), "Hessian symmetric"),
-    "mixing module, potential": (lambda: ICGN(Mixing(), GaussLegendre(16), check=False), "gradient of fn"),
-    "mixing module, refused": (lambda: ICGN(Mixing(), GaussLegendre(16)), "gradient of fn"),
+    "mixing module, unchecked": (
+        lambda: ICGN(Mixing(), quadrature=GaussLegendre(16), check=False),
+        "Hessian symmetric",
+    ),
+    "mixing module, potential": (lambda: ICGN(Mixing(), quadrature=GaussLegendre(16), check=False), "gradient of fn"),
+    "mixing module, refused": (lambda: ICGN(Mixing(), quadrature=GaussLegendre(16)), "gradient of fn"),
     "wrong adjoint": (lambda: Planted(WrongAdjoint), "adjoint"),
     "wrong strips": (lambda: Planted(WrongStrips), "gradient of fn"),
     "wrong slope": (lambda: Planted(WrongSlope), "slope and curvature"),
@@ -319,7 +322,7 @@ def test_wrong_prox_is_found():
         def prox(self, x, sigma=None, *args, gamma=1.0, **kwargs):
             return x - gamma * self.grad(x, sigma)
 
-    report = contract(Lazy(4, size=3), (2, 1, 6, 7))
+    report = contract(Lazy(filters=4, size=3), (2, 1, 6, 7))
     assert list(report.violations) == ["prox optimal"]
 
 
@@ -378,7 +381,7 @@ def test_constants_add_up_with_the_weights():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_lipschitz_is_above_the_largest_curvature_and_not_far(border, channels):
     # Filters of equal strength: at a constant image every activation is at its steepest.
-    reg = RidgeICGN(4, size=3, channels=channels, border=border, activation="tanh").double()
+    reg = RidgeICGN(filters=4, size=3, channels=channels, border=border, activation="tanh").double()
     x = torch.full((1, channels, 24, 24), 0.5, dtype=torch.float64)
     v = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():

@@ -64,7 +64,7 @@ def test_primal_dual_splitting_has_the_shifted_proximal_map():
     network = PerChannel(RidgeICGN(filters=3, size=3)).double().requires_grad_(False)
     reg = ScaledRegularizer(network, 3.0, 4.5)
     problem = Problem(1.5 * picture() + 3.0, DENOISING, reg, 1.5 * SIGMA)
-    found, exact = solve(problem, "primal-dual", tol=1e-5, max_iter=5000), solve(problem, tol=1e-9)
+    found, exact = solve(problem, method="primal-dual", tol=1e-5, max_iter=5000), solve(problem, tol=1e-9)
     assert found.converged
     assert float((found.x - exact.x).square().mean().sqrt()) <= 1e-5
 

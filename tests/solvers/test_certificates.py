@@ -64,7 +64,7 @@ def test_results_in_float32_are_in_the_box(box):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("low", "high"), [(0.1, 0.7), (-0.7, -0.1), (0.0, 1.0), (0.1, float("inf"))])
 def test_the_bounds_of_a_box_are_the_numbers_just_inside(low, high, dtype):
-    first, last = (float(b) for b in Box(low, high).bounds(torch.zeros(1, dtype=dtype)))
+    first, last = (float(b) for b in Box(low=low, high=high).bounds(torch.zeros(1, dtype=dtype)))
     assert low <= first and last <= high
     assert abs(first - low) <= torch.finfo(dtype).eps * abs(low)
     assert last == high or abs(last - high) <= torch.finfo(dtype).eps * abs(high)
@@ -94,7 +94,11 @@ def test_methods_leave_a_corner_of_the_box(method, seed):
     problem = Problem(y, physics, TotalVariation(), 0.1, weight=1e-3, box=(0, 1))
     values = []
     solution = solve(
-        problem, method, tol=1e-9, gap_tol=1e-6, callback=lambda e: values.append(float(problem.objective.fn(e.x)))
+        problem,
+        method=method,
+        tol=1e-9,
+        gap_tol=1e-6,
+        callback=lambda e: values.append(float(problem.objective.fn(e.x))),
     )
     assert solution.status[0] is Status.CONVERGED
     assert solution.stats.iterations[0] < 500
@@ -190,8 +194,8 @@ def test_newton_takes_as_long_for_an_image_as_it_does_alone():
     y = noise(3, 1, 24, 24)
     sigma = torch.tensor([0.02, 0.3, 0.1])
     smooth = TotalVariation(eps=0.05)
-    together = solve(Problem(y, DENOISING, smooth, sigma), "newton", tol=1e-4)
+    together = solve(Problem(y, DENOISING, smooth, sigma), method="newton", tol=1e-4)
     for i in range(3):
-        alone = solve(Problem(y[i : i + 1], DENOISING, smooth, sigma[i]), "newton", tol=1e-4)
+        alone = solve(Problem(y[i : i + 1], DENOISING, smooth, sigma[i]), method="newton", tol=1e-4)
         assert alone.stats.iterations[0] == together.stats.iterations[i]
         torch.testing.assert_close(alone.x[0], together.x[i], rtol=0, atol=1e-9)

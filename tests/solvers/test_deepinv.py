@@ -44,7 +44,7 @@ class Dense(nn.Module):
 KINDS = {
     "ridge": ridge,
     "ICNN": lambda: ICNN(layers=2, filters=4, size=3, smoothing=0.1).double(),
-    "ICGN": lambda: ICGN(Dense(), GaussLegendre(8)),
+    "ICGN": lambda: ICGN(Dense(), quadrature=GaussLegendre(8)),
     "sum": lambda: ridge() + 0.5 * ridge("hardtanh"),
 }
 
@@ -213,7 +213,7 @@ def test_it_trains_in_deepinv_trainer(tmp_path):
     x = pictures(4, 1, 8, 8).float().cumsum(-1) / 8
     y = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     physics = deepinv.physics.Denoising(deepinv.physics.GaussianNoise(0.1))
-    model = Reconstructor(RidgeICGN(4, size=3), SIGMA)
+    model = Reconstructor(RidgeICGN(filters=4, size=3), SIGMA)
     before = {n: t.clone() for n, t in model.state_dict().items()}
     trainer = deepinv.Trainer(
         model,
@@ -292,8 +292,8 @@ def test_what_did_not_converge_is_named():
 
 
 def test_reconstructor_moves_and_saves_like_any_module(device):
-    model = Reconstructor(RidgeICGN(4, size=3), SIGMA, data_fidelity=L2()).to(device)
-    other = Reconstructor(RidgeICGN(4, size=3), SIGMA, data_fidelity=L2()).to(device)
+    model = Reconstructor(RidgeICGN(filters=4, size=3), SIGMA, data_fidelity=L2()).to(device)
+    other = Reconstructor(RidgeICGN(filters=4, size=3), SIGMA, data_fidelity=L2()).to(device)
     with torch.no_grad():
         model.regularizer.log_tau.add_(1.0)
     other.load_state_dict(model.state_dict())

@@ -90,7 +90,7 @@ def tightly_boxed(name):
 def test_boxed_methods_find_the_same_minimizer(name, method):
     problem, exact = tightly_boxed(name)
     assert exact.converged and ((exact.x == 0.3) | (exact.x == 0.6)).double().mean() > 0.2
-    rough = solve(problem, method, gap_tol=1e-4, max_iter=20000)
+    rough = solve(problem, method=method, gap_tol=1e-4, max_iter=20000)
     assert rough.converged
     excess = rough.certificate.objective - exact.certificate.objective
     assert (excess <= rough.certificate.objective_gap).all()
@@ -100,7 +100,7 @@ def test_a_mask_sharpens_the_gap():
     operator, y = measured("inpainting")
     problem = Problem(y.double(), operator.double(), ridge(torch.float64), 0.1, noise=0.05, box=(0, 1))
     x = solve(problem, max_iter=10).x
-    with_mask = certify(problem.objective, x, problem.box)
+    with_mask = certify(problem.objective, x, box=problem.box)
     g = problem.objective.grad(x)
     frank_wolfe = torch.where(g > 0, g * x, g * (x - 1)).flatten(1).sum(1)
     exact = solve(problem, gap_tol=1e-8, max_iter=5000)
@@ -146,7 +146,7 @@ def test_poisson_data_in_closed_form(background, denormalize):
 def test_poisson_respects_the_domain(method):
     problem = poisson()
     assert (problem.y == 0).any()
-    rough = solve(problem, method, gap_tol=1e-3, max_iter=5000)
+    rough = solve(problem, method=method, gap_tol=1e-3, max_iter=5000)
     assert rough.converged and rough.x.min() >= 0 and torch.isfinite(rough.certificate.objective).all()
     exact = solve(problem, gap_tol=1e-6, tol=1e-6, max_iter=5000)
     assert (rough.certificate.objective - exact.certificate.objective <= rough.certificate.objective_gap).all()
@@ -158,7 +158,7 @@ def test_methods_of_line_searches_refuse_a_domain(method):
         picture(), physics.Denoising(), ridge(), 0.1, data_fidelity=deepinv.optim.PoissonLikelihood(gain=0.1)
     )
     with pytest.raises(ValueError, match=f"{method.name} assumes|got a box"):
-        solve(problem, method)
+        solve(problem, method=method)
     assert solve(problem, max_iter=2).stats.method == "AcceleratedGradient"
 
 
@@ -263,7 +263,7 @@ def test_a_finer_certificate_never_loosens_one():
     operator, y = measured("blur, circular")
     problem = Problem(y, operator, ridge(), 0.1, noise=0.03, box=(0, 1)).to(torch.float64)
     coarse, fine = (solve(problem, max_iter=n) for n in (5, 60))
-    own = certify(problem.objective, coarse.x, problem.box)
+    own = certify(problem.objective, coarse.x, box=problem.box)
     both = own.beside(fine.certificate, coarse.x - fine.x)
     exact = solve(problem, gap_tol=1e-8, max_iter=20000)
     assert (both.objective_gap <= own.objective_gap).all() and (both.rms_distance <= own.rms_distance).all()
@@ -274,7 +274,7 @@ def test_the_physics_of_the_caller_stays_as_it_is():
     operator, y = measured("downsampling")
     before = {k: v.clone() for k, v in operator.state_dict().items()} | {"tol": operator.tol}
     state = torch.random.get_rng_state()
-    solve(Problem(y, operator, ridge(), 0.1, noise=0.05), "admm", max_iter=3)
+    solve(Problem(y, operator, ridge(), 0.1, noise=0.05), method="admm", max_iter=3)
     assert torch.equal(state, torch.random.get_rng_state())
     assert operator.tol == before.pop("tol")
     for key, value in operator.state_dict().items():
@@ -332,4 +332,4 @@ def test_parameters_of_images_that_cannot_be_told_apart_are_refused():
 def test_primal_dual_where_the_data_do_not_count():
     y = picture(2, dtype=torch.float64)
     problem = Problem(y, physics.Denoising(), ridge(torch.float64), torch.tensor([0.0, 0.1]), noise=0.1)
-    assert torch.isfinite(solve(problem, "primal-dual", max_iter=200).certificate.objective_gap).all()
+    assert torch.isfinite(solve(problem, method="primal-dual", max_iter=200).certificate.objective_gap).all()

@@ -40,10 +40,10 @@ from icgn.solvers.methods.splitting import parts
 BOXED_METHODS = [GradientDescent(), AcceleratedGradient(), NmAPG(), ConjugateGradient(), NewtonCG()]
 METHODS = [
     *BOXED_METHODS,
-    ProximalGradient("data"),
-    ProximalGradient("regularizer"),
-    FISTA("data"),
-    FISTA("regularizer"),
+    ProximalGradient(prox="data"),
+    ProximalGradient(prox="regularizer"),
+    FISTA(prox="data"),
+    FISTA(prox="regularizer"),
     ADMM(),
     LBFGS(),
 ]
@@ -91,7 +91,7 @@ def blur(side, dtype=torch.float64):
 @UNCONSTRAINED
 def test_quadratic_denoising_in_closed_form(method, device):
     y = picture(device=device)
-    solution = solve(Problem(y, deepinv.physics.Denoising(), Quadratic(0.7), 0.1), method, tol=1e-8)
+    solution = solve(Problem(y, deepinv.physics.Denoising(), Quadratic(0.7), 0.1), method=method, tol=1e-8)
     torch.testing.assert_close(solution.x, y / 1.7, atol=1e-7, rtol=0)
     assert solution.converged
 
@@ -100,7 +100,7 @@ def test_quadratic_denoising_in_closed_form(method, device):
 def test_quadratic_deblurring_in_closed_form(method):
     y = picture()
     physics = blur(24)
-    solution = solve(Problem(y, physics, Quadratic(0.5), 0.1), method, tol=1e-8)
+    solution = solve(Problem(y, physics, Quadratic(0.5), 0.1), method=method, tol=1e-8)
     torch.testing.assert_close(solution.x.view(2, 576), deblurred_densely(), atol=1e-6, rtol=0)
 
 
@@ -118,7 +118,7 @@ def deblurred_densely():
 def denoised_exactly(make):
     """The solution to almost all digits, the reference of all methods."""
     problem = Problem(picture(), deepinv.physics.Denoising(), make(), 0.1)
-    reference = solve(problem, "conjugate", tol=1e-11, max_iter=20000)
+    reference = solve(problem, method="conjugate", tol=1e-11, max_iter=20000)
     assert reference.certificate.rms_distance.max() < 1e-10
     return reference
 
@@ -131,7 +131,7 @@ def test_certificate_bounds_the_true_error(method, dtype, make):
     # Loose runs too: the bound must hold wherever the method stops.
     for max_iter in (0, 3, 20, 3000):
         problem = Problem(y.to(dtype), deepinv.physics.Denoising(), make(dtype), 0.1)
-        solution = solve(problem, method, tol=1e-4, max_iter=max_iter)
+        solution = solve(problem, method=method, tol=1e-4, max_iter=max_iter)
         error = (solution.x.double() - reference.x).square().mean((1, 2, 3)).sqrt()
         # float32 rounds y and the weights: another problem, whose minimizer is this far away at most.
         slack = 1e-10 if dtype is torch.float64 else 2e-6
@@ -150,7 +150,7 @@ def test_half_quadratic_splitting_approaches_the_minimizer():
     exact = solve(problem, tol=1e-9)
     errors = []
     for max_iter in (4, 16, 64):
-        rough = solve(problem, "hqs", tol=1e-9, max_iter=max_iter)
+        rough = solve(problem, method="hqs", tol=1e-9, max_iter=max_iter)
         errors.append((rough.x - exact.x).square().mean((1, 2, 3)).sqrt())
         assert (errors[-1] <= rough.certificate.rms_distance).all()
     assert (errors[2] < errors[1]).all() and (errors[1] < errors[0]).all()
@@ -214,7 +214,9 @@ def test_certificate_bounds_the_true_error_of_random_problems(seed, sigma, weigh
 @BOXED
 def test_box_projects_the_quadratic(method):
     y = picture() * 2 - 0.5
-    solution = solve(Problem(y, deepinv.physics.Denoising(), Quadratic(0.5), 0.1, box=(0.1, 0.6)), method, tol=1e-8)
+    solution = solve(
+        Problem(y, deepinv.physics.Denoising(), Quadratic(0.5), 0.1, box=(0.1, 0.6)), method=method, tol=1e-8
+    )
     # The objective is separable: the constrained minimizer is the clipped free one.
     torch.testing.assert_close(solution.x, (y / 1.5).clamp(0.1, 0.6), atol=1e-7, rtol=0)
     assert solution.certificate.residual.max() < 1e-6
@@ -233,7 +235,7 @@ def inpainting():
 @BOXED_RIDGE
 def test_box_without_strong_convexity_is_certified_by_the_gap(method, inpainting):
     problem, exact = inpainting
-    loose = solve(problem, method, gap_tol=1e-2, max_iter=5000)
+    loose = solve(problem, method=method, gap_tol=1e-2, max_iter=5000)
     assert loose.converged and exact.converged
     assert torch.isinf(loose.certificate.rms_distance).all()
     gap = loose.certificate.objective - exact.certificate.objective
@@ -256,7 +258,7 @@ def test_without_any_bound_the_result_says_so():
 def test_gap_is_the_maximum_over_the_box(g, x, mu, low):
     as_image = torch.tensor(x, dtype=torch.float64).view(1, 1, 1, 1)
     floor = torch.full_like(as_image, mu)
-    gap, _ = optimality(as_image, torch.full_like(as_image, g), floor, Box(low, 1.0))
+    gap, _ = optimality(as_image, torch.full_like(as_image, g), floor, Box(low=low, high=1.0))
     z = torch.linspace(low, 1, 20001, dtype=torch.float64)
     expected = float((g * (x - z) - mu / 2 * (x - z) ** 2).max())
     assert expected - 1e-12 <= float(gap) <= expected + 1e-6
@@ -266,13 +268,13 @@ def test_gap_is_the_maximum_over_the_box(g, x, mu, low):
 def test_images_of_a_batch_do_not_influence_each_other(method):
     y = picture(batch=4, dtype=torch.float32)
     sigma = torch.tensor([0.01, 0.1, 0.2, 0.05])
-    together = solve(Problem(y, deepinv.physics.Denoising(), ridge(torch.float32), sigma), method, tol=1e-5)
+    together = solve(Problem(y, deepinv.physics.Denoising(), ridge(torch.float32), sigma), method=method, tol=1e-5)
     # Two iterations of ADMM do for every image: its first subproblem is the problem.
     counts = set(together.stats.iterations.tolist())
     assert len(counts) > 1 or method.name == "ADMM", "the images should need different numbers of iterations"
     for i in range(4):
         alone = solve(
-            Problem(y[i : i + 1], deepinv.physics.Denoising(), ridge(torch.float32), sigma[i]), method, tol=1e-5
+            Problem(y[i : i + 1], deepinv.physics.Denoising(), ridge(torch.float32), sigma[i]), method=method, tol=1e-5
         )
         assert alone.status[0] is together.status[i]
         torch.testing.assert_close(alone.x[0], together.x[i], atol=1e-6, rtol=0)
@@ -293,7 +295,7 @@ def test_a_bad_image_leaves_the_others_alone():
 @pytest.mark.parametrize("value", [0.0, 0.5])
 def test_constant_images_are_their_own_minimizer(method, value):
     y = torch.full((1, 1, 16, 16), value)
-    solution = solve(Problem(y, deepinv.physics.Denoising(), ridge(torch.float32), 0.1), method)
+    solution = solve(Problem(y, deepinv.physics.Denoising(), ridge(torch.float32), 0.1), method=method)
     torch.testing.assert_close(solution.x, y, atol=1e-5, rtol=0)
     assert solution.converged
 
@@ -336,7 +338,7 @@ def test_a_data_fidelity_of_deepinv_gives_the_same_as_the_default():
 def test_iteration_limit_and_precision_limit_are_reported():
     y = picture(dtype=torch.float32)
     problem = Problem(y, deepinv.physics.Denoising(), sharp(torch.float32), 0.1)
-    assert set(solve(problem, "gradient", tol=1e-6, max_iter=3).status) == {Status.ITERATION_LIMIT}
+    assert set(solve(problem, method="gradient", tol=1e-6, max_iter=3).status) == {Status.ITERATION_LIMIT}
     limited = solve(problem, tol=1e-12, max_iter=5000)
     assert set(limited.status) == {Status.PRECISION_LIMIT}
     assert (limited.certificate.rms_distance < 1e-4).all(), "as far as float32 goes"
@@ -348,7 +350,7 @@ def test_a_tolerance_that_anything_meets_ends_at_the_start(strongly_convex, tol)
     y = picture()
     left = (torch.arange(24) < 12).to(y).expand(1, 24, 24)
     physics = deepinv.physics.Denoising() if strongly_convex else deepinv.physics.Inpainting((1, 24, 24), mask=left)
-    solution = solve(Problem(y.clamp(0, 1), physics, ridge(), 0.1, box=Box(0, 1)), tol=tol)
+    solution = solve(Problem(y.clamp(0, 1), physics, ridge(), 0.1, box=Box(low=0, high=1)), tol=tol)
     assert set(solution.status) == {Status.CONVERGED}
     assert torch.isfinite(solution.x).all()
     assert solution.stats.iterations.tolist() == [0, 0]
@@ -363,7 +365,9 @@ def test_divergence_is_reported():
         def at(self, sigma=None, condition=None):
             return Exploding(1.0)
 
-    solution = solve(Problem(picture(dtype=torch.float32), deepinv.physics.Denoising(), Broken(1.0), 0.1), "gradient")
+    solution = solve(
+        Problem(picture(dtype=torch.float32), deepinv.physics.Denoising(), Broken(1.0), 0.1), method="gradient"
+    )
     assert set(solution.status) <= {Status.DIVERGED, Status.ITERATION_LIMIT, Status.PRECISION_LIMIT}
 
 
@@ -451,14 +455,14 @@ def test_bad_options_name_the_argument(options, message):
         solve(Problem(picture(), deepinv.physics.Denoising(), ridge(), 0.1), **options)
 
 
-BOX_FREE = [ProximalGradient(), FISTA("regularizer"), ADMM(), HQS(), LBFGS()]
+BOX_FREE = [ProximalGradient(), FISTA(prox="regularizer"), ADMM(), HQS(), LBFGS()]
 
 
 @pytest.mark.parametrize("method", BOX_FREE, ids=lambda m: m.name)
 def test_a_method_refuses_a_box_that_its_theorem_does_not_cover(method):
     problem = Problem(picture(), deepinv.physics.Denoising(), ridge(), 0.1, box=(0, 1))
     with pytest.raises(ValueError, match=f"{method.name} assumes an unconstrained problem, got a box"):
-        solve(problem, method)
+        solve(problem, method=method)
 
 
 @pytest.mark.parametrize("method", [ProximalGradient(), FISTA(), ADMM(), HQS(), PrimalDual()], ids=lambda m: m.name)
@@ -466,17 +470,17 @@ def test_a_method_refuses_a_data_term_without_a_proximal_map(method):
     fidelity = deepinv.optim.PoissonLikelihood(bkg=0.1)
     problem = Problem(picture().abs(), deepinv.physics.Denoising(), ridge(), 0.1, data_fidelity=fidelity)
     with pytest.raises(ValueError, match=rf"{method.name} assumes a data term that is quadratic.*PoissonData"):
-        solve(problem, method)
+        solve(problem, method=method)
 
 
 def test_primal_dual_refuses_what_is_no_ridge():
     problem = Problem(picture(), deepinv.physics.Denoising(), Quadratic(1.0), 0.1)
     with pytest.raises(ValueError, match=r"PrimalDual assumes a regularizer that has a proximal map .*, got Quadratic"):
-        solve(problem, "primal-dual")
+        solve(problem, method="primal-dual")
     tomography = deepinv.physics.Tomography(angles=8, img_width=24, normalize=True)
     problem = Problem(tomography.A(picture().float()), tomography, ridge(torch.float32), 0.1, box=(0, 1))
     with pytest.raises(ValueError, match="known Lipschitz constant, got Tomography"):
-        solve(problem, "primal-dual")
+        solve(problem, method="primal-dual")
 
 
 def test_auto_says_what_it_chose():
@@ -548,7 +552,7 @@ def test_a_line_search_shares_its_gradients_with_the_iteration(method):
 @pytest.mark.parametrize(
     ("make", "name"),
     [
-        (lambda: ProximalGradient("both"), "prox"),
+        (lambda: ProximalGradient(prox="both"), "prox"),
         (lambda: FISTA(accuracy=1.0), "accuracy"),
         (lambda: ADMM(rho=0.0), "rho"),
         (lambda: HQS(rho=math.nan), "rho"),
@@ -566,11 +570,11 @@ def test_bad_parameters_of_methods_are_named(make, name):
 
 def test_denoise_refuses_other_units():
     with pytest.raises(ValueError, match="divide images in 0"):
-        icgn.denoise(picture() * 255, 25.0 / 255, ridge())
+        icgn.denoise(picture() * 255, 25.0 / 255, regularizer=ridge())
     with pytest.raises(TypeError, match="floating-point"):
-        icgn.denoise(torch.zeros(1, 1, 9, 9, dtype=torch.uint8), 0.1, ridge())
+        icgn.denoise(torch.zeros(1, 1, 9, 9, dtype=torch.uint8), 0.1, regularizer=ridge())
     with pytest.raises(ValueError, match="four dimensions"):
-        icgn.denoise(torch.zeros(9, 9), 0.1, ridge())
+        icgn.denoise(torch.zeros(9, 9), 0.1, regularizer=ridge())
 
 
 def test_a_solution_is_shown_in_a_line():

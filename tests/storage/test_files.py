@@ -68,5 +68,5 @@ def test_drafts_of_some_files_or_of_a_whole_folder_are_removed(tmp_path):
         file.touch()
     remove_drafts([tmp_path / "a"])
     assert set(tmp_path.iterdir()) == {other, foreign}
-    with locked(tmp_path, Processes("cpu")):
+    with locked(tmp_path, Processes(device="cpu")):
         assert set(tmp_path.iterdir()) == {tmp_path / ".lock", foreign}

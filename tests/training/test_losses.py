@@ -18,11 +18,17 @@ from icgn.training.weight import _simplex
 
 DENOISING = deepinv.physics.Denoising()
 EXACT = {"tol": 1e-11, "max_iter": 3000, "cg_tol": 1e-11, "cg_iter": 1000}
-LOSSES = [Bilevel(**EXACT), Bilevel("unrolled", max_iter=7), Adversarial(), GradientSteps(3), ScoreMatching()]
+LOSSES = [
+    Bilevel(**EXACT),
+    Bilevel(derivative="unrolled", max_iter=7),
+    Adversarial(),
+    GradientSteps(steps=3),
+    ScoreMatching(),
+]
 
 
 def batch_of(step=0, physics=DENOISING, places=None, images=None, **changes):
-    return draw(pictures() if images is None else images, recipe(**changes), step, physics, places)
+    return draw(pictures() if images is None else images, recipe(**changes), step, physics, places=places)
 
 
 def double(batch):
@@ -110,7 +116,9 @@ def test_bilevel_is_the_weighted_error_of_the_minimizer():
     assert torch.allclose(Bilevel(tol=1e-6, max_iter=500).values(model, batch), expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize("make", [smooth_model, lambda: ICNN(2, 4, 3, smoothing=0.05, knots=3).double()])
+@pytest.mark.parametrize(
+    "make", [smooth_model, lambda: ICNN(layers=2, filters=4, size=3, smoothing=0.05, knots=3).double()]
+)
 def test_adversarial_is_its_formula(make):
     model, batch = make(), double(batch_of(batch=3))
     scaled = model.rescaled(*(torch.tensor([v], dtype=torch.float64) for v in (0.1, 50.0, 1.0)))
@@ -147,13 +155,13 @@ def test_gradient_steps_are_exact_along_the_first_gradient():
     g = problem.objective.grad(batch.y)
     bend = (g * problem.objective.hvp(batch.y, g)).sum((1, 2, 3))
     t = (g.square().sum((1, 2, 3)) / bend).view(-1, 1, 1, 1)
-    assert torch.allclose(GradientSteps(1).values(model, batch), weighted_error(batch.y - t * g, batch))
+    assert torch.allclose(GradientSteps(steps=1).values(model, batch), weighted_error(batch.y - t * g, batch))
 
 
 def test_many_gradient_steps_reach_the_minimizer():
     model, batch = smooth_model(), double(batch_of())
     exact = solve(Problem(batch.y, DENOISING, model, batch.sigma), tol=1e-9).x
-    assert torch.allclose(GradientSteps(400).values(model, batch), weighted_error(exact, batch), rtol=1e-4)
+    assert torch.allclose(GradientSteps(steps=400).values(model, batch), weighted_error(exact, batch), rtol=1e-4)
 
 
 def test_score_matching_is_one_gradient():
@@ -196,13 +204,15 @@ def gradients(loss, model, batch):
 def test_implicit_is_unrolled():
     model, batch = smooth_model(), double(batch_of())
     implicit = gradients(Bilevel(**EXACT), model, batch)
-    unrolled = gradients(Bilevel("unrolled", max_iter=600), model, batch)
+    unrolled = gradients(Bilevel(derivative="unrolled", max_iter=600), model, batch)
     assert (implicit - unrolled).norm() < 1e-3 * implicit.norm()
 
 
 def test_jacobian_free_points_the_same_way_but_is_not_the_gradient():
     model, batch = smooth_model(), double(batch_of())
-    implicit, free = (gradients(Bilevel(kind, **EXACT), model, batch) for kind in ("implicit", "jacobian-free"))
+    implicit, free = (
+        gradients(Bilevel(derivative=kind, **EXACT), model, batch) for kind in ("implicit", "jacobian-free")
+    )
     cosine = float((implicit * free).sum() / (implicit.norm() * free.norm()))
     assert cosine > 0.5 and (implicit - free).norm() > 0.01 * implicit.norm()
 
@@ -224,12 +234,14 @@ def test_memory_does_not_grow_with_the_iterations_unless_unrolled():
     model, batch = training.build(recipe()), batch_of(patch=24)
     few, many = (saved_bytes(Bilevel(tol=1e-9, max_iter=n), model, batch) for n in (3, 60))
     assert many <= 1.1 * few
-    few, many = (saved_bytes(Bilevel("unrolled", max_iter=n), model, batch) for n in (3, 30))
+    few, many = (saved_bytes(Bilevel(derivative="unrolled", max_iter=n), model, batch) for n in (3, 30))
     assert many > 5 * few
 
 
-@pytest.mark.parametrize("make", [lambda: RidgeICGN(4, size=3, knots=3), lambda: ICNN(2, 4, 3, knots=3)])
-@pytest.mark.parametrize("loss", [Bilevel(), Adversarial(), GradientSteps(3), ScoreMatching()], ids=repr)
+@pytest.mark.parametrize(
+    "make", [lambda: RidgeICGN(filters=4, size=3, knots=3), lambda: ICNN(layers=2, filters=4, size=3, knots=3)]
+)
+@pytest.mark.parametrize("loss", [Bilevel(), Adversarial(), GradientSteps(steps=3), ScoreMatching()], ids=repr)
 def test_bfloat16_is_the_same_loss(loss, make, device):
     model, batch = make().to(device), batch_of().to(torch.device(device))
     exact = loss.values(model, batch)
@@ -244,8 +256,8 @@ def test_bfloat16_leaves_the_operator_alone():
     blur = make_physics(
         {"type": "Blur", "filter": {"function": "gaussian_blur", "sigma": [1.0, 1.0]}, "padding": "circular"}
     )
-    model, batch = ICNN(2, 4, 3, knots=3), batch_of(physics=blur)
-    for loss in (Adversarial(corruption="adjoint"), ScoreMatching(), GradientSteps(2)):
+    model, batch = ICNN(layers=2, filters=4, size=3, knots=3), batch_of(physics=blur)
+    for loss in (Adversarial(corruption="adjoint"), ScoreMatching(), GradientSteps(steps=2)):
         exact = loss.values(model, batch)
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.allclose(loss.values(model, batch), exact, rtol=0.03, atol=0.02)
@@ -258,7 +270,7 @@ def test_every_loss_trains(tmp_path):
     model = {"type": "ICNN", "filters": 4, "size": 3, "knots": 3}
     rates = {"V": 1e-2, "bias": 1e-3, "raw_": 5e-2, "log_": 5e-2}
     small = data(validation=[pictures()[0][:, :16, :16]])
-    for loss in (Bilevel(max_iter=10), Adversarial(), GradientSteps(2), ScoreMatching()):
+    for loss in (Bilevel(max_iter=10), Adversarial(), GradientSteps(steps=2), ScoreMatching()):
         r = recipe(loss=loss, model=model, learning_rate=rates, steps=4, validate_every=4)
         trained = training.build(r)
         history = fit(trained, r, small, tmp_path / type(loss).__name__)
@@ -291,7 +303,7 @@ def test_validation_is_repeatable_and_takes_mixed_sizes():
 
 
 def test_fitted_weights_are_the_best_nearby():
-    model, images = RidgeICGN(6, size=3, knots=3), [pictures()[0][:, :20, :20]]
+    model, images = RidgeICGN(filters=6, size=3, knots=3), [pictures()[0][:, :20, :20]]
     weights = training.fit_weights(model, images, (25 / 255,), DENOISING)
     r = recipe()
 
@@ -336,7 +348,7 @@ def test_weights_go_through_a_row_of_the_history():
 def test_a_regularizer_that_cannot_take_a_weight():
     weights = training.Weights((5 / 255,), (2.0,), (1.0,))
     with pytest.raises(TypeError, match="SumRegularizer: has no method rescaled"):
-        weights.applied(2.0 * RidgeICGN(2, size=3))
+        weights.applied(2.0 * RidgeICGN(filters=2, size=3))
 
 
 def test_batch_moves_to_a_device(device):

@@ -133,7 +133,7 @@ def test_evaluation_is_shared(tmp_path, commands, alone):
 
 
 def test_one_process_needs_no_launcher():
-    group = Processes("cpu")
+    group = Processes(device="cpu")
     assert (group.rank, group.count, group.is_main) == (0, 1, True)
     assert group.share([1, 2, 3]) == [1, 2, 3] and group.gather([4]) == [4] and group.from_main(lambda: 5) == 5
 
@@ -144,4 +144,4 @@ def test_several_processes_without_accelerate(monkeypatch):
     with pytest.raises(
         ModuleNotFoundError, match=r"several processes need accelerate, expected: pip install 'icgn\[train\]'"
     ):
-        Processes("cpu")
+        Processes(device="cpu")

@@ -35,9 +35,9 @@ def test_shipped_models_name_a_recipe_that_is_there():
     "loss",
     [
         Bilevel(tol=1e-3, cg_iter=7),
-        Bilevel("jacobian-free"),
+        Bilevel(derivative="jacobian-free"),
         Adversarial(penalty=3, corruption="adjoint"),
-        GradientSteps(4),
+        GradientSteps(steps=4),
         ScoreMatching(),
         MaskLikelihood(contrast=0.01, max_iter=3),
     ],

@@ -415,7 +415,7 @@ def test_bad_pictures_and_rates(tmp_path):
     ("model", "changes", "message"),
     [
         ("ConditionalICGN", {"loss": Adversarial()}, "loss: got 'adversarial' for a ConditionalICGN, .* bilevel, mask"),
-        ("ConditionalICGN", {"loss": GradientSteps(2)}, "loss: got 'gradient-steps' for a ConditionalICGN"),
+        ("ConditionalICGN", {"loss": GradientSteps(steps=2)}, "loss: got 'gradient-steps' for a ConditionalICGN"),
         ("ConditionalICGN", {"fit_weight": True}, "fit_weight has a weight fitted .* which a ConditionalICGN cannot"),
         ("LatentICGN", {"loss": Adversarial()}, "loss: 'adversarial' has a weight fitted .* which a LatentICGN cannot"),
         ("LatentICGN", {"fit_weight": True}, "fit_weight has a weight fitted .* which a LatentICGN cannot"),

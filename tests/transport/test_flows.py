@@ -22,10 +22,10 @@ from icgn.transport.wasserstein import (
 )
 
 KINDS = {
-    "ridge": lambda n: DenseRidgeICGN(n, 12, strong_convexity=0.2, quadratic=n),
-    "deep": lambda n: DenseDeepICGN(n, (6, 5), strong_convexity=0.2, quadratic=n),
-    "softmax": lambda n: DenseSoftmaxICGN(n, 3, 4, strong_convexity=0.2, quadratic=2),
-    "group": lambda n: DenseGroupICGN(n, 3, 3, strong_convexity=0.2),
+    "ridge": lambda n: DenseRidgeICGN(n, width=12, strong_convexity=0.2, quadratic=n),
+    "deep": lambda n: DenseDeepICGN(n, widths=(6, 5), strong_convexity=0.2, quadratic=n),
+    "softmax": lambda n: DenseSoftmaxICGN(n, groups=3, members=4, strong_convexity=0.2, quadratic=2),
+    "group": lambda n: DenseGroupICGN(n, groups=3, members=3, strong_convexity=0.2),
 }
 
 
@@ -44,7 +44,7 @@ def network(kind="ridge", n=5, seed=0):
 
 def linear(matrix, offset=None):
     """The network of one affine map of points, x -> A x + b."""
-    net = DenseRidgeICGN(len(matrix), 1, strong_convexity=0.01, quadratic=len(matrix)).double()
+    net = DenseRidgeICGN(len(matrix), width=1, strong_convexity=0.01, quadratic=len(matrix)).double()
     with torch.no_grad():
         net.W.zero_()
         net.Q.copy_(torch.linalg.cholesky(matrix - 0.01 * torch.eye(len(matrix)).double()).T)
@@ -87,7 +87,9 @@ def test_jacobian_is_the_derivative(kind):
 @pytest.mark.parametrize("iterations", [5, 40])
 def test_stochastic_logdet_is_exact_with_a_full_set_of_orthogonal_probes(kind, iterations):
     net, x = network(kind), normal(6, 5).requires_grad_()
-    estimate = StochasticLogDet(5, iterations, tolerance=0.0, distribution="orthogonal", generator=generator())(net, x)
+    estimate = StochasticLogDet(
+        probes=5, iterations=iterations, tolerance=0.0, distribution="orthogonal", generator=generator()
+    )(net, x)
     exact = ExactLogDet()(net, x)
     torch.testing.assert_close(estimate, exact)
     torch.testing.assert_close(gradients(net, estimate, x), gradients(net, exact, x))
@@ -99,11 +101,18 @@ def test_stochastic_logdet_is_unbiased(distribution):
     with torch.no_grad():
         exact = ExactLogDet()(net, x)
         probes = 2 if distribution == "orthogonal" else 1
-        many = StochasticLogDet(probes, 4, 0.0, distribution, generator(1))(net, x.repeat(rounds, 1)).view(rounds, 2)
+        many = StochasticLogDet(
+            probes=probes, iterations=4, tolerance=0.0, distribution=distribution, generator=generator(1)
+        )(net, x.repeat(rounds, 1)).view(rounds, 2)
     error = (many.mean(0) - exact).abs() / (many.std(0) / math.sqrt(rounds))
     assert float(error.max()) < 4
     # Derivatives: the average of many probes is near the exact one, and nearer than that of few.
-    estimate = StochasticLogDet(probes, 4, 0.0, distribution, generator(2))(net, x.repeat(rounds, 1)) / rounds
+    estimate = (
+        StochasticLogDet(probes=probes, iterations=4, tolerance=0.0, distribution=distribution, generator=generator(2))(
+            net, x.repeat(rounds, 1)
+        )
+        / rounds
+    )
     truth = gradients(net, ExactLogDet()(net, x))
     assert float((gradients(net, estimate) - truth).norm()) < 0.05 * float(truth.norm())
 
@@ -113,18 +122,22 @@ def test_few_lanczos_steps_are_accurate_and_the_tolerance_ends_them():
     exact = ExactLogDet()(net, x)
     errors, slopes = [], []
     for m in (3, 8, 30):
-        estimate = StochasticLogDet(30, m, 0.0, "orthogonal", generator())(net, x)
+        estimate = StochasticLogDet(
+            probes=30, iterations=m, tolerance=0.0, distribution="orthogonal", generator=generator()
+        )(net, x)
         errors.append(float((estimate - exact).detach().abs().max()))
         slopes.append(float((gradients(net, estimate) - gradients(net, exact)).norm()))
     assert errors[0] > errors[1] > errors[2] and errors[2] < 1e-9 and slopes[0] > slopes[1] > slopes[2]
-    loose = StochasticLogDet(30, 30, 1e-3, "orthogonal", generator())(net, x)
+    loose = StochasticLogDet(
+        probes=30, iterations=30, tolerance=1e-3, distribution="orthogonal", generator=generator()
+    )(net, x)
     assert errors[2] < float((loose - exact).detach().abs().max()) < 1e-2
 
 
 def test_an_invariant_subspace_ends_the_lanczos_steps():
     # The first basis vector is an eigenvector of a multiple of the identity.
     net, x = linear(2 * torch.eye(4).double()), normal(3, 4)
-    value = StochasticLogDet(1, 4, 0.0)(net, x)
+    value = StochasticLogDet(probes=1, iterations=4, tolerance=0.0)(net, x)
     torch.testing.assert_close(value, torch.full_like(value, 4 * math.log(2)))
     assert bool(torch.isfinite(gradients(net, value)).all())
 
@@ -208,7 +221,7 @@ def test_samples_are_preimages_of_normal_points():
 def test_initialized_flow_is_near_the_gaussian_of_the_points():
     x = normal(2000, 3) @ torch.linalg.cholesky(spd(3, 7)).T * torch.tensor([1.0, 100.0, 1e-3]) + 5
     torch.manual_seed(0)
-    flow = ConvexPotentialFlow([DenseRidgeICGN(3, 16, strong_convexity=0.02, quadratic=3)]).double()
+    flow = ConvexPotentialFlow([DenseRidgeICGN(3, width=16, strong_convexity=0.02, quadratic=3)]).double()
     flow.initialize(x)
     truth = MultivariateNormal(x.mean(0), covariance(x))
     assert mean_log_prob(flow, x) == pytest.approx(float(truth.log_prob(x).mean()), abs=0.1)
@@ -219,13 +232,15 @@ def bimodal(count, seed):
     return (2 * sign * torch.tensor([1.0, 0.5]) + 0.5 * torch.randn(count, 2, generator=generator(seed + 50))).float()
 
 
-@pytest.mark.parametrize("logdet", [ExactLogDet(), StochasticLogDet(1, 2)], ids=["exact", "stochastic"])
+@pytest.mark.parametrize(
+    "logdet", [ExactLogDet(), StochasticLogDet(probes=1, iterations=2)], ids=["exact", "stochastic"]
+)
 def test_fit_flow_comes_near_the_entropy_of_two_gaussians(logdet):
     x, validation, test = (bimodal(1000, seed) for seed in (0, 1, 2))
     torch.manual_seed(0)
-    flow = ConvexPotentialFlow([DenseRidgeICGN(2, 16, strong_convexity=0.02, quadratic=2)])
+    flow = ConvexPotentialFlow([DenseRidgeICGN(2, width=16, strong_convexity=0.02, quadratic=2)])
     flow.initialize(x)
-    rows = fit_flow(flow, x, validation, FlowRecipe(steps=250, learning_rate=3e-2), generator(), logdet)
+    rows = fit_flow(flow, x, validation, FlowRecipe(steps=250, learning_rate=3e-2), generator(), logdet=logdet)
     mean = torch.tensor([2.0, 1.0])
     parts = [MultivariateNormal(s * mean, torch.eye(2) / 4).log_prob(test) - math.log(2) for s in (-1, 1)]
     truth = float(torch.logaddexp(*parts).mean())
@@ -323,9 +338,9 @@ def test_jko_steps_follow_the_process():
     x = start.mean + torch.randn(4000, 2, generator=generator()) / 2
     points = x
     for _ in range(4):
-        net = DenseRidgeICGN(2, 8, strong_convexity=0.02, quadratic=2)
+        net = DenseRidgeICGN(2, width=8, strong_convexity=0.02, quadratic=2)
         fit_affine(net, points, torch.eye(2), points.mean(0), curved=0.1)
-        jko_step(net, points, ou.potential, JKORecipe(h, steps=60, learning_rate=2e-2), generator())
+        jko_step(net, points, ou.potential, JKORecipe(step=h, steps=60, learning_rate=2e-2), generator())
         maps.append(net.requires_grad_(False))
         points = net(points)
     truth = ou.marginal(start, 4 * h)
@@ -337,7 +352,7 @@ def test_jko_steps_follow_the_process():
 
 # --- bad input ---
 
-FLOW = ConvexPotentialFlow([DenseRidgeICGN(2, 4, strong_convexity=0.1, quadratic=2)])
+FLOW = ConvexPotentialFlow([DenseRidgeICGN(2, width=4, strong_convexity=0.1, quadratic=2)])
 NAN = torch.tensor([[0.0, 1.0], [math.nan, 0.0], [1.0, 1.0]])
 LINE = torch.arange(20.0)[:, None] * torch.tensor([1.0, 2.0])
 EYE = torch.eye(2)
@@ -367,8 +382,11 @@ BAD = {
         r"network: the Jacobian is not positive definite at points \[0, 1\]",
     ),
     "no inverse": (lambda: Composition([DenseRidgeICGN(2)]).inverse(LINE), "strong_convexity: got 0"),
-    "probes": (lambda: StochasticLogDet(0), "probes, iterations: got 0, 20"),
-    "orthogonal": (lambda: StochasticLogDet(3, distribution="orthogonal")(FLOW.layers[1], LINE), "probes: got 3"),
+    "probes": (lambda: StochasticLogDet(probes=0), "probes, iterations: got 0, 20"),
+    "orthogonal": (
+        lambda: StochasticLogDet(probes=3, distribution="orthogonal")(FLOW.layers[1], LINE),
+        "probes: got 3",
+    ),
     "distribution": (lambda: StochasticLogDet(distribution="cauchy"), "distribution: got 'cauchy'"),
     "cg tolerance": (lambda: StochasticLogDet(tolerance=-1.0), "tolerance: got -1.0"),
     "recipe": (lambda: FlowRecipe(batch=0), "batch: got 0"),
@@ -388,7 +406,7 @@ BAD = {
     ),
     "stiffness": (lambda: OrnsteinUhlenbeck(torch.tensor([[1.0, 0.5], [0.0, 1.0]]), EYE[0]), "stiffness: got a tensor"),
     "indefinite": (lambda: OrnsteinUhlenbeck(torch.diag(EYE[0]), EYE[0]), "stiffness: got a matrix that is not posit"),
-    "temperature": (lambda: OrnsteinUhlenbeck(EYE, EYE[0], 0.0), "temperature: got 0.0"),
+    "temperature": (lambda: OrnsteinUhlenbeck(EYE, EYE[0], temperature=0.0), "temperature: got 0.0"),
     "commuting": (
         lambda: process().implicit_step(MultivariateNormal(torch.zeros(2).double(), spd(2, 9)), 0.1),
         "before: got a covariance that does not commute",
@@ -397,7 +415,7 @@ BAD = {
 
 
 def linear_singular():
-    net = DenseRidgeICGN(2, 1, quadratic=1)
+    net = DenseRidgeICGN(2, width=1, quadratic=1)
     with torch.no_grad():
         net.W.zero_()
     return net

@@ -47,7 +47,7 @@ def network_of(name="softmax", dim=3, seed=0, **options):
 def test_gaussian_map_pushes_covariance_and_is_symmetric(dim):
     g = seeded(dim)
     m, n = torch.randn(2, dim, generator=g, dtype=torch.float64)
-    c, e = (random_covariance(dim, g, 30.0) for _ in range(2))
+    c, e = (random_covariance(dim, g, condition=30.0) for _ in range(2))
     t = gaussian_map(m, c, n, e)
     torch.testing.assert_close(t.matrix @ c @ t.matrix, e)
     assert torch.equal(t.matrix, t.matrix.T) and torch.linalg.eigvalsh(t.matrix).min() > 0
@@ -62,12 +62,12 @@ def test_gaussian_map_of_commuting_covariances():
 
 
 def test_random_covariance_has_the_condition_number():
-    values = torch.linalg.eigvalsh(random_covariance(6, seeded(), 25.0))
+    values = torch.linalg.eigvalsh(random_covariance(6, seeded(), condition=25.0))
     assert math.isclose(values[-1] / values[0], 25.0, rel_tol=1e-9)
 
 
 def test_samples_of_pairs_have_the_moments_and_the_map():
-    pair = gaussian_pair(3, seeded(), 10.0)
+    pair = gaussian_pair(3, seeded(), condition=10.0)
     x, y = pair.source(200_000), pair.target(200_000)
     torch.testing.assert_close(torch.cov(pair.map(x).T), torch.cov(y.T), atol=0.05, rtol=0.05)
     torch.testing.assert_close(pair.map(x).mean(0), y.mean(0), atol=0.03, rtol=0)
@@ -123,7 +123,7 @@ def test_strength_multiplies_the_curved_part(name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_start_matches_the_moments(name):
-    pair = gaussian_pair(4, seeded(1), 15.0)
+    pair = gaussian_pair(4, seeded(1), condition=15.0)
     x, y = pair.source(4000).double(), pair.target(4000).double()
     network = network_of(name, 4)
     match_moments(network, x, y)
@@ -167,7 +167,7 @@ def test_conjugate_points_solve_the_equation(name):
 
 
 def test_divergence_is_zero_in_the_mean_at_the_target_and_grows():
-    loss, g = Sinkhorn(0.2), seeded()
+    loss, g = Sinkhorn(blur=0.2), seeded()
     values = {
         shift: torch.stack([
             divergence(torch.randn(64, 8, generator=g) + shift, torch.randn(64, 8, generator=g), loss)
@@ -183,7 +183,7 @@ def test_divergence_is_zero_in_the_mean_at_the_target_and_grows():
 
 def test_gradient_of_the_divergence_has_mean_zero_at_the_truth():
     # With pushed samples s y the derivative in s at 1; the usual divergence of batches is biased towards s < 1.
-    g, loss, slopes = seeded(), Sinkhorn(0.1), []
+    g, loss, slopes = seeded(), Sinkhorn(blur=0.1), []
     for _ in range(100):
         s = torch.ones((), requires_grad=True)
         value = divergence(s * torch.randn(32, 16, generator=g), torch.randn(32, 16, generator=g), loss)
@@ -217,7 +217,7 @@ LOSSES = {"sinkhorn": Sinkhorn(), "correlation": Correlation()}
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=list(LOSSES))
 @pytest.mark.parametrize("seed", [0])
 def test_fit_reaches_the_map_of_gaussians_without_their_moments(loss, seed):
-    pair = gaussian_pair(2, seeded(seed), 5.0)
+    pair = gaussian_pair(2, seeded(seed), condition=5.0)
     network = network_of(dim=2, seed=seed, strong_convexity=0.01).float()
     x = pair.source(5000)
     match_scale(network, x, pair.target(5000))
@@ -231,7 +231,7 @@ def test_fit_reaches_the_map_of_gaussians_without_their_moments(loss, seed):
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=list(LOSSES))
 def test_fit_keeps_the_map_of_gaussians(loss):
-    pair = gaussian_pair(8, seeded(), 20.0)
+    pair = gaussian_pair(8, seeded(), condition=20.0)
     network = network_of(dim=8, strong_convexity=0.01).float()
     fit_map(network, pair.source, pair.target, loss, steps=30, batch=256, learning_rate=5e-3)
     assert l2_uvp(network, pair.map, pair.source(4000)) < 1
@@ -260,7 +260,7 @@ def test_fit_on_fixed_samples_repeats_with_the_generator():
 
 
 def test_given_conjugate_is_trained_to_be_the_inverse():
-    pair = gaussian_pair(2, seeded(), 5.0)
+    pair = gaussian_pair(2, seeded(), condition=5.0)
     network, back = (network_of(dim=2, seed=i, strong_convexity=0.01).float() for i in range(2))
     fit_map(network, pair.source, pair.target, Correlation(conjugate=back), steps=60, batch=128)
     y = pair.target(1000)
@@ -332,14 +332,14 @@ def test_bad_options_are_refused(options, message):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Sinkhorn(0.0), "blur: got 0.0"),
+        (lambda: Sinkhorn(blur=0.0), "blur: got 0.0"),
         (lambda: Sinkhorn(scaling=1.0), "scaling: got 1.0"),
-        (lambda: Correlation(-1.0), "cycle: got -1.0"),
+        (lambda: Correlation(cycle=-1.0), "cycle: got -1.0"),
         (lambda: Correlation(newton=-1), "newton: got -1"),
         (lambda: Correlation(conjugate=network_of(dim=3)).bind(network_of(dim=2)), "conjugate: got dimension 3"),
         (lambda: divergence(GOOD[:3], GOOD, Sinkhorn()), "batch: got 3 and 50 samples"),
         (lambda: mixture_pair(2, seeded(), components=0), "components: got 0"),
-        (lambda: random_covariance(2, seeded(), 0.5), "dim, condition: got 2, 0.5"),
+        (lambda: random_covariance(2, seeded(), condition=0.5), "dim, condition: got 2, 0.5"),
         (lambda: l2_uvp(lambda x: x, lambda x: 0 * x, GOOD), "optimal: got a constant map"),
         (lambda: cosine(lambda x: x, lambda x: 2 * x, GOOD), "identity"),
         (lambda: l2_uvp(lambda x: x[:, :1], lambda x: x, GOOD), r"map\(x\): got shape"),
