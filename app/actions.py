@@ -39,14 +39,14 @@ class Actions:
 
     def upload(self, path: str, request: gr.Request) -> list[Any]:
         """Hold an uploaded picture and show it."""
-        with _told():
+        with _refusals_shown():
             picture = read_upload(path)
             self.sessions.keep(_session(request), picture, Path(path).name)
             return [OWN, text.preview(picture, Path(path).name, clean=False), _canvas(picture), *_NOTHING]
 
     def upload_kernel(self, path: str, request: gr.Request) -> str:
         """Hold an uploaded blur kernel and choose it."""
-        with _told():
+        with _refusals_shown():
             if Path(path).suffix.lower() != ".npy":
                 read_upload(path)  # refuses pictures that are too large
             self.sessions.visitor(_session(request)).kernel = read_kernel(path)
@@ -54,7 +54,7 @@ class Actions:
 
     def upload_mask(self, path: str, name: str, request: gr.Request) -> str:
         """Hold an uploaded mask of the chosen picture, and show the picture with what is missing."""
-        with _told():
+        with _refusals_shown():
             (picture, title), known = self._picture(name, request), known_pixels(read_upload(path))
             _check_size(known, picture)
             self.sessions.visitor(_session(request)).mask = ~known
@@ -63,7 +63,7 @@ class Actions:
 
     def choose(self, name: str, task: str, request: gr.Request) -> list[Any]:
         """Show the chosen picture, and put it where it is drawn on if that is seen."""
-        with _told():
+        with _refusals_shown():
             picture, title = self._picture(name, request)
             self.sessions.visitor(_session(request)).mask = None
             shown = _canvas(picture) if task == "inpaint" else gr.skip()
@@ -71,7 +71,7 @@ class Actions:
 
     def choose_task(self, name: str, task: str, request: gr.Request) -> list[Any]:
         """The default noise of a task, the picture to draw on, and which options are seen."""
-        with _told():
+        with _refusals_shown():
             shown = _canvas(self._picture(name, request)[0]) if task == "inpaint" else gr.skip()
             groups = [gr.update(visible=key == task) for key in ("deblur", "inpaint", "enlarge")]
             return [TASKS[task].noise, shown, *groups, *_NOTHING]
@@ -106,7 +106,7 @@ class Actions:
         watch = Watch(stop, lambda done, words: progress(done, desc=words), SECONDS)
         if stop.is_set():
             return [text.STOPPED, *[gr.skip()] * 4]
-        with _told():
+        with _refusals_shown():
             picture, title = self._picture(name, request)
             damage = Damage(factor=factor)
             if task == "deblur":
@@ -182,8 +182,8 @@ def _session(request: gr.Request) -> str:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Tell the visitor what was wrong, in the words of the package and without a traceback."""
+def _refusals_shown() -> Iterator[None]:
+    """Show the visitor what was wrong, in the words of the package and without a traceback."""
     try:
         yield
     except TooLongError:

@@ -16,7 +16,7 @@ from icgn.datasets import SUFFIXES
 CONCURRENT = 1
 """Computations at once: each takes all processor cores."""
 QUEUE = 40
-"""Most requests that wait; further ones are told that the page is busy."""
+"""Most requests that wait; further ones get the message that the page is busy."""
 _PRECISIONS = [("0.25 gray levels", 0.25), ("0.08 gray levels", 0.08), ("0.025 gray levels", 0.025)]
 _KERNELS = [("Out of focus (Gaussian)", "gaussian"), ("Shaken (straight motion)", "motion"), ("My own kernel", "own")]
 

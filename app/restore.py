@@ -19,7 +19,7 @@ GAP = 1e-2
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """What a visitor asks for.
+    """The order of a visitor.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ def restore_upload(order: Order, picture: Picture, name: str, watch: Watch) -> R
     ValueError
         for an order that cannot be carried out; the message is for the visitor.
     StoppedError
-        if the watch was told to stop.
+        if the visitor has stopped it.
     TooLongError
         if its time was over before the problem was posed that is certified.
     """

@@ -1,4 +1,4 @@
-"""How the page looks, down to 390 pixels of width, and what its report tells screen readers."""
+"""How the page looks, down to 390 pixels of width, and what screen readers read of its report."""
 
 STYLE = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto; }

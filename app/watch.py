@@ -1,4 +1,4 @@
-"""A computation that somebody waits for: how far it is, the order to stop, and the limit of time."""
+"""Progress of a computation, the order to stop it, and its limit of time."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from icgn.solvers import Event
 
 
 class StoppedError(Exception):
-    """The work was told to stop."""
+    """The visitor has stopped the work."""
 
 
 class TooLongError(Exception):
-    """The time was over before the problem was posed that is certified."""
+    """The time was over before a picture could be certified."""
 
 
 @dataclass
 class Watch:
-    """What a visitor sees of a computation, and may do to it.
+    """The progress of a computation, and the means to stop it.
 
     Attributes
     ----------
     stop : threading.Event
-        set by whoever wants it to stop.
-    tell : callable
-        ``tell(fraction, words)`` is called with the part done, 0 to 1, at every iteration.
+        set to stop the computation.
+    report : callable
+        ``report(fraction, words)`` is called with the part done, 0 to 1, at every iteration.
     seconds : float
-        after which it is to end with what it has.
+        time after which it ends with the pictures reached so far.
     history : dict of str to list
         of each stage of the solver, (iteration, distance, measure) of the slowest channel: the bound of the RMS
         distance in intensities, inf where unknown, and the multiple of the tolerance.
     """
 
     stop: threading.Event = field(default_factory=threading.Event)
-    tell: Callable[[float, str], None] = lambda fraction, words: None
+    report: Callable[[float, str], None] = lambda fraction, words: None
     seconds: float = math.inf
     history: dict[str, list[tuple[int, float, float]]] = field(default_factory=dict)
 
@@ -47,11 +47,11 @@ class Watch:
 
     @property
     def callback(self) -> Progress:
-        """For :func:`icgn.pictures.restore_picture`: notes where it stands, and stops it."""
+        """A callback of :func:`icgn.pictures.restore_picture` that records progress and stops when it should."""
         return Progress(self._take)
 
     def check(self) -> None:
-        """Raise :class:`StoppedError` if it was told to stop."""
+        """Raise :class:`StoppedError` if the visitor has stopped it."""
         if self.stop.is_set():
             raise StoppedError
 
@@ -59,5 +59,5 @@ class Watch:
         if "/" not in event.stage:
             bounds = float(event.distance.max()), float(event.measure.max())
             self.history.setdefault(event.stage, []).append((event.iteration, *bounds))
-            self.tell(done, f"step {event.iteration + 1}")
+            self.report(done, f"step {event.iteration + 1}")
         return self.stop.is_set() or time.perf_counter() - self._began > self.seconds

@@ -108,7 +108,7 @@ def train(regularizer: ConvexRegularizer, data: Pictures, budget: float) -> tupl
         return time.process_time() - begin
 
     run(1)
-    # Steps grow slower as the network grows sharper: a quarter of the schedule tells how much.
+    # Steps grow slower as the network grows sharper: a quarter of the schedule shows how much.
     for part in (trial, 0):
         number = part or max(trial, steps // 4)
         steps = max(trial, int(budget * number / run(number)))

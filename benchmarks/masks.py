@@ -67,7 +67,7 @@ def masked(clean: Tensor, sigma: float, regularizer: ConditionalICGN, seed: int)
     return Masked(clean, y[0], begin.x[0], final[0], begin.problem.condition[0].log(), filters)
 
 
-def telling(logs: Tensor, count: int) -> list[int]:
+def distinct(logs: Tensor, count: int) -> list[int]:
     """The filters whose log masks (K, H, W) vary most and differ most.
 
     First the one of the largest variance; then always the one with the largest part of its variance that the best
@@ -146,7 +146,7 @@ def main(
         raise typer.BadParameter(f"--model: got {type(regularizer).__name__}, expected a conditional network")
     clean = central(bundled(gray=True).find(picture).image, side)
     m = masked(clean, sigma / 255, regularizer, seed_of(picture, seed=seed))
-    chosen = telling(m.logs, filters)
+    chosen = distinct(m.logs, filters)
     write(out or RESULTS / "stability", {"masks.png": drawing(m, chosen, f"{picture}, sigma {sigma:g}")})
     print(f"log c from {float(m.logs.min()):.2f} to {float(m.logs.max()):.2f}, mean {float(m.logs.mean()):.2f}")
 

@@ -74,7 +74,7 @@ def drawing(content: dict[str, Any]) -> bytes:
     figure = harness.figure(13, 5)
     left, right = figure.subplots(1, 2)
     picture, curves = next(iter(content["curves"].items()))
-    # A bound of the distance that never becomes useful, for want of strong convexity, is not drawn.
+    # Without strong convexity the bound of the distance never becomes useful; then it is not drawn.
     proved = any(d is not None and d < 1e-2 for d in curves[OURS]["distance"])
     for name, curve in _ordered(curves):
         style = _style(name, list(curves))

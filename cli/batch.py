@@ -28,7 +28,7 @@ Read = Callable[[Job], "tuple[Picture | Tensor, Task]"]
 
 @dataclass(frozen=True)
 class Request:
-    """What the commands are asked, as it stands on the command line; levels in gray levels, None where not given."""
+    """The arguments of a command; levels are in gray levels, None where not given."""
 
     inputs: Sequence[Path]
     output: Path

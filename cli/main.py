@@ -66,7 +66,9 @@ Gap = Annotated[
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; default cuda where there is one.")]
 Compare = Annotated[
     Path | None,
-    typer.Option("--compare", metavar="FIG", help="Of one picture: before, restored and difference side by side."),
+    typer.Option(
+        "--compare", metavar="FIG", help="Figure of one picture: before, restored and difference side by side."
+    ),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads.")]
 Noise = Annotated[
@@ -254,7 +256,9 @@ def train(
     ] = None,
     precision: Annotated[
         Precision,
-        typer.Option(help="Of convolutions in adversarial and score-matching losses; auto: bfloat16 on GPUs."),
+        typer.Option(
+            help="Precision of convolutions in adversarial and score-matching losses; auto: bfloat16 on GPUs."
+        ),
     ] = "auto",
 ) -> None:
     """Train a regularizer; afterwards, or meanwhile: icgn denoise --model RUN.
@@ -311,7 +315,7 @@ def evaluate(
     ] = None,
     color: Annotated[bool, typer.Option("--color", help="Colour pictures; gray models take each channel.")] = False,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Take every N-th picture.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
     weight: Weight = "1",
     tol: Tol = 1e-4,
     device: Device = None,

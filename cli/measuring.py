@@ -78,7 +78,7 @@ def read_measurement(path: Path) -> Tensor:
 
 
 def plan_measurements(request: Request) -> list[Job]:
-    """Match measurements with outputs as :func:`icgn.datasets.plan`; a folder stands for the tensors in it too."""
+    """Match measurements with outputs as :func:`icgn.datasets.plan`; a folder also means the tensors in it."""
     sources = [f for i in request.inputs for f in (_list(i) if i.is_dir() else [i])]
     # A folder of one file is a folder all the same.
     alone = len(sources) == 1 and any(i.is_dir() for i in request.inputs)

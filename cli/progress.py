@@ -7,7 +7,7 @@ from icgn.training import Progress, Validation
 
 
 class Bar(Steps, Progress):
-    """A bar with the steps done, a note and the time left; messages and validations stand above it."""
+    """A bar with the steps done, a note and the time left; messages and validations are printed above it."""
 
     def validation(self, result: Validation) -> None:
         self.message(str(result))

@@ -69,7 +69,7 @@ def naming(path: Path, message: str) -> str:
 
 
 class Steps:
-    """A bar with the steps done, a note and the time left; messages stand above it.
+    """A bar with the steps done, a note and the time left; messages are printed above it.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ _NAMES_FILE = "BSD68.txt"
 _ARCHIVE = "https://github.com/BIDS/BSDS500/archive/refs/heads/master.zip"
 _ARCHIVE_HASH = "md5:7bfe17302a219367694200a61ce8256c"
 
-# Photographs that stand in the scikit-image wheel itself: name, function of skimage.data.
+# Photographs that the scikit-image wheel contains: name, function of skimage.data.
 _COLOUR = {"astronaut": "astronaut", "chelsea": "chelsea", "coffee": "coffee", "motorcycle": "stereo_motorcycle",
            "rocket": "rocket"}  # fmt: skip
 _GRAY = {"camera": "camera", "clock": "clock", "coins": "coins", "moon": "moon"}
@@ -135,7 +135,7 @@ def bundled(*, gray: bool = False) -> Photographs:
 
 @keyword_only
 def folder(path: str | os.PathLike[str], *, gray: bool = False) -> Photographs:
-    """Collect the photographs that stand in a folder, told by their content, in the order of their names.
+    """Collect the photographs of a folder, recognized by their content, in the order of their names.
 
     Every file is read once here, and each that cannot be is left out with a warning that names it, and listed in
     ``skipped``: afterwards the length is right and every index works. Transparency is ignored.

@@ -111,7 +111,7 @@ def prepare_folders(files: Iterable[Path]) -> None:
     for place in sorted({f.parent for f in files}):
         try:
             place.mkdir(parents=True, exist_ok=True)
-            # Permissions do not tell: read-only file systems, quotas and root differ.
+            # Only an attempt is reliable: permissions say nothing of read-only file systems, quotas and root.
             with tempfile.TemporaryFile(dir=place):
                 pass
         except OSError as error:
@@ -185,7 +185,7 @@ def _reference(reference: Path | None, source: Path, number: int) -> Path | None
 def _check_distinct(sources: Sequence[Path], targets: Sequence[Path]) -> None:
     seen: dict[Path, Path] = {}
     for source, target in zip(sources, targets, strict=True):
-        # Folded: many file systems do not tell A.png from a.png.
+        # Without case: on many file systems A.png and a.png are the same file.
         key = Path(str(_place(target)).casefold())
         if key in seen:
             raise ValueError(f"{seen[key]} and {source} would both be written to {target}, expected different names")

@@ -67,7 +67,7 @@ def survey(path: str | os.PathLike[str], *, recursive: bool = False, kinds: Sequ
 
 
 def list_pictures(path: str | os.PathLike[str], *, recursive: bool = False) -> list[Path]:
-    """List the photographs of a folder, told by their content, sorted by name; no pixel is read.
+    """List the photographs of a folder, recognized by their content, sorted by name; no pixel is read.
 
     Files that say by their name that they are pictures are listed too: reading them says what is wrong.
 

@@ -206,7 +206,7 @@ def _write(path: Path, kind: Format, picture: Picture) -> tuple[str, ...]:
     container, lost = _described(picture, len(pixels), kind)
     read_as = None if picture.container is None else 8 if np.dtype(picture.container.dtype).itemsize == 1 else 16
     plan = fit(container, kind, path, picture.range, None if read_as in (None, picture.bits) else picture.bits)
-    # A picture that no file stands behind is written in levels.
+    # A picture that comes from no file is written in levels.
     plan = placed(plan, path, container.path)
     low, high = picture.range if picture.container is not None else (0.0, 2.0**picture.bits - 1)
     levels = pixels.detach().cpu().double()

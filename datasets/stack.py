@@ -153,7 +153,7 @@ class Stack:
 
 
 def open_stack(path: str | os.PathLike[str], *, axes: str | None = None, pixel_limit: int = PIXEL_LIMIT) -> Stack:
-    """Open a file of any kind, which is told by its content.
+    """Open a file of any kind, recognized by its content.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ for dim in dims:
     pair = gaussian_pair(dim, generator, condition=20.0)
     for name, loss in losses.items():
         network = DenseSoftmaxICGN(dim, groups=2, members=16, strong_convexity=0.01, quadratic=dim)
-        # High-dimensional samples are far from each other: a batch has to be large for a plan between them to tell.
+        # High-dimensional samples are far from each other: only a large batch gives a plan close to the optimal one.
         batch = 512 if dim > 8 else 256
         fit_map(network, pair.source, pair.target, loss, steps=steps, batch=batch, learning_rate=3e-2, start="scale")
         test = pair.source(10000)

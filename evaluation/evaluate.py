@@ -55,7 +55,7 @@ class Entry:
 
     @property
     def key(self) -> tuple[str, str, float, str]:
-        """What tells entries of a table apart."""
+        """The fields that distinguish entries of a table."""
         return self.model, self.image, self.sigma, self.method
 
 

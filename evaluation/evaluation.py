@@ -120,7 +120,7 @@ def evaluation(
         request are taken over, and those of other methods or levels on the same pictures are kept. A model whose name
         another one has there goes by its path.
     progress : Progress, optional
-        is told how far the run is, in the main process; default: nothing is shown.
+        shows how far the run is, in the main process; by default nothing is shown.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def evaluation(
             stack.enter_context(locked(out, group))
             results.data = data_of(name, pictures, request.color, request.seed)
             results.read(out)
-        _tell_apart(restorers, request.models, results)
+        _distinguish(restorers, request.models, results)
         report.start("evaluating", len(restorers) * len(request.sigmas) * len(pictures))
         stack.callback(report.end)
         rows = _evaluated(request, restorers, pictures, results, out if group.is_main else None, group, report)
@@ -198,8 +198,8 @@ def _restorers(request: Request, group: Processes) -> list[Restorer]:
     return found
 
 
-def _tell_apart(restorers: Sequence[Restorer], asked: Sequence[str], results: Results) -> None:
-    """Call models as they were asked for where another one has the name: in this run, in the results, or shipped."""
+def _distinguish(restorers: Sequence[Restorer], asked: Sequence[str], results: Results) -> None:
+    """Name a model by its path where another has its name: in this run, in the results, or among the shipped ones."""
     called = [r.name for r in restorers]
     for restorer, given in zip(restorers, asked, strict=True):
         if not isinstance(restorer, Model) or given in available_models():

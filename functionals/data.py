@@ -109,7 +109,7 @@ class GaussianData(DataFunctional):
 
 
 class UnboundedData(DataFunctional):
-    """A data term of which no modulus is known: the Lipschitz bound is inf and the strong convexity 0."""
+    """A data term without known moduli: the Lipschitz bound is inf and the strong convexity 0."""
 
     def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
         v = torch.addcmul(tensor(u), tensor(q), per_image(t, tensor(u)))

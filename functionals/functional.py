@@ -127,7 +127,7 @@ class ConvexFunctional(ABC):
         return dtype
 
     def hessian_floor(self, x: Tensor) -> Tensor:
-        r"""A diagonal matrix that :math:`\nabla^2 g` is nowhere below: images like x, or something that broadcasts.
+        r"""A diagonal D with :math:`\nabla^2 g \succeq D` everywhere, as images like x or something that broadcasts.
 
         It is at least :meth:`strong_convexity`; a mask, for example, makes some pixels strongly convex and not others.
         """
@@ -140,7 +140,7 @@ class ConvexFunctional(ABC):
     def blockwise(self, shape: torch.Size, limit: int | None = None) -> ConvexFunctional:
         """The same function of images of a shape (B, C, H, W), without responses where they would fill the memory.
 
-        `limit` is the most that a set of responses may take, in bytes; default a good part of a small computer.
+        `limit` is the largest size of a set of responses, in bytes; the default fits a small computer.
         """
         return self
 

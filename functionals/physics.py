@@ -124,8 +124,8 @@ def _real(t: Tensor) -> bool:
 def image_parameters(physics: Any, y: Tensor) -> tuple[str, ...]:
     """Names of the buffers of a physics that have one entry for each image of the batch y.
 
-    A buffer whose first side is as long as the batch may be shared all the same, a factor per channel for example: what
-    is measured of the first and of the last image alone decides.
+    A buffer whose first side is as long as the batch may still be shared by all images, as one factor per channel is.
+    To decide, the first and the last image are measured alone.
 
     Raises
     ------

@@ -117,7 +117,7 @@ class SumFunctional(ConvexFunctional):
         return tuple(g.prox_potential(vj, w.to(s) * s) for g, vj, w in parts)
 
     def linear_norm(self) -> Tensor:
-        """The terms' linear parts stand on top of each other: squared norms add up."""
+        """The linear parts of the terms are stacked, so their squared norms add up."""
         return torch.stack(torch.broadcast_tensors(*(g.linear_norm() for g in self.terms))).square().sum(0).sqrt()
 
     def potential_lipschitz(self) -> Tensor:

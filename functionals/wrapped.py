@@ -1,4 +1,4 @@
-"""Functionals of another picture than the one sought, made from an inner functional: one place that passes all on."""
+"""Functions of a linear map of the picture, made from an inner functional that takes what the map gives."""
 
 from __future__ import annotations
 

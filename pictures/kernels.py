@@ -82,7 +82,7 @@ def _made(kernel: np.ndarray[Any, Any]) -> Tensor:
 
 
 def _gaussian(std: float) -> np.ndarray[Any, Any]:
-    # Of deepinv.physics.blur, but that name is deprecated.
+    # deepinv.physics.blur has it too, but that name is deprecated.
     from deepinv.physics.functional import gaussian_blur
 
     # Below a tenth of a pixel nothing but the centre is left, and far below it the kernel underflows.

@@ -20,13 +20,13 @@ class Progress:
 
     Parameters
     ----------
-    tell : callable
-        ``tell(done, event)`` is called at every event with the part done, in [0, 1] and never falling; returning True
+    report : callable
+        ``report(done, event)`` is called at every event with the part done, in [0, 1] and never falling; returning True
         stops the solution.
     """
 
-    def __init__(self, tell: Callable[[float, Event], bool | None]) -> None:
-        self._tell = tell
+    def __init__(self, report: Callable[[float, Event], bool | None]) -> None:
+        self._report = report
         self._stage, self._begin, self._end = "", 0.0, 0.0
         self._most, self.done = 0.0, 0.0
 
@@ -36,7 +36,7 @@ class Progress:
         if "/" not in event.stage:
             self._enter(event.stage)
             self._advance(float(event.measure.max()))
-        return self._tell(self.done, event)
+        return self._report(self.done, event)
 
     def _enter(self, stage: str) -> None:
         if stage != self._stage:

@@ -17,8 +17,8 @@ from icgn.regularizers.head import HeadFunctional
 
 # Elements handled at once by the passes of a head on a CPU: a few such strips fit the second-level cache.
 _STRIP = 1 << 17
-# Responses of all images together, in bytes, above which they are not kept, and those of a block then. A solver keeps
-# two sets of responses.
+# Largest size in bytes of the responses of all images that are kept; for larger ones the size of a block. A solver
+# keeps two sets of responses.
 RESPONSES_LIMIT, _BLOCK_BYTES = 1 << 29, 1 << 25
 
 

@@ -58,7 +58,7 @@ class ContractReport(Mapping[str, Measurement]):
         return {name: m for name, m in self.items() if not m.passed}
 
     def __str__(self) -> str:
-        """A line for each property; a note is not said twice."""
+        """A line for each property; each note appears once."""
         lines, said = [], set()
         for name, m in self.items():
             note = f": {'as above' if m.note in said else m.note}" if m.note else ""
@@ -217,7 +217,7 @@ def _measure(check: Callable[[_Case], Measurement], case: _Case) -> Measurement:
 
 
 def _worst(values: Iterable[float]) -> float:
-    """Return the largest of numbers >= 0, and nan, which max would lose, as inf."""
+    """Return the largest of numbers >= 0; nan counts as inf."""
     return max((math.inf if math.isnan(v) else v for v in values), default=0.0)
 
 

@@ -23,7 +23,7 @@ from icgn.regularizers.ridge_head import RidgeHead
 @register
 @once_positional("filters", "size", "channels", "units", "activation", "border", "sigma_range", "knots", "min_knee")
 class ConditionalICGN(Network):
-    r"""A ridge network whose saturations follow the picture: partially convex, as PICNN is to ICNN.
+    r"""A ridge network whose saturations depend on the data, convex in the picture for every fixed condition.
 
     .. math::
 
@@ -172,7 +172,7 @@ class ConditionalICGN(Network):
         sigma : float or Tensor
             noise level, one or one per image.
         residual : Tensor
-            what the data say beyond x, shape of x: y - x for denoising; see :mod:`icgn.solvers.conditioning`.
+            as :func:`icgn.solvers.conditioning.residual` gives it, shape of x; y - x for denoising.
         """
         self.check_image(x)
         if residual.shape != x.shape:

@@ -17,8 +17,8 @@ from icgn.regularizers.frozen import Frozen
 
 Border = Literal["valid", "zero", "reflect"]
 
-# Elements of a strip of responses in the adjoint, by kind of device: on a CPU memory that is used again at once is not
-# fetched anew; a GPU wants few kernels.
+# Elements of a strip of responses in the adjoint, by kind of device: short strips stay in the cache of a CPU, and long
+# ones need few kernels on a GPU.
 _STRIP, _GPU_STRIP = 1 << 20, 1 << 26
 
 

@@ -1,4 +1,4 @@
-"""Problems whose regularizer depends on the data: a first solution, the condition it gives, the convex problem left."""
+"""Problems whose regularizer depends on the data: first solutions, their condition, and the problem given it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Conditioned:
     x : Tensor
         the solution that the condition was computed from, where to start.
     iterations : Tensor
-        that it took, int64 (B,).
+        iterations that the first solutions took, int64 (B,).
     work : Tensor
         pairs of a linear map and its adjoint applied per image, (B,).
     """
@@ -53,7 +53,7 @@ def conditioned(
     in_all: int | None = None,
     differentiable: bool = False,
 ) -> Conditioned:
-    r"""Compute the condition of a problem from its own solution without one, and again from that with it.
+    r"""Compute the condition of a problem from first solutions: one without a condition, then others with the last one.
 
     The network sees the solution :math:`x_0`, sigma and the residual
     :math:`-\sigma^2 \nabla_x D(A x_0; y) / \text{weight}`, an image for every physics: :math:`y - x_0` for denoising,

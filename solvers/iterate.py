@@ -33,7 +33,7 @@ class Event:
         ``"final"``: the problem that is certified. Loops inside an iteration have a stage of their own, such as
         ``"final/prox"``.
     iteration : int
-        counted from 0 over all stages of one solve; inside an iteration it stands still.
+        counted from 0 over all stages of one solve; loops inside an iteration do not count.
     index : Tensor
         places in the batch of the images that are still running, int64 (b,).
     """
@@ -62,12 +62,12 @@ class Event:
 
 
 Callback = Callable[[Event], "bool | None"]
-"""Is given each event; returning True stops the run."""
+"""A function that receives each event; returning True stops the run."""
 
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What a test found: which images have ended, bool (b,), and the places of those to start the method anew on."""
+    """The result of a test: images that have ended, bool (b,), and places of those on which to restart the method."""
 
     ended: Tensor
     again: Sequence[int] = ()
@@ -121,7 +121,7 @@ class Residual(StopRule):
 
 
 class Watch:
-    """What a solve reports to, and whether it was told to stop."""
+    """The receiver of the events of a solve, and whether its callback asked to stop."""
 
     def __init__(self, callback: Callback | None) -> None:
         self.callback, self.stopped = callback, False
@@ -167,7 +167,7 @@ def watching(callback: Callback | None) -> Iterator[Watch]:
 
 
 def stopped() -> bool:
-    """Whether the solve around was told to stop."""
+    """Whether the callback of the surrounding solve asked to stop."""
     watch = _WATCH.get()
     return watch is not None and watch.stopped
 
@@ -211,7 +211,7 @@ def iterate(
     objective : ConvexFunctional
         what is minimized, over the box of `rule`.
     method : Method
-        how.
+        the method.
     x0 : Tensor
         starting images (B, C, H, W), feasible.
     rule : StopRule
@@ -260,7 +260,7 @@ def iterate(
 def _begun_anew(
     active: ConvexFunctional, method: Method[Any], state: State, places: Sequence[int], box: Box | None
 ) -> State:
-    """The state with the method started anew on some images, whose responses have drifted."""
+    """The state after a restart of the method on some images, whose responses have drifted."""
     at = torch.tensor(places, device=state.x.device)
     fresh = method.init(active.select(at), state.x[at], box)
     return state.put(at, replace(fresh, work=fresh.work + state.work[at]))

@@ -101,7 +101,7 @@ class Objective(SumFunctional):
 
 @dataclass(frozen=True, eq=False)
 class LiftedObjective(Objective):
-    """An objective over (x, z), x of the first `channels`: strongly convex where the terms are in x and in z."""
+    """An objective over (x, z), x being the first `channels`: strongly convex if the data term is in x and R in z."""
 
     channels: int = 1
     latents: int = 1

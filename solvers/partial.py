@@ -19,7 +19,7 @@ from icgn.solvers.methods.method import State
 # Power of the rounding unit to which latent pictures of a single evaluation are found: 2e-12 in float64.
 _ACCURACY = 0.75
 _ITERATIONS = 2000
-# Without a tenth less gradient in so many iterations, rounding has stopped them.
+# If the gradient has not fallen by a tenth in so many iterations, rounding has stopped it.
 _STALL = 30
 
 

@@ -25,7 +25,7 @@ _NOT_DIFFERENTIABLE = (deepinv.optim.L1, deepinv.optim.IndicatorL2)
 
 
 class Regularizer(Protocol):
-    """What a problem asks of a regularizer: see :class:`icgn.regularizers.ConvexRegularizer`."""
+    """The interface of a regularizer that a problem needs: see :class:`icgn.regularizers.ConvexRegularizer`."""
 
     def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> ConvexFunctional:
         """The frozen functional at sigma."""

@@ -18,9 +18,9 @@ from icgn.solvers.methods.projection import free_pixels
 from icgn.solvers.objective import Objective
 from icgn.solvers.solution import Status
 
-# Below this modulus a bound of the distance is out of reach in practice: |x - x*| <= |g| / mu.
+# With a smaller modulus mu the bound |x - x*| <= |g| / mu cannot be made small in practice.
 _STRONG = 1e-2
-# Without a tenth less gradient in so many iterations, rounding is suspected and tested for.
+# If the gradient has not fallen by a tenth in so many iterations, rounding is tested for.
 _STALL = 30
 
 
@@ -195,7 +195,7 @@ class _Run(StopRule):
         return Verdict(torch.tensor([status is not None for status in verdict], device=index.device), again)
 
     def verdict(self, proof: Certificate, pixels: int) -> tuple[Status | None, float]:
-        """What the exact certificate of one image of so many values says, and its excess over the tolerance."""
+        """The status that the exact certificate of one image gives, and its excess over the tolerance."""
         distance = float(proof.rms_distance) / self.tolerance.distance
         if float(proof.strong_convexity) >= _STRONG or distance <= 1:
             return (Status.CONVERGED if distance <= 1 else None), distance
@@ -211,7 +211,7 @@ class _Run(StopRule):
         at = torch.tensor([i], device=v.device)
         proof = finer.proofs[i]
         assert proof is not None
-        if not bool(torch.isfinite(fine[at]).all()):  # the iterate that rounding stopped is better than none
+        if not bool(torch.isfinite(fine[at]).all()):  # The iterate that rounding stopped is kept.
             return
         rounded = fine[at].to(v)
         v[at] = rounded if self._box is None else self._box.project(rounded)
@@ -223,7 +223,7 @@ class _Run(StopRule):
         self.status[i] = verdict or (Status.PRECISION_LIMIT if ended is Status.CONVERGED else ended)
 
     def _stalled(self, k: int, measure: Tensor, index: Tensor) -> list[bool]:
-        """Which images have not come nearer for long; each is looked at once in that time."""
+        """The images that have not come nearer for long; each is reported once in that time."""
         improved = measure < 0.9 * self._best[index]
         self._best[index] = torch.where(improved, measure, self._best[index])
         since = torch.where(improved, k, self._since[index])
@@ -234,7 +234,7 @@ class _Run(StopRule):
     def _rounding_dominates(self, place: int, state: State, index: Tensor) -> bool:
         """Whether the gradient in working precision differs from the exact one by a good part of its size."""
         at = torch.tensor([place], device=state.x.device)
-        # Where the gradient presses against a bound it does not vanish, and is no measure.
+        # At a bound of the box the gradient does not vanish at the minimizer, so these pixels are left out.
         free = free_pixels(state.x[at], state.grad[at], self._box)
         exact = free * self.exact.select(index[at]).grad(state.x[at].double())
         error = torch.linalg.vector_norm(exact - free * state.grad[at])

@@ -127,7 +127,7 @@ def _attached(problem: Problem, found: Minimum) -> Tensor:
 
 
 def _adapted(callback: Callable[..., bool | None] | None) -> Callback | None:
-    """A callback of events; one of the last release, of iteration, images and places, is called with these."""
+    """The callback, or a callback of events that calls one of the last release with iteration, images and places."""
     if callback is None or not _takes_three(callback):
         return callback
     message = "callback(iteration, x, index) is callback(event) now, with event.iteration, event.x and event.index"
@@ -142,7 +142,7 @@ def _adapted(callback: Callable[..., bool | None] | None) -> Callback | None:
 def _takes_three(callback: Callable[..., object]) -> bool:
     try:
         parameters = inspect.signature(callback).parameters.values()
-    except (TypeError, ValueError):  # built in
+    except (TypeError, ValueError):  # a built-in function has no signature
         return False
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return False

@@ -42,7 +42,7 @@ def discrepancy(problem: Problem) -> Tensor:
     r"""The weights for which :math:`|A x_w - y|^2 = m\, \text{noise}^2`, m being the number of measurements, (B,).
 
     Morozov's discrepancy principle: the residual, which grows with w, is as large as the noise. Entries of y that A
-    never reaches, as those under a mask, do not count. Where no weight between 1e-3 and 1e3 fits, the nearer end.
+    never reaches, as those under a mask, do not count. If no weight between 1e-3 and 1e3 fits, the nearer end is taken.
 
     Raises
     ------
@@ -63,7 +63,8 @@ def sure(problem: Problem) -> Tensor:
 
     the divergence by one random sign vector b (Ramani, Blu, Unser 2008, IEEE Trans. Image Process. 17(9)) and the
     implicit derivative: :math:`b^T A (\nabla^2 F(x_w))^{-1} s A^T b`, s the weight of the data term. For an operator
-    that is not injective it is the risk of what A sees, and hardly changes where A sees little: expect small weights.
+    that is not injective it is the risk of A x only. It hardly changes where A maps much to nearly 0, and the weights
+    become small there.
 
     Raises
     ------
@@ -108,7 +109,7 @@ def best_weight(problem: Problem, clean: Tensor) -> float:
 
 
 def resolved(problem: Problem) -> Problem:
-    """The problem with numbers for a weight that was named; those of a conditional one are of its first problem."""
+    """The problem with the weights that its rule finds; a conditional regularizer takes those of its first problem."""
     if not isinstance(problem.weight, str):
         return problem
     rule = discrepancy if problem.weight == "discrepancy" else sure
@@ -163,7 +164,7 @@ class _Path:
             before = conditioned(problem, x0=start, max_iter=_ITERATIONS)
             problem, start = before.problem, before.x
         found = minimize("weight", problem.objective, "auto", start, Tolerance(tol, _GAP), _ITERATIONS, problem.index)
-        # An invalid image has no solution to begin the next at.
+        # An invalid image has no solution from which the next could start.
         self.x = torch.where(torch.isfinite(found.x), found.x, 0.0)
         return _Posed(problem, self.x)
 
@@ -176,7 +177,7 @@ class _Path:
         """Divergence of A x with respect to y, by one sign vector, (B,)."""
         problem, physics = posed.problem, posed.problem.physics
         generator = torch.Generator().manual_seed(1)
-        # The same for all images: what is estimated of one depends on no neighbour.
+        # The same vector for all images: the estimate of one does not depend on its neighbours in the batch.
         signs = torch.randint(0, 2, (self.tiles, *problem.y.shape[1:]), generator=generator).to(problem.y) * 2 - 1
         signs = signs.repeat(len(self.noise), *(1 for _ in problem.y.shape[1:]))
         pulled = physics.A_adjoint(signs * self.seen)
@@ -261,7 +262,7 @@ def _smallest(f: Trial, like: Tensor) -> Tensor:
         done = near | (width < 2 * _WIDTH) | (lowest.abs() > end)
         if bool(done.all()):
             break
-        # An image that is done waits: closer points would tell the errors of its values.
+        # An image that is done waits: the values at closer points would differ by their errors only.
         tried = torch.where(done, lowest, _apart(vertex, at))
         following = _three(torch.cat([at, tried[None]]), torch.cat([values, f(tried)[None]]))
         at, values = (torch.where(done, *pair) for pair in zip((at, values), following, strict=True))
@@ -278,7 +279,7 @@ def _first(f: Trial, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _three(at: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Of three or four points (N, B), sorted: the lowest with its neighbours, or with the nearest two at an end."""
+    """The lowest of three or four sorted points (N, B) with its neighbours, or with the nearest two at an end."""
     at, order = at.sort(0)
     values = values.gather(0, order)
     begin = (values.argmin(0, keepdim=True) - 1).clamp(0, len(at) - 3)
@@ -304,7 +305,7 @@ def _lowest(at: Tensor, values: Tensor) -> Tensor:
 
 
 def _apart(tried: Tensor, at: Tensor) -> Tensor:
-    """The points (B,), moved away from those of (3, B) that are too close to tell anything new."""
+    """The points (B,), moved away from those of (3, B) that are too close to give new information."""
     nearest = at.gather(0, (at - tried).abs().argmin(0, keepdim=True))[0]
     step = tried - nearest
     return nearest + torch.where(step < 0, -1.0, 1.0) * step.abs().clamp_min(_WIDTH)

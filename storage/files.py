@@ -62,7 +62,7 @@ def drafted(path: Path) -> Iterator[Path]:
     Parameters
     ----------
     path : Path
-        the file or folder to be written; the folder that it stands in exists.
+        the file or folder to be written; its folder exists.
 
     Yields
     ------
@@ -92,7 +92,7 @@ def drafted(path: Path) -> Iterator[Path]:
 
 
 def draft_stem(path: Path) -> str:
-    """The part of the name of a draft that is of its target.
+    """The beginning of the name of a draft, taken from the name of its target.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def draft_stem(path: Path) -> str:
 
 
 def remove_drafts(paths: Iterable[Path]) -> None:
-    """Remove what killed processes left of their :func:`write_files` to `paths`.
+    """Remove the drafts of `paths` that killed processes left behind.
 
     Nothing else may be writing to them at the same time: it would fail.
 

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Group(Protocol):
-    """What a lock asks of the processes of a run: see :class:`icgn.training.Processes`."""
+    """The interface of the processes of a run that a lock needs: see :class:`icgn.training.Processes`."""
 
     def from_main(self, make: Callable[[], T]) -> T:
         """What the main process makes, or its error, in all of them."""
@@ -21,9 +21,9 @@ class Group(Protocol):
 
 @contextmanager
 def locked(folder: Path, processes: Group) -> Iterator[None]:
-    """Hold the lock of a folder, which ends with the process at the latest: also by ``kill -9``.
+    """Hold the lock of a folder; it ends with the process at the latest, also after ``kill -9``.
 
-    What a killed run left half written there is removed.
+    Files that a killed run left half written there are removed.
 
     Parameters
     ----------

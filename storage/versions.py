@@ -1,4 +1,4 @@
-"""What results are kept with: the machine, and the versions of packages."""
+"""The machine and the versions of packages, which are stored with results."""
 
 from __future__ import annotations
 

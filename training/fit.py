@@ -80,7 +80,7 @@ def fit(
     resume : bool
         continue from the checkpoint in `out`, if there is one.
     progress : Progress, optional
-        is told how far the run is, in the main process; default: nothing is shown.
+        shows how far the run is, in the main process; by default nothing is shown.
     on_validation : callable, optional
         is given each new row of the history, after the checkpoint that contains it was written, in the main process.
     precision : {"auto", "float32", "bfloat16"}

@@ -57,7 +57,7 @@ class Pictures:
         )
 
     def digest(self) -> str:
-        """A hash by which a resumed run knows its pictures: of their shapes, and of every hundredth number or so."""
+        """A hash by which a resumed run recognizes its pictures: of their shapes and about every hundredth number."""
         found = hashlib.sha256()
         for image in [*self.training, *self.validation]:
             found.update(repr((image.dtype, tuple(image.shape))).encode())

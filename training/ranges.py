@@ -1,4 +1,4 @@
-"""Checked values: what a recipe's numbers may be, and how a wrong one is told."""
+"""Checked values: which numbers a recipe may have, and the error for a wrong one."""
 
 from __future__ import annotations
 

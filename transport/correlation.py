@@ -26,7 +26,7 @@ class Correlation(TransportLoss):
         - \tfrac{\lambda}{2}\, \mathbb E_\nu |\nabla f(\nabla g(y)) - y|^2
 
     over convex f and g (Makkuva et al. 2020, arXiv:1908.10347). The inner maximum is :math:`\mathbb E_\nu f^*(y)`,
-    reached where the cycle :math:`\nabla f(\nabla g(y)) = y` closes, which the last term asks for directly (Korotin et
+    reached where the cycle :math:`\nabla f(\nabla g(y)) = y` closes, which the last term enforces directly (Korotin et
     al. 2021, arXiv:1909.13082). Both networks step together, g on the inner problem with f held. What g lacks for f,
     a few Newton steps from :math:`\nabla g(y)` supply, as in Amos (2023, arXiv:2210.12153): without them the two
     networks chase each other. Then the gradient in f is that of the convex :math:`\mathbb E_\mu f + \mathbb E_\nu

@@ -9,7 +9,7 @@ from pathlib import Path
 
 MAGIC = b"\x1f\x8b"
 HEAD = 352
-"""Bytes that tell the kinds apart: NIfTI has its mark at 344, DICOM at 128."""
+"""Bytes that distinguish the kinds: NIfTI has its mark at 344, DICOM at 128."""
 
 
 def head_of(path: Path) -> bytes:

@@ -228,7 +228,7 @@ class TiffReader:
         levels = np.asarray(plane).astype(dtype, copy=False)
         photometric = _name(tifffile.PHOTOMETRIC, page.photometric)
         if photometric == "PALETTE":
-            # The 16-bit entries hold 8-bit colours times 256 or 257, by whoever wrote them.
+            # The 16-bit entries hold 8-bit colours times 256 or 257, depending on the program that wrote them.
             table = (np.asarray(page.colormap) >> 8).astype(np.uint8)
             return np.moveaxis(table[:, levels], 0, -1)
         _check_colours(page, photometric)

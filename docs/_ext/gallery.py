@@ -1,4 +1,4 @@
-"""What the gallery asks of the demos: their order, their arguments, and the figures that they write."""
+"""The demos in the gallery: their order, their arguments, and the figures that they write."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class _Alternating(Method[SplittingState]):
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> SplittingState:
         data_weight = parts(objective).data_weight
         u, grad, work = evaluate(objective, x)
-        # Where the data term has no weight any penalty will do.
+        # Without a weight of the data term any penalty works.
         first = self.rho * torch.where(data_weight > 0, data_weight, 1.0).to(x)
         return SplittingState(x, u, grad, work, torch.zeros_like(x), first.expand(len(x)), 0)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Iterations for which a preconditioner is kept: a new one costs a pass over the responses and a transform.
 _REFRESH = 8
-# Of line searches whose trials cost gradients: rougher ones spoil the conjugacy of directions.
+# Where each trial of a line search costs a gradient: rougher searches spoil the conjugacy of directions.
 _ROUGH = 0.3
 
 
@@ -62,7 +62,7 @@ class ConjugateGradient(Method[ConjugateState]):
     Along a line the responses of the objective's linear part are affine, so that one iteration costs one W and one
     W^T, whatever the line search does. An objective without responses costs one to two gradients, and the line
     search is less exact. P is the inverse of a circular convolution that resembles the Hessian, where
-    the objective knows one (:meth:`ConvexFunctional.hessian_spectrum`), renewed every few iterations.
+    the objective has one (:meth:`ConvexFunctional.hessian_spectrum`), renewed every few iterations.
 
     With a box, d moves only the pixels that the gradient does not press against a bound; a step that leaves the box is
     projected, and the line search repeated along the segment to the projection (two-metric projection).

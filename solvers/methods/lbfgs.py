@@ -32,7 +32,7 @@ class LBFGS(Method[QuasiNewtonState]):
     r"""Limited-memory BFGS :math:`x_{k+1} = x_k - t_k H_k g_k` with exact line search.
 
     :math:`H_k` is the two-loop recursion (Nocedal 1980) over the last `memory` steps. Its first metric is the inverse
-    of the circular convolution that resembles the Hessian at the start, where the objective knows one, else the
+    of the circular convolution that resembles the Hessian at the start, where the objective has one, else the
     scaled identity. Where nothing is known of the objective but gradients, an iteration costs one or little more.
 
     Theorem (Liu and Nocedal 1989, Mathematical Programming 45, Theorem 6.1): for twice differentiable F with Hessian

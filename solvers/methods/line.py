@@ -14,7 +14,7 @@ from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_im
 _FINE = 0.1
 # A first secant step is cut to this part.
 _SHY = 0.97
-# A slope that is level: a step that ends there is taken on either side of the minimizer.
+# A slope so small counts as 0: the step may end on either side of the minimizer.
 _LEVEL = 1e-3
 
 
@@ -117,7 +117,7 @@ def exact_step(
         s = torch.where(torch.isfinite(s), s, torch.inf)
         descends = (s <= -_LEVEL * slope) | (low * slope_low + (t - low) * s <= 0)
         found = found | ((s >= shortfall * slope) & (s <= -_FINE * slope) & descends)
-        # Reading the flags stalls a GPU, but for far less than a pass over the responses takes.
+        # Reading the flags stalls a GPU, but for less time than a pass over the responses takes.
         if bool(found.all()):
             break
         short = s < 0

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from icgn.solvers.objective import Objective
 
 PROOF_BYTES = 1 << 26
-"""Most memory of a set of responses in a certificate: it is computed once, and twice as large as those of a solver."""
+"""Largest size of the responses in a certificate, in bytes; computed once, they may be larger than in a solver."""
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a method stands: every tensor has the batch first, so that images can leave the batch.
+    """The state of a run: every tensor has the batch first, so that images can leave the batch.
 
     Attributes
     ----------
@@ -125,7 +125,7 @@ class Method(ABC, Generic[StateT]):
         objective : ConvexFunctional
             F.
         state : State
-            where the method stands; it is not changed.
+            the present state; it is not changed.
         box : Box or None
             bounds of the intensities.
 
@@ -143,7 +143,7 @@ class Method(ABC, Generic[StateT]):
         objective : ConvexFunctional
             F, in float64.
         state : State
-            where the method stands.
+            the present state.
         box : Box or None
             bounds of the intensities.
         """

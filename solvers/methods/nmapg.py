@@ -51,8 +51,8 @@ class NmAPG(Method[NonmonotoneState]):
 
     Theorem (the same, Theorem 4): for F with Lipschitz gradient every accumulation point is critical: for convex F, a
     minimizer; :math:`F(x_k) - F^* = O(1/k^2)` where every z is kept. Boxes are allowed; the
-    objective must be finite everywhere. It is here to be compared
-    with: ``auto`` never chooses it.
+    objective must be finite everywhere. It serves comparisons;
+    ``auto`` never chooses it.
 
     Parameters
     ----------

@@ -52,7 +52,7 @@ class PrimalDual(Method[PrimalDualState]):
     Theorem (Chambolle and Pock 2011, J. Math. Imaging Vision 40, Theorems 1 and 3; with a box Condat 2013, J. Optim.
     Theory Appl. 158, Theorem 3.1): for :math:`\tau s |U|^2 \le 1` the iterates converge to a saddle point; linearly for
     the steps of Algorithm 3 where D is strongly convex, since :math:`h^*` is where h has a Lipschitz gradient. With a
-    box, for :math:`1/\tau - s |U|^2 \ge L_D / 2`. Assumes a regularizer that knows the proximal map of h and bounds of
+    box, for :math:`1/\tau - s |U|^2 \ge L_D / 2`. Assumes a regularizer with a known proximal map of h and bounds of
     :math:`|U|` and of the curvature of h (ridge networks do, for pictures small enough that all responses are kept), a
     quadratic data term, and with a box one with a known Lipschitz constant.
 

@@ -12,7 +12,7 @@ from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_im
 from icgn.solvers.methods.line import Line, step_along
 from icgn.solvers.methods.method import State
 
-# Of searches whose trials cost gradients: more trials of the same line gain little.
+# Where each trial costs a gradient, more trials of the same line gain little.
 _ROUGH = 0.5
 # The part of the decrease along the line that its projection has to promise.
 _DOWNHILL = 1e-3
@@ -61,7 +61,7 @@ def projected_step(state: State, line: Line, t: Tensor, box: Box | None) -> Move
         return _moved(x, line, t, torch.zeros_like(t, dtype=torch.float64))
     work = line.work + 0.5 * left.double()
     e = inside - state.x
-    # Hardly downhill counts as uphill: a slope of rounding leads nowhere, and the same direction comes again.
+    # A slope at the level of rounding counts as uphill: such a step changes nothing, and the next would be the same.
     uphill = left & ~(dot(state.grad, e) < _DOWNHILL * t * dot(state.grad, line.d))
     if bool(uphill.any()):
         cauchy = _cauchy_step(line.objective, state, box)

@@ -1,4 +1,4 @@
-"""Objectives as a smooth part and a part whose proximal map is taken: what gradient-type methods differ in."""
+"""Objectives split into a smooth part and a part whose proximal map is taken: gradient-type methods differ in this."""
 
 from __future__ import annotations
 

@@ -79,14 +79,14 @@ def test_noted_bounds_are_bounds(model):
 
 def test_progress_grows_from_0_to_1(small_photographs):
     told = []
-    watch = Watch(tell=lambda done, words: told.append(done))
+    watch = Watch(report=lambda done, words: told.append(done))
     restore.restore_photograph(restore.Order("denoise", "best", 25.0), "camera", watch)
     assert all(0 <= t <= 1 for t in told) and told[0] == 0 and told[-1] > 0.8
 
 
 @pytest.mark.parametrize("model", ["fast", "best"])
 def test_a_stop_ends_the_solver_within_one_iteration(small_photographs, model):
-    watch = Watch(tell=lambda done, words: words == "step 5" and watch.stop.set())
+    watch = Watch(report=lambda done, words: words == "step 5" and watch.stop.set())
     with pytest.raises(StoppedError):
         restore.restore_photograph(restore.Order("denoise", model, 25.0), "camera", watch)
     assert sum(map(len, watch.history.values())) == 5

@@ -172,8 +172,8 @@ def test_telling_filters_vary_and_differ(script):
     a, b = torch.randn(2, 8, 8, generator=g)
     logs = torch.stack([0.1 * b, 3 * a, 2.9 * a, 2 * b, torch.zeros(8, 8)])
     kept = logs.clone()
-    assert script("masks").telling(logs, 3)[:2] == [1, 3] and torch.equal(logs, kept)
-    assert sorted(script("masks").telling(logs, 9)) == [0, 1, 2, 3, 4]
+    assert script("masks").distinct(logs, 3)[:2] == [1, 3] and torch.equal(logs, kept)
+    assert sorted(script("masks").distinct(logs, 9)) == [0, 1, 2, 3, 4]
 
 
 def test_the_masks_are_those_of_the_answer(script):
