@@ -108,6 +108,65 @@ class GaussianData(DataFunctional):
         return self.gram[0]
 
 
+@dataclass(frozen=True, eq=False)
+class WeightedGaussianData(GaussianData):
+    r""":math:`\tfrac12 \sum_i w_i (A x - y)_i^2` for weights w > 0 of the measurements.
+
+    Its modulus is that of :math:`A^T A` times the least weight, its Lipschitz constant that times the largest.
+    """
+
+    weights: Tensor
+    """Positive, something that broadcasts to y, with the batch first."""
+
+    @classmethod
+    def of(cls, data: DataFunctional, weights: Tensor) -> WeightedGaussianData:
+        """The weighted square of the measurements of another data term."""
+        return cls(data.y, data.physics, data.gram, weights, limited=data.limited, own=data.own)
+
+    def potential(self, u: Responses) -> Tensor:
+        r = tensor(u) - self.y
+        return dot(self.weights * r, r) / 2
+
+    def potential_grad(self, u: Responses) -> Tensor:
+        return self.weights * (tensor(u) - self.y)
+
+    def potential_hvp(self, u: Responses, q: Responses) -> Tensor:
+        return self.weights * tensor(q)
+
+    def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
+        weighted = self.weights * tensor(q)
+        return dot(tensor(u) - self.y, weighted) + t * dot(tensor(q), weighted)
+
+    def curvature(self, u: Responses, q: Responses) -> Tensor:
+        return dot(self.weights * tensor(q), tensor(q))
+
+    def hessian_floor(self, x: Tensor) -> Tensor:
+        if is_identity(self.physics):
+            return self.weights.to(x)
+        if isinstance(self.physics, deepinv.physics.Inpainting):
+            return super().hessian_floor(x) * self.weights.to(x)
+        return per_image(self.strong_convexity(), x)
+
+    def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        """That of the square times the mean weight of each image."""
+        spectrum = super().hessian_spectrum(u, shape)
+        mean = self.weights.expand(len(self.weights), *self.y.shape[1:]).flatten(1).mean(1)
+        return None if spectrum is None else spectrum * per_image(mean, spectrum)
+
+    def lipschitz(self) -> Tensor:
+        return self.gram[1].to(self.weights.device) * self.weights.double().flatten(1).amax(1)
+
+    def strong_convexity(self) -> Tensor:
+        return self.gram[0].to(self.weights.device) * self.weights.double().flatten(1).amin(1)
+
+    def select(self, index: Tensor) -> DataFunctional:
+        chosen = super().select(index)
+        return replace(chosen, weights=self.weights[index] if len(self.weights) > 1 else self.weights)
+
+    def to(self, dtype: torch.dtype) -> DataFunctional:
+        return replace(super().to(dtype), weights=self.weights.to(dtype))
+
+
 class UnboundedData(DataFunctional):
     """A data term without known moduli: the Lipschitz bound is inf and the strong convexity 0."""
 

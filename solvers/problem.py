@@ -17,6 +17,7 @@ from icgn.compat import keyword_only
 from icgn.functionals.box import Box
 from icgn.functionals.data import DataFunctional, data_functional
 from icgn.functionals.functional import ConvexFunctional, per_image
+from icgn.functionals.noise import Correlated, Noise, White, described
 from icgn.functionals.physics import check_physics, converted, is_identity
 from icgn.solvers.objective import Objective
 
@@ -62,8 +63,10 @@ class Problem:
         R.
     sigma : float or Tensor
         noise level that the regularizer is asked to remove, in intensities, one or one per image.
-    noise : float or Tensor, optional
-        standard deviation of the noise in the units of y, one or one per image; default sigma.
+    noise : float, Tensor, Noise or deepinv.physics.NoiseModel, optional
+        standard deviation of the noise in the units of y, one or one per image; default sigma. Or a map of it, which
+        broadcasts to y, or a description (:mod:`icgn.functionals.noise`), which gives D: Poisson and Poisson-Gaussian
+        noise a likelihood of counts.
     data_fidelity : deepinv.optim.DataFidelity, optional
         convex and differentiable; its own scale replaces `noise`.
     weight : float, Tensor or str
@@ -92,7 +95,7 @@ class Problem:
     regularizer: Regularizer
     sigma: float | Tensor
     _: KW_ONLY
-    noise: float | Tensor | None = None
+    noise: float | Tensor | Noise | deepinv.physics.NoiseModel | None = None
     data_fidelity: Any = None
     weight: float | Tensor | str = 1.0
     box: Box | tuple[float, float] | None = None
@@ -117,6 +120,7 @@ class Problem:
             raise ValueError(
                 f"data_fidelity: got {type(self.data_fidelity).__name__}, expected a differentiable one (L2, Poisson)"
             )
+        object.__setattr__(self, "noise", _reduced(self.noise))
         object.__setattr__(self, "box", self._domain(Box.of(self.box)))
         for name in ("sigma", "noise", "weight"):
             self._check_number(name)
@@ -126,6 +130,7 @@ class Problem:
                 " counts; expected one of the two"
             )
         self._check_unit()
+        self._check_rule()
         if not bool(torch.isfinite(self._data_weight).all()):
             raise ValueError(f"noise: got {self.noise}, expected one for which (sigma / noise)^2 is finite")
         if not bool(self.valid.any()):
@@ -180,6 +185,7 @@ class Problem:
         if weight is not None:
             object.__setattr__(new, "weight", weight)
             new._check_number("weight")
+            new._check_rule()
         if condition is not None:
             self.regularizer.check_condition(condition, self.start())
             object.__setattr__(new, "condition", condition)
@@ -191,7 +197,7 @@ class Problem:
         physics = converted(self.physics, y)
         if physics is None:
             raise ValueError(f"dtype: {type(self.physics).__name__} cannot compute in {dtype}")
-        new = self._copy("objective", "_start", "_data", "_data_weight")
+        new = self._copy("objective", "_start", "_data", "_described", "_data_weight")
         object.__setattr__(new, "y", y)
         object.__setattr__(new, "physics", physics)
         return new
@@ -213,7 +219,7 @@ class Problem:
     @cached_property
     def _start(self) -> Tensor:
         x = self.y if is_identity(self.physics) else self.physics.A_adjoint(self.y)
-        if isinstance(self.data_fidelity, deepinv.optim.PoissonLikelihood):
+        if self._counts:
             x = self._flat(x)
         return x if self.box is None else self.feasible(x)
 
@@ -228,13 +234,29 @@ class Problem:
         """The nearest images in the box."""
         return self.box.project(x) if isinstance(self.box, Box) else x
 
+    @property
+    def _counts(self) -> bool:
+        """Whether D is a likelihood of counts, finite for nonnegative pictures only."""
+        if isinstance(self.noise, Noise):
+            return self.noise.counts
+        return isinstance(self.data_fidelity, deepinv.optim.PoissonLikelihood)
+
     @cached_property
     def _data(self) -> DataFunctional:
-        return data_functional(self.y, self.physics, self.data_fidelity)
+        return self._described[0]
+
+    @cached_property
+    def _described(self) -> tuple[DataFunctional, Tensor]:
+        """The data term as a functional, and its factor before sigma^2."""
+        if isinstance(self.noise, Noise):
+            return self.noise.data(self.y, self.physics)
+        return data_functional(self.y, self.physics, self.data_fidelity), torch.ones((), dtype=torch.float64)
 
     @cached_property
     def _data_weight(self) -> Tensor:
         sigma = self._per_image(self.sigma)
+        if isinstance(self.noise, Noise):
+            return sigma.square() * self._described[1].to(sigma)
         if isinstance(self.data_fidelity, deepinv.optim.L2):
             return sigma.square() * float(self.data_fidelity.norm)
         if self.data_fidelity is not None:
@@ -249,14 +271,14 @@ class Problem:
 
     def _domain(self, box: Box | None) -> Box | None:
         """The box within the domain of the data term: Poisson means are not negative."""
-        if not isinstance(self.data_fidelity, deepinv.optim.PoissonLikelihood):
+        if not self._counts:
             return box
         return Box(low=0.0) if box is None else Box(low=max(box.low, 0.0), high=box.high)
 
     def _check_domain(self) -> None:
         """Building the data term checks counts; the start must have a finite value."""
         data = self._data
-        if isinstance(self.data_fidelity, deepinv.optim.PoissonLikelihood):
+        if self._counts:
             with torch.no_grad():
                 value = data.fn(self.start())[self.valid]
             if not bool(torch.isfinite(value).all()):
@@ -272,8 +294,18 @@ class Problem:
         if reach is not None and reach[1] < 1 < largest:
             raise ValueError(f"sigma: got {largest:g}, expected intensities, white being 1; divide gray levels by 255")
 
+    def _check_rule(self) -> None:
+        """Rules for the weight compare the residual with one level of noise per image."""
+        if isinstance(self.weight, str) and isinstance(self.noise, Noise):
+            raise ValueError(
+                f"weight: {self.weight!r} needs one noise level per image, got a noise that is {self.noise.text()};"
+                " expected a number"
+            )
+
     def _check_number(self, name: str) -> None:
         value = getattr(self, name)
+        if isinstance(value, Noise):
+            return
         if name == "weight" and isinstance(value, str):
             if value not in _RULES:
                 raise ValueError(f"weight: got {value!r}, expected a number >= 0, or one of {', '.join(_RULES)}")
@@ -290,3 +322,11 @@ class Problem:
         if not (smallest > 0 if positive else smallest >= 0) or not bool(torch.isfinite(v).all()):
             bound = "> 0" if positive else ">= 0"
             raise ValueError(f"{name}: got {v.tolist()}, expected finite numbers {bound}")
+
+
+def _reduced(noise: Any) -> Any:
+    """A noise as numbers, one or one per image, where it is white in the data term, else its description."""
+    found = None if noise is None else described(noise)
+    if isinstance(found, Correlated):
+        return found.level
+    return found.level if isinstance(found, White) and not found.is_map else found

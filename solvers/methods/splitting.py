@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import deepinv
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from icgn.functionals.box import Box
-from icgn.functionals.data import GaussianData
+from icgn.functionals.data import GaussianData, WeightedGaussianData
 from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_image
 from icgn.functionals.physics import is_identity
 from icgn.functionals.sums import SumFunctional
@@ -165,14 +166,26 @@ def data_prox(data: GaussianData, z: Tensor, gamma: Tensor) -> Tensor:
     physics = data.physics
     # deepinv divides by gamma.
     g = per_image(gamma.clamp_min(torch.finfo(z.dtype).tiny ** 0.5), z)
+    weighted = isinstance(data, WeightedGaussianData)
     if is_identity(physics):
+        g = g * data.weights if weighted else g
         return (z + g * data.y) / (1 + g)
+    if weighted:
+        root = data.weights.sqrt()
+        return _least_squares(lambda x: root * physics.A(x), lambda r: physics.A_adjoint(root * r), root * data.y, z, g)
     if isinstance(physics, deepinv.physics.DecomposablePhysics):
         return physics.prox_l2(z, data.y, g)
     # Not prox_l2: with a tolerance it changes the physics of the caller.
-    return deepinv.optim.linear.least_squares(
-        physics.A, physics.A_adjoint, data.y, z=z, init=z, gamma=g, parallel_dim=[0], tol=1e-6, max_iter=100
+    return _least_squares(physics.A, physics.A_adjoint, data.y, z, g)
+
+
+def _least_squares(
+    forward: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor], y: Tensor, z: Tensor, g: Tensor
+) -> Tensor:
+    solution: Tensor = deepinv.optim.linear.least_squares(
+        forward, adjoint, y, z=z, init=z, gamma=g, parallel_dim=[0], tol=1e-6, max_iter=100
     )
+    return solution
 
 
 class Relative(StopRule):
