@@ -2,10 +2,9 @@ r"""The noise of one picture, found in its flat parts: its level, its spectrum, 
 
 The picture is cut into overlapping patches of 16 x 16 pixels. Those with the least energy in their low frequencies are
 called flat, for each range of intensities apart; the noise is measured in their other frequencies, by medians, so that
-the choice of the patches does not bias it (Ponomarenko et al. 2007, "An automatic approach to lossy compression of
-AVIRIS images"; Colebrook, Lebrun, Morel 2015, arXiv:1505.06866 use the same idea). No patch counts that touches the
-least or the largest value of the picture more than rarely (clipped highlights, pages of paper), is constant, has a
-pixel that is not finite, or lies in a dark frame around the picture.
+the choice of the patches does not bias it (after Ponomarenko et al. 2007, Int. Geosci. Remote Sens. Symp., 1900-1903).
+No patch counts that touches the least or the largest value of the picture more than rarely (clipped highlights, pages
+of paper), is constant, has a pixel that is not finite, or lies in a dark frame around the picture.
 """
 
 from __future__ import annotations
@@ -27,6 +26,9 @@ _CHI = 0.4549364
 _PARTS = (0.02, 0.04, 0.08, 0.15, 0.3)
 """Parts of the patches that are tried as the flat ones."""
 _FEWEST = 16
+
+COARSE = 1.5
+"""Coarseness from which noise is called correlated."""
 
 _SUM = np.add.outer(np.arange(SIDE), np.arange(SIDE))
 _LEAST = np.minimum.outer(np.arange(SIDE), np.arange(SIDE))
@@ -69,59 +71,151 @@ class Measured:
     coarseness: float
 
 
-def measure_flat(picture: Array, step: int = 4, ignored: Array | None = None) -> Measured | None:
+@dataclass(frozen=True)
+class _Line:
+    """A line through variances at intensities."""
+
+    slope: float
+    offset: float
+    better: float
+    """Error of the best constant over that of the line."""
+
+    def at(self, x: Array) -> Array:
+        values: Array = self.slope * x + self.offset
+        return values
+
+
+def measure_flat(picture: Array, *, step: int = 4, ignored: Array | None = None, ends: bool = True) -> Measured | None:
     """Measure the noise of a picture (C, H, W) in its flat parts; None where fewer than 16 patches can be used.
 
     Parameters
     ----------
     picture : ndarray
-        (C, H, W); NaN marks pixels that are not to be used.
+        (C, H, W); pixels that are not finite are not used.
     step : int
         distance of the patches in pixels.
     ignored : ndarray, optional
         pixels that are not to be used, bool (H, W).
+    ends : bool
+        leave out patches with more than a few pixels at the least or the largest value of the picture.
     """
     if min(picture.shape[1:]) < SIDE:
         return None
-    energy, means = _energies(picture, step, ignored)
+    energy, means = _energies(picture, step, ignored, ends)
     if len(means) < _FEWEST:
         return None
     low = energy[..., _LOW].sum((1, 2))
-    bins = np.array_split(np.argsort(means), int(np.clip(len(means) // 400, 1, 6)))
+    bins = np.array_split(np.argsort(means), int(np.clip(len(means) // 200, 1, 8)))
     found = [_flattest(energy[b], low[b]) for b in bins]
     spectra = np.stack([s for s, _ in found])
     centres = np.array([means[b][chosen].mean() for b, (_, chosen) in zip(bins, found, strict=True)])
     counts = np.array([len(b) for b in bins], float)
-    whole = spectra.mean((1, 2, 3))
-    gain, read2 = _line(centres, whole, counts)
-    fitted = gain * means + read2
-    # Bins without flat patches are too high: the line through the others counts, scaled to the whole picture.
-    weights = counts * np.minimum(1.0, (gain * centres + read2) / whole) ** 2
-    shape = (spectra / whole[:, None, None, None] * weights[:, None, None, None]).sum(0) / weights.sum()
-    variance = float(fitted.mean())
-    levels = np.sqrt(variance * shape.mean((1, 2)))
-    fine_bins = spectra[..., _FINE].mean((1, 2))
-    g, r = _line(centres, fine_bins, counts)
-    fine = np.sqrt(max(float((g * means + r).mean()), 0.0) * shape[:, _FINE].mean(1) / shape[:, _FINE].mean())
-    middle = shape[:, _MIDDLE].mean() / max(shape[:, _FINE].mean(), 1e-4 * shape.mean())
-    ends = gain * np.quantile(means, [0.02, 0.98]) + read2
-    growth = float(ends[1] / max(ends[0], 1e-6 * ends[1]))
-    spectrum = shape.mean(0) / shape.mean()
+    whole, fine = spectra.mean((1, 2, 3)), spectra[..., _FINE].mean((1, 2))
+    line, fine_line = _fit(centres, whole, counts), _fit(centres, fine, counts)
+    # Bins without flat patches are too high: the line through the others counts, for the shape of the spectrum too.
+    weights = counts * np.minimum(1.0, line.at(centres) / whole) ** 2
+    shape = np.tensordot(weights / weights.sum(), spectra / whole[:, None, None, None], 1)
+    tiny = 1e-4 * shape.mean()
+    coarseness = float(np.sqrt(max(shape[:, _MIDDLE].mean(), tiny) / max(shape[:, _FINE].mean(), tiny)))
+    growing = fine_line if coarseness < COARSE else line
+    ends_of = growing.at(np.quantile(means, [0.02, 0.98]))
+    growth = float(ends_of[1] / max(ends_of[0], 1e-3 * ends_of[1])) if growing.better > 2 else 1.0
+    levels = np.sqrt(line.at(means).mean() * shape.mean((1, 2)))
+    fine_shape = shape[:, _FINE].mean(1)
+    fine_levels = np.sqrt(fine_line.at(means).mean() * fine_shape / max(fine_shape.mean(), tiny))
+    read = float(np.sqrt(growing.offset))
     return Measured(
-        levels, fine, spectrum, float(gain), float(np.sqrt(max(read2, 0.0))), growth, len(means), float(np.sqrt(middle))
+        levels, fine_levels, shape.mean(0) / shape.mean(), growing.slope, read, growth, len(means), coarseness
     )
 
 
-def _energies(picture: Array, step: int, ignored: Array | None) -> tuple[Array, Array]:
+def clipped_level(picture: Array) -> float:
+    """Level of noise of which half is clipped, as on a page of white paper; 0 where nothing is known.
+
+    Of noise around the largest value, what is below it has the mean square level^2 / 2: the least of the patches in
+    which a third of the pixels or more are at that value.
+
+    Parameters
+    ----------
+    picture : ndarray
+        (C, H, W), finite.
+    """
+    side = 8
+    if min(picture.shape[1:]) < side:
+        return 0.0
+    squares = []
+    for end in (picture.max(), picture.min()):
+        cut = np.lib.stride_tricks.sliding_window_view(picture - end, (side, side), axis=(1, 2))[:, ::4, ::4]
+        at_end = (cut == 0).mean((3, 4))
+        squares.append(2 * np.square(cut).mean((3, 4))[at_end > 0.3])
+    found = max(squares, key=len)
+    return float(np.sqrt(np.quantile(found, 0.1))) if len(found) else 0.0
+
+
+def dark_frame(picture: Array) -> Array | None:
+    """The dark frame around a picture, as of a microscope or a film scan, bool (H, W); None where there is none.
+
+    It is dark, touches the border, covers a twentieth of the picture, and is quieter than the rest: blocks of 8 x 8
+    pixels as dark and as even as the darkest of the border.
+
+    Parameters
+    ----------
+    picture : ndarray
+        (C, H, W), finite.
+    """
+    side = 8
+    height, width = (n // side for n in picture.shape[1:])
+    if min(height, width) < 4:
+        return None
+    gray = picture.mean(0)
+    blocks = gray[: height * side, : width * side].reshape(height, side, width, side)
+    mean, spread = blocks.mean((1, 3)), blocks.std((1, 3))
+    border = np.ones_like(mean, bool)
+    border[1:-1, 1:-1] = False
+    darkest = border & (mean <= np.quantile(mean[border], 0.25))
+    level, noise = np.median(mean[darkest]), np.median(spread[darkest])
+    low, high = np.quantile(gray, [0.001, 0.999])
+    like = (np.abs(mean - level) <= max(3 * noise, 0.01 * (high - low))) & (spread <= 2 * noise + 0.004 * (high - low))
+    labels, _ = scipy.ndimage.label(like)
+    frame = np.isin(labels, np.unique(labels[border & like]))
+    inside = ~frame
+    if not inside.any() or frame.mean() < 0.05 or level > low + 0.15 * (high - low):
+        return None
+    if np.quantile(spread[inside], 0.2) < 3 * noise:
+        return None
+    frame = scipy.ndimage.binary_dilation(frame)
+    whole = np.pad(frame.repeat(side, 0).repeat(side, 1), ((0, side), (0, side)), mode="edge")
+    return np.asarray(whole[: gray.shape[0], : gray.shape[1]])
+
+
+def count_step(picture: Array) -> float | None:
+    """The one distance between the values of a picture that holds few, as counts do; None for others.
+
+    Parameters
+    ----------
+    picture : ndarray
+        finite.
+    """
+    values = np.unique(picture)
+    if not 3 <= len(values) <= 2000:
+        return None
+    gaps = np.diff(values)
+    step = float(np.quantile(gaps, 0.1))
+    whole = gaps / step
+    # Files of 16 bits round the values.
+    return step if step > 0 and np.abs(whole - whole.round()).max() * step < 4e-5 else None
+
+
+def _energies(picture: Array, step: int, ignored: Array | None, ends: bool) -> tuple[Array, Array]:
     """Squared cosine coefficients of the patches that can be used, (n, C, 16, 16), and their mean intensities (n,)."""
     finite = np.isfinite(picture)
-    ends = np.min(picture[finite], initial=np.inf), np.max(picture[finite], initial=-np.inf)
+    least, largest = np.min(picture[finite], initial=np.inf), np.max(picture[finite], initial=-np.inf)
     unusable = (~finite).any(0)
     if ignored is not None:
         unusable |= ignored
-    at_end = ((picture <= ends[0]) | (picture >= ends[1])).any(0)
+    at_end = ((picture <= least) | (picture >= largest)).any(0)
     windows = [np.lib.stride_tricks.sliding_window_view(p, (SIDE, SIDE))[::step, ::step] for p in (unusable, at_end)]
-    usable = ~windows[0].any((2, 3)) & (windows[1].mean((2, 3)) < 0.01)
+    usable = ~windows[0].any((2, 3)) & ((windows[1].mean((2, 3)) < 0.01) | (not ends))
     cut = np.lib.stride_tricks.sliding_window_view(picture, (SIDE, SIDE), axis=(1, 2))[:, ::step, ::step]
     patches = np.moveaxis(cut[:, usable], 0, 1).astype(np.float64)
     energy = scipy.fft.dctn(patches, axes=(2, 3), norm="ortho") ** 2
@@ -132,7 +226,8 @@ def _energies(picture: Array, step: int, ignored: Array | None) -> tuple[Array, 
 def _flattest(energy: Array, low: Array) -> tuple[Array, Array]:
     """The spectrum (C, 16, 16) of the flat patches, and which they are: of several parts the one with the least."""
     order = np.argsort(low)
-    best, chosen = None, order
+    best: Array | None = None
+    chosen = order
     for part in _PARTS:
         tried = order[: max(round(part * len(order)), min(_FEWEST, len(order)))]
         spectrum = np.median(energy[tried], 0) / _CHI
@@ -143,20 +238,28 @@ def _flattest(energy: Array, low: Array) -> tuple[Array, Array]:
     return best, chosen
 
 
-def _line(x: Array, variance: Array, counts: Array) -> tuple[float, float]:
-    """Nonnegative slope and offset of a line through the lower variances, relative errors counting."""
-    if len(x) < 3 or np.ptp(x) <= 1e-6 * max(np.abs(x).max(), 1e-30):
-        return 0.0, float(variance.min())
-    weights = counts / counts.sum()
-    fits = []
-    for columns in (np.stack([x, np.ones_like(x)], 1), np.ones((len(x), 1)), x[:, None]):
-        asymmetric = np.ones_like(x)
-        for _ in range(30):
-            w = np.sqrt(weights * asymmetric)[:, None] / variance[:, None]
-            solved = np.linalg.lstsq(columns * w, variance * w[:, 0], rcond=None)[0]
-            asymmetric = np.where(variance > columns @ solved, 0.1, 1.0)
-        relative = (columns @ solved - variance) / variance
-        slope, offset = (solved[0], solved[1]) if len(solved) == 2 else ((0, solved[0]) if columns[0, 0] == 1 else (solved[0], 0))
-        fits.append((float((weights * asymmetric * relative**2).sum()), float(slope), float(offset)))
-    allowed = [f for f in fits if f[1] >= 0 and f[2] >= 0]
-    return min(allowed)[1:]
+def _fit(x: Array, variance: Array, counts: Array) -> _Line:
+    """The best line of nonnegative slope and offset through the lower variances, errors being relative ones."""
+    constant, sloped, steep = (_solved(c, variance, counts) for c in _columns(x))
+    if len(x) < 3 or np.ptp(x) <= 1e-6 * np.abs(x).max():
+        return _Line(0.0, float(variance.min()), 1.0)
+    lines = [_Line(0.0, float(constant[0][0]), 1.0)]
+    candidates = [(sloped[0][0], sloped[0][1], sloped[1]), (steep[0][0], 0.0, steep[1])]
+    better = [(s, o, constant[1] / max(e, 1e-12)) for s, o, e in candidates if s >= 0 and o >= 0]
+    lines += [_Line(float(s), float(o), float(b)) for s, o, b in better]
+    return max(lines, key=lambda line: line.better)
+
+
+def _columns(x: Array) -> tuple[Array, Array, Array]:
+    one = np.ones_like(x)
+    return one[:, None], np.stack([x, one], 1), x[:, None]
+
+
+def _solved(columns: Array, variance: Array, counts: Array) -> tuple[Array, float]:
+    """Coefficients of the least squares of relative errors, those below weighing ten times as much, and their error."""
+    weights, low = counts / counts.sum(), np.ones_like(variance)
+    for _ in range(20):
+        w = np.sqrt(weights * low)
+        solved = np.linalg.lstsq(columns * (w / variance)[:, None], w, rcond=None)[0]
+        low = np.where(variance > columns @ solved, 0.1, 1.0)
+    return solved, float((weights * low * (columns @ solved / variance - 1) ** 2).sum())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from icgn.compat import keyword_only
 from icgn.functionals.box import Box
+from icgn.functionals.noise import Noise, described
 from icgn.solvers.methods.method import Method, State
 from icgn.solvers.problem import Problem, Regularizer
 from icgn.solvers.solution import Solution, Status
@@ -31,10 +32,9 @@ class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
         R.
     sigma : float or Tensor
         noise level that the regularizer is asked to remove, in intensities, one or one per image.
-    noise : float or Tensor, optional
-        standard deviation of the noise in the units of y, one or one per image; default that of
-        ``physics.noise_model`` where it is Gaussian; where it is Poisson, the Poisson likelihood of its gain; else
-        `sigma`. It cannot be combined with `data_fidelity`, which has its own scale.
+    noise : float, Tensor, Noise or deepinv.physics.NoiseModel, optional
+        as for :class:`icgn.Problem`; default ``physics.noise_model`` where it is Gaussian, a map included, Poisson, or
+        Poisson-Gaussian; else `sigma`. It cannot be combined with `data_fidelity`, which has its own scale.
     weight : float
         nonnegative factor of R.
     box : (float, float) or Box, optional
@@ -66,7 +66,7 @@ class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
         regularizer: Regularizer,
         sigma: float | Tensor,
         *,
-        noise: float | Tensor | None = None,
+        noise: float | Tensor | Noise | deepinv.physics.NoiseModel | None = None,
         weight: float = 1.0,
         box: Box | tuple[float, float] | None = None,
         method: str | Method[State] = "auto",
@@ -152,15 +152,15 @@ class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
         regularizer: Any = self.regularizer
         return regularizer
 
-    def _noise(self, physics: Any) -> tuple[float | Tensor | None, Any]:
+    def _noise(self, physics: Any) -> tuple[float | Tensor | Noise | None, Any]:
         """The noise level and the data fidelity: as given, or those of the noise model of the physics."""
         if self.data_fidelity is not None:
             return None, self.data_fidelity
         model = physics.noise_model if isinstance(physics, deepinv.physics.Physics) else None
         if self.noise is not None or model is None or isinstance(model, deepinv.physics.ZeroNoise):
             return self.noise, None
-        if isinstance(model, deepinv.physics.GaussianNoise):
-            return model.sigma.reshape(-1), None
+        if isinstance(model, deepinv.physics.GaussianNoise | deepinv.physics.PoissonGaussianNoise):
+            return described(model), None
         if isinstance(model, deepinv.physics.PoissonNoise):
             gain = float(model.gain)
             return None, deepinv.optim.PoissonLikelihood(gain=gain, denormalize=bool(model.normalize))

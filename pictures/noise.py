@@ -1,0 +1,261 @@
+"""The noise of a picture as it was made: found, said in words, and counts denoised where their noise is even."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from icgn.datasets import Picture, estimate_sigma, scaled_luma
+from icgn.datasets.estimation import COARSE, Measured, clipped_level, count_step, dark_frame, measure_flat
+from icgn.functionals.anscombe import stabilized, unstabilized
+from icgn.functionals.noise import Correlated, Noise, Poisson, PoissonGaussian, White
+from icgn.pictures.models import default_regularizer
+from icgn.pictures.solving import solve_task
+from icgn.pictures.tasks import Denoise
+from icgn.regularizers.base import ConvexRegularizer, check_image
+from icgn.solvers import Solution
+
+Sure: TypeAlias = Literal["high", "fair", "low"]
+_HIGH: Sure = "high"
+_FAIR: Sure = "fair"
+_LOW: Sure = "low"
+
+_SURE = {_HIGH: "", _FAIR: ", about", _LOW: ", a guess: hardly any part of the picture is flat"}
+
+# Growth of the variance over the picture from which the noise is said to depend on the brightness.
+_GROWS = 2.5
+# Patches that an estimate should compare.
+_MANY = 200
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseEstimate:
+    """The noise that was found in a picture.
+
+    Attributes
+    ----------
+    noise : Noise
+        its description, in intensities.
+    level : float
+        its root mean square over the picture, in intensities.
+    sigma : float
+        the level that a regularizer made for white noise should be asked to remove, in intensities: `level` for white
+        noise, more for correlated noise (:attr:`icgn.functionals.noise.Correlated.removal`).
+    channels : tuple of float
+        root mean square of each channel.
+    sure : {"high", "fair", "low"}
+        ``"high"`` where many flat patches agree, ``"low"`` where there were too few, and the level is a guess.
+    """
+
+    noise: Noise
+    level: float
+    sigma: float
+    channels: tuple[float, ...]
+    sure: Sure
+
+    def text(self, scale: float = 1.0, unit: str = "of intensity") -> str:
+        """What was found, in words; levels times `scale`, e.g. 255 for the unit ``"gray levels"``."""
+        words = self.noise.text(scale, unit)
+        if isinstance(self.noise, Poisson | PoissonGaussian):
+            words += f", {scale * self.level:.3g} {unit} in the mean"
+        return (
+            words
+            + {"high": "", "fair": " (about)", "low": " (a guess: hardly any part of the picture is flat)"}[self.sure]
+        )
+
+
+def estimate_noise(picture: Picture | Tensor) -> NoiseEstimate:
+    r"""Estimate the noise of a picture: white, correlated, or growing with the brightness, and how large it is.
+
+    What counts is in the pixels, but for the JPEG mark of a :class:`~icgn.datasets.Picture`. Dark frames around the
+    picture, clipped pixels, and pixels that are not finite are left out (:mod:`icgn.datasets.estimation`).
+
+    Parameters
+    ----------
+    picture : Picture or Tensor
+        a picture, or the pixels (C, H, W) of one, floating point, intensities in [0, 1].
+
+    Raises
+    ------
+    TypeError
+        for anything else.
+    ValueError
+        for another number of dimensions, or a picture without finite pixels.
+
+    Examples
+    --------
+    >>> from icgn.datasets import add_noise, bundled
+    >>> clean = bundled(gray=True).find("camera").image
+    >>> found = estimate_noise(add_noise(clean, 0.1, seed=0))
+    >>> type(found.noise).__name__, bool(0.09 < found.level < 0.11)
+    ('White', True)
+    """
+    pixels = picture.pixels if isinstance(picture, Picture) else picture
+    if not isinstance(pixels, Tensor):
+        raise TypeError(f"picture: got {type(pixels).__name__}, expected a Picture or a torch.Tensor (C, H, W)")
+    if pixels.ndim != 3 or not pixels.is_floating_point():
+        raise ValueError(f"picture: got {pixels.dtype} of shape {tuple(pixels.shape)}, expected floats (C, H, W)")
+    values = pixels.detach().double().cpu().numpy()
+    finite = np.isfinite(values).all(0)
+    if not finite.any():
+        raise ValueError("picture: got no pixel that is finite, expected intensities in [0, 1]")
+    values = np.where(finite, values, values[:, finite].mean(1)[:, None, None])
+    if len(values) == 3 and (values == values[:1]).all():
+        # Gray stored as colour has one noise.
+        found = estimate_noise(torch.from_numpy(values[:1]))
+        return replace(found, channels=found.channels * 3)
+    frame = dark_frame(values)
+    ignored = ~finite if frame is None else ~finite | frame
+    counted = _counts(values, ignored)
+    if counted is not None:
+        return counted
+    measured = measure_flat(values, ignored=ignored)
+    if measured is None:
+        return _without_flat_parts(values, ignored)
+    if measured.coarseness >= COARSE:
+        return _correlated(measured)
+    jpeg = isinstance(picture, Picture) and picture.jpeg
+    return _white(measured, _finest(values, ignored, jpeg))
+
+
+def _white(measured: Measured, finest: float | None) -> NoiseEstimate:
+    """White noise, or noise that grows with the brightness: by the finest frequencies, the wavelets if they find less.
+
+    Between white and correlated the level goes from the one to the other.
+    """
+    fine, whole = _rms(measured.fine), _rms(measured.levels)
+    least = fine if finest is None else min(fine, finest)
+    part = min(max((measured.coarseness - 1.1) / 0.9, 0.0), 1.0)
+    level = least ** (1 - part) * max(whole, least) ** part if least > 0 else 0.0
+    channels = tuple(float(level * f / fine) if fine > 0 else level for f in measured.fine)
+    sure = _HIGH if measured.patches >= _MANY and whole < 1.3 * fine else _FAIR
+    if measured.growth > _GROWS and measured.gain > 0 and fine > 0:
+        ratio = level / fine
+        noise: Noise = PoissonGaussian(measured.gain * ratio**2, measured.read * ratio)
+        return NoiseEstimate(noise, level, level, channels, _FAIR)
+    uneven = len(channels) > 1 and max(channels) > 1.25 * min(channels)
+    noise = White(torch.tensor(channels).reshape(1, -1, 1, 1)) if uneven and min(channels) > 0 else White(level)
+    return NoiseEstimate(noise, level, level, channels, sure)
+
+
+def _correlated(measured: Measured) -> NoiseEstimate:
+    level = _rms(measured.levels)
+    noise = Correlated(
+        level, torch.from_numpy(measured.spectrum), "as of a demosaicked, resized or compressed photograph"
+    )
+    sure = _FAIR if measured.patches >= _MANY else _LOW
+    return NoiseEstimate(noise, level, noise.removal, tuple(float(v) for v in measured.levels), sure)
+
+
+def _without_flat_parts(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> NoiseEstimate:
+    """A picture of one colour, a page of paper, or one that is too small."""
+    level, sure = _finest(values, ignored, False) or 0.0, _LOW
+    if np.ptp(values) == 0:
+        level, sure = 0.0, _HIGH
+    elif ((values == values.max()) | (values == values.min())).mean() > 0.3:
+        level, sure = clipped_level(values), _FAIR
+    return NoiseEstimate(White(level), level, level, (level,) * len(values), sure)
+
+
+def _counts(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> NoiseEstimate | None:
+    """Counts: values of one distance, the variance of which is that distance times the brightness."""
+    step = count_step(values)
+    if step is None or values.min() < 0:
+        return None
+    measured = measure_flat(values, ignored=ignored, ends=False)
+    if measured is None or measured.coarseness >= COARSE:
+        return None
+    expected = math.sqrt(step * float(values.mean()))
+    fine = _rms(measured.fine)
+    if not 0.8 < fine / expected < 1.25 or measured.growth < 1.5:
+        return None
+    return NoiseEstimate(Poisson(step), expected, expected, (expected,) * len(values), _HIGH)
+
+
+def _finest(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any], jpeg: bool) -> float | None:
+    """Level by wavelets, of the largest rectangle without ignored pixels in the middle; None if little is left."""
+    pixels = torch.from_numpy(values)
+    if ignored.any():
+        # A dark frame surrounds the picture: shrink until it is gone.
+        for cut in range(0, min(ignored.shape) // 2 - 8, 4):
+            part = (slice(cut, ignored.shape[0] - cut), slice(cut, ignored.shape[1] - cut))
+            if not ignored[part].any():
+                pixels = pixels[:, part[0], part[1]]
+                break
+        else:
+            return None
+    return estimate_sigma(scaled_luma(pixels) if jpeg and len(pixels) == 3 else pixels)
+
+
+def _rms(levels: Any) -> float:
+    return float(np.sqrt(np.mean(np.square(levels))))
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """Counts that were denoised where their noise is even.
+
+    Attributes
+    ----------
+    x : Tensor
+        pictures (B, C, H, W), in the unit of the counts.
+    solution : Solution
+        of the problem of stabilized counts: its pictures and its certificate are those of f(y) / scale, not of x.
+    scale : float
+        standard deviations of the noise that are 1 in the solution.
+    """
+
+    x: Tensor
+    solution: Solution
+    scale: float
+
+
+def denoise_counts(
+    y: Tensor,
+    noise: Poisson | PoissonGaussian,
+    regularizer: ConvexRegularizer | None = None,
+    *,
+    weight: float | Tensor | str = 1.0,
+    **options: Any,
+) -> Counted:
+    r"""Denoise counts, as of photons: stabilized by the generalized Anscombe transform f, solved, and brought back.
+
+    x is the exact unbiased inverse (:mod:`icgn.functionals.anscombe`) of the minimizer of
+    :math:`\tfrac12 |z - f(y) / s|^2 + w R(z; 1 / s)`, s the largest f(y): a convex problem of white noise, which is
+    certified in that space, as everywhere else.
+
+    Parameters
+    ----------
+    y : Tensor
+        counts (B, C, H, W) in the unit of the noise, finite.
+    noise : Poisson or PoissonGaussian
+        gain, read-out and offset.
+    regularizer : ConvexRegularizer, optional
+        R, of intensities in [0, 1]; default as for :func:`icgn.denoise`.
+    weight : float, Tensor or str
+        w, as for :func:`icgn.denoise`.
+    **options
+        of :func:`icgn.solve`; `tol` is in units of the solution.
+
+    Raises
+    ------
+    TypeError
+        if the noise is none of counts.
+    ValueError
+        for a wrong shape, or negative counts of a Poisson noise.
+    """
+    if not isinstance(noise, Poisson | PoissonGaussian):
+        raise TypeError(f"noise: got {type(noise).__name__}, expected Poisson or PoissonGaussian")
+    check_image(y, "y")
+    if isinstance(noise, Poisson) and bool((y < 0).any()):
+        raise ValueError(f"y: got negative values down to {float(y.min()):.4g}, expected counts >= 0 for Poisson")
+    z = stabilized(y, noise)
+    scale = float(z.nan_to_num(0.0).max())
+    regularizer = default_regularizer(y) if regularizer is None else regularizer
+    solution = solve_task(Denoise(), z / scale, regularizer, 1 / scale, None, weight, **options)[0]
+    return Counted(unstabilized(scale * solution.x, noise), solution, scale)

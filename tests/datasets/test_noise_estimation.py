@@ -1,0 +1,149 @@
+"""Noise found in pictures: how large it is, what it is like, and pictures that have hardly any to be measured in."""
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+
+from icgn.datasets import Picture, bundled
+from icgn.datasets.estimation import clipped_level, count_step, dark_frame, measure_flat
+from icgn.functionals.noise import Correlated, Poisson, PoissonGaussian, White
+from icgn.pictures.noise import estimate_noise
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def camera(side=256):
+    return bundled(gray=True).find("camera").image[:, 60 : 60 + side, 120 : 120 + side].double().numpy()
+
+
+def tensor(values):
+    return torch.from_numpy(np.ascontiguousarray(values))
+
+
+def demosaicked(mosaic):
+    """Bilinear interpolation of a Bayer mosaic (H, W) in three colours (3, H, W)."""
+    keep = np.zeros((3, *mosaic.shape))
+    keep[0, ::2, ::2] = keep[1, ::2, 1::2] = keep[1, 1::2, ::2] = keep[2, 1::2, 1::2] = 1
+    kernel = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4
+    mean = [scipy.ndimage.convolve(mosaic * k, kernel) / scipy.ndimage.convolve(k, kernel) for k in keep]
+    return np.stack(mean)
+
+
+@pytest.mark.parametrize("sigma", [5 / 255, 15 / 255, 30 / 255])
+def test_white_noise_is_white_and_as_large_as_it_is(sigma):
+    found = estimate_noise(tensor(camera() + sigma * rng().standard_normal((1, 256, 256))))
+    assert isinstance(found.noise, White)
+    assert found.level == pytest.approx(sigma, rel=0.1) and found.sigma == found.level
+    assert "white" in found.text() and f"{255 * found.level:.3g} gray levels" in found.text(255, "gray levels")
+
+
+@pytest.mark.parametrize("sigma", [10 / 255, 25 / 255])
+def test_noise_of_a_demosaicked_photograph_is_correlated(sigma):
+    noise = demosaicked(sigma * rng().standard_normal((256, 256)))
+    found = estimate_noise(tensor(camera() + noise))
+    assert isinstance(found.noise, Correlated)
+    assert found.level == pytest.approx(noise.std(), rel=0.3)
+    assert found.sigma > 1.5 * found.level and "correlated" in found.text()
+
+
+def test_enlarged_noise_is_correlated():
+    small = camera(128) + 20 / 255 * rng().standard_normal((1, 128, 128))
+    large = scipy.ndimage.zoom(small, (1, 2, 2), order=3)
+    found = estimate_noise(tensor(large))
+    truth = (large - scipy.ndimage.zoom(camera(128), (1, 2, 2), order=3)).std()
+    assert isinstance(found.noise, Correlated) and found.level == pytest.approx(truth, rel=0.3)
+
+
+def test_noise_that_grows_with_the_brightness_is_told():
+    ramp = np.tile(np.linspace(0.05, 0.95, 256), (1, 256, 1))
+    noise = PoissonGaussian(0.01, 0.02)
+    drawn = noise.draw(tensor(ramp), torch.Generator().manual_seed(0))
+    found = estimate_noise(drawn)
+    assert isinstance(found.noise, PoissonGaussian)
+    assert found.noise.gain == pytest.approx(0.01, rel=0.2)
+    assert found.level == pytest.approx((drawn.numpy() - ramp).std(), rel=0.1)
+
+
+@pytest.mark.parametrize("peak", [20, 100])
+def test_counts_are_told_by_their_values(peak):
+    counts = rng().poisson(peak * camera())
+    found = estimate_noise(tensor(counts / counts.max()))
+    assert isinstance(found.noise, Poisson) and found.noise.gain == pytest.approx(1 / counts.max())
+
+
+def test_a_dark_frame_is_left_out():
+    row, column = np.mgrid[:192, :256]
+    inside = (row - 96) ** 2 + (column - 128) ** 2 < 85**2
+    clean = np.where(inside, camera()[0, :192], 6 / 255)
+    noisy = clean + np.where(inside, 25, 1) / 255 * rng().standard_normal(clean.shape)
+    picture = (255 * noisy).round().clip(0, 255)[None] / 255
+    frame = dark_frame(picture)
+    assert frame is not None and not (frame & inside)[40:150, 80:180].any() and frame[~inside].mean() > 0.8
+    assert estimate_noise(tensor(picture)).level == pytest.approx(25 / 255, rel=0.2)
+    assert dark_frame(camera()) is None
+
+
+def test_pixels_outside_the_field_may_be_nan():
+    noisy = camera() + 0.1 * rng().standard_normal((1, 256, 256))
+    noisy[:, :, :60] = np.nan
+    assert estimate_noise(tensor(noisy)).level == pytest.approx(0.1, rel=0.15)
+
+
+@pytest.mark.parametrize("level", [0, 5, 10])
+def test_a_page_of_paper_has_the_noise_of_its_paper(level):
+    clean = np.full((1, 192, 256), 255.0)
+    for line in range(6, 180, 11):
+        clean[:, line : line + 7, 8:240:3] = 0
+    noisy = (clean + level * rng().standard_normal(clean.shape)).round().clip(0, 255) / 255
+    assert 0.6 * level / 255 <= estimate_noise(tensor(noisy)).level <= 2 * level / 255
+    assert clipped_level(noisy[:, :, 244:]) == pytest.approx(level / 255, rel=0.2)
+
+
+def test_flat_and_tiny_pictures_have_little_or_no_noise():
+    for picture in (np.full((1, 64, 64), 0.5), np.zeros((3, 64, 64)), np.full((1, 3, 3), 0.2)):
+        found = estimate_noise(tensor(picture))
+        assert found.level == 0 and found.sigma == 0
+    flat = 0.5 + 0.02 * rng().standard_normal((1, 64, 64))
+    assert estimate_noise(tensor(flat)).level == pytest.approx(0.02, rel=0.1)
+    tiny = estimate_noise(tensor(0.5 + 0.02 * rng().standard_normal((1, 8, 8))))
+    assert 0 < tiny.level < 0.04 and tiny.sure == "low"
+
+
+def test_gray_stored_as_colour_is_gray():
+    noisy = tensor(camera() + 0.1 * rng().standard_normal((1, 256, 256)))
+    assert estimate_noise(noisy.expand(3, -1, -1)).level == estimate_noise(noisy).level
+
+
+def test_channels_may_have_levels_of_their_own():
+    levels = np.array([0.05, 0.1, 0.05])
+    noisy = camera() + levels[:, None, None] * rng().standard_normal((3, 256, 256))
+    found = estimate_noise(Picture(tensor(noisy).float()))
+    assert np.allclose(found.channels, levels, rtol=0.15)
+    assert found.noise.level.shape == (1, 3, 1, 1)
+
+
+def test_the_spectrum_is_that_of_the_noise():
+    white = measure_flat(0.5 + 0.1 * rng().standard_normal((1, 256, 256)))
+    assert white.coarseness == pytest.approx(1, abs=0.1) and white.levels[0] == pytest.approx(0.1, rel=0.05)
+    blurred = scipy.ndimage.gaussian_filter(rng().standard_normal((1, 256, 256)), (0, 0.7, 0.7))
+    assert measure_flat(0.5 + blurred).coarseness > 2
+    assert measure_flat(np.ones((1, 8, 8))) is None
+
+
+def test_steps_of_counts():
+    assert count_step(np.array([0, 1, 2, 5, 6]) / 7) == pytest.approx(1 / 7)
+    assert count_step(rng().random((1, 64, 64))) is None
+    assert count_step(np.ones(5)) is None
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.zeros(4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8), torch.full((1, 4, 4), torch.nan)]
+)
+def test_what_is_no_picture_is_refused(bad):
+    with pytest.raises(ValueError, match=r"^picture: got"):
+        estimate_noise(bad)
+    with pytest.raises(TypeError, match=r"^picture: got ndarray"):
+        estimate_noise(bad.numpy())
