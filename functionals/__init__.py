@@ -1,8 +1,9 @@
-"""Convex functions as solvers see them: the interface, sums, compositions with linear maps, data terms, boxes."""
+"""Convex functions as solvers see them: the interface, sums, linear maps before them, data terms, noise, boxes."""
 
 from icgn.functionals.box import Box
 from icgn.functionals.capability import Capability
 from icgn.functionals.functional import BlackBoxFunctional, ConvexFunctional, Joint
+from icgn.functionals.noise import Correlated, Noise, Poisson, PoissonGaussian, White, described
 from icgn.functionals.sums import SumFunctional
 from icgn.functionals.wrapped import WrappedFunctional
 
@@ -11,7 +12,13 @@ __all__ = [
     "Box",
     "Capability",
     "ConvexFunctional",
+    "Correlated",
     "Joint",
+    "Noise",
+    "Poisson",
+    "PoissonGaussian",
     "SumFunctional",
+    "White",
     "WrappedFunctional",
+    "described",
 ]

@@ -4,17 +4,20 @@ from icgn.pictures.kernels import make_kernel, read_kernel
 from icgn.pictures.levels import NoiseLevel, Note, estimated_level, measured_level
 from icgn.pictures.masks import known_pixels, read_mask
 from icgn.pictures.models import default_regularizer, regularizers_by_channels
+from icgn.pictures.noise import Counted, NoiseEstimate, denoise_counts, estimate_noise
 from icgn.pictures.picture import restore_picture
 from icgn.pictures.result import Restored
 from icgn.pictures.tasks import Deblur, Denoise, Enlarge, Inpaint, Measured, Pose, Task
 from icgn.pictures.tensors import deblur, denoise, inpaint
 
 __all__ = [
+    "Counted",
     "Deblur",
     "Denoise",
     "Enlarge",
     "Inpaint",
     "Measured",
+    "NoiseEstimate",
     "NoiseLevel",
     "Note",
     "Pose",
@@ -23,6 +26,8 @@ __all__ = [
     "deblur",
     "default_regularizer",
     "denoise",
+    "denoise_counts",
+    "estimate_noise",
     "estimated_level",
     "inpaint",
     "known_pixels",

@@ -1,0 +1,169 @@
+"""The noise of pictures: levels found against the truth, and three ways to denoise counts.
+
+    python benchmarks/noise.py levels --bsds BSDS500 --pictures 20
+    python benchmarks/noise.py counts --side 128
+
+`levels` simulates white, demosaicked, enlarged and compressed noise, and noise that grows with the brightness, on
+photographs of BSDS500 val that are not in BSD68, and compares what :func:`icgn.pictures.estimate_noise` finds with the
+root mean square of what was added. `counts` denoises photons drawn from bundled photographs by one model: stabilized by
+Anscombe's transform, weighted by the variance at that solution, and by the likelihood.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import deepinv
+import numpy as np
+import torch
+import typer
+from harness import RESULTS, Out, Threads, conditions, table, write
+from PIL import Image
+from scipy import ndimage
+from torch import Tensor
+
+import icgn
+from icgn.datasets import Picture, bsd68, bsds500, bundled, estimate_sigma
+from icgn.functionals.noise import Poisson, White
+from icgn.pictures.noise import denoise_counts, estimate_noise
+
+main = typer.Typer(help=__doc__, rich_markup_mode=None)
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def simulated(clean: Array, seed: int) -> Iterator[tuple[str, Picture, float]]:
+    """Noisy pictures of 8 bits made of a clean one (3, H, W), each with its name and its true level in intensities."""
+    rng = np.random.default_rng(seed)
+
+    def normal(level: float, like: Array = clean) -> Array:
+        return level / 255 * rng.standard_normal(like.shape)
+
+    for level in (5, 15, 30):
+        yield measured(f"white {level}", clean + normal(level), clean)
+    for level in (10, 25):
+        mosaic = _mosaic(clean)
+        yield measured(f"demosaicked {level}", demosaicked(mosaic + normal(level, mosaic)), demosaicked(mosaic))
+    small = clean[:, : clean.shape[1] // 2, : clean.shape[2] // 2]
+    for level in (10, 25):
+        yield measured(f"enlarged {level}", enlarged(small + normal(level, small)), enlarged(small))
+    for quality in (70, 85, 95):
+        noisy = compressed(clean + normal(12), quality)
+        yield f"JPEG {quality}", Picture(torch.from_numpy(noisy).float(), jpeg=True), _rms(noisy - clean)
+    counts = np.sqrt(0.01 * clean + (2 / 255) ** 2) * rng.standard_normal(clean.shape)
+    yield measured("growing", clean + counts, clean)
+
+
+def measured(name: str, noisy: Array, clean: Array) -> tuple[str, Picture, float]:
+    """A picture rounded to 8 bits, with the root mean square of its noise."""
+    rounded = (255 * noisy).round().clip(0, 255) / 255
+    return name, Picture(torch.from_numpy(rounded).float()), _rms(rounded - clean)
+
+
+def demosaicked(mosaic: Array) -> Array:
+    """Three colours (3, H, W) of a Bayer mosaic (H, W) by bilinear interpolation."""
+    kernel = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4
+    keep = _filters(mosaic.shape)
+    return np.stack([ndimage.convolve(mosaic * k, kernel) / ndimage.convolve(k, kernel) for k in keep])
+
+
+def enlarged(picture: Array) -> Array:
+    """A picture (3, H, W) of twice the size by cubic splines."""
+    return np.asarray(ndimage.zoom(picture, (1, 2, 2), order=3))
+
+
+def compressed(picture: Array, quality: int) -> Array:
+    """A picture (3, H, W) as a JPEG file gives it back."""
+    file = io.BytesIO()
+    levels = (255 * picture).round().clip(0, 255).astype(np.uint8)
+    Image.fromarray(np.moveaxis(levels, 0, -1)).save(file, "jpeg", quality=quality)
+    return np.moveaxis(np.asarray(Image.open(file), float), -1, 0) / 255
+
+
+def _filters(shape: tuple[int, ...]) -> Array:
+    keep = np.zeros((3, *shape))
+    keep[0, ::2, ::2] = keep[1, ::2, 1::2] = keep[1, 1::2, ::2] = keep[2, 1::2, 1::2] = 1
+    return keep
+
+
+def _mosaic(clean: Array) -> Array:
+    return np.asarray((clean * _filters(clean.shape[1:])).sum(0))
+
+
+def _rms(noise: Array) -> float:
+    return float(np.sqrt(np.square(noise).mean()))
+
+
+@main.command()
+def levels(
+    bsds: Annotated[Path, typer.Option(help="Folder of BSDS500.")],
+    pictures: Annotated[int, typer.Option(min=1)] = 20,
+    out: Out = None,
+) -> None:
+    """Compare the levels that are found with the true ones."""
+    known = set(bsd68(bsds).names)
+    samples = [s for s in bsds500(bsds, "val") if s.name not in known][:pictures]
+    found: dict[str, list[tuple[float, float, str]]] = {}
+    for seed, sample in enumerate(samples):
+        for name, picture, truth in simulated(sample.image.double().numpy(), seed):
+            estimate = estimate_noise(picture)
+            kind = type(estimate.noise).__name__
+            found.setdefault(name, []).append((estimate.level / truth, estimate_sigma(picture.pixels) / truth, kind))
+    rows = []
+    for name, values in found.items():
+        ratios = np.array([v[0] for v in values])
+        within = int((np.abs(ratios - 1) <= 0.15).sum())
+        kinds = sorted({v[2] for v in values}, key=lambda k: -sum(v[2] == k for v in values))
+        white = np.median([v[1] for v in values])
+        low, middle, high = np.quantile(ratios, [0.1, 0.5, 0.9])
+        cells = f"{middle:.2f}", f"{low:.2f} to {high:.2f}", f"{within} of {len(ratios)}", f"{white:.2f}"
+        rows.append((name, *cells, ", ".join(kinds)))
+    heads = "noise", "found / true, median", "from 10 to 90 %", "within 15 %", "wavelets, median", "called"
+    text = table(heads, rows)
+    print(text)
+    write(out or RESULTS / "noise", {"levels.md": text, "levels.json": {**conditions(), "found": found}})
+
+
+@main.command()
+def counts(
+    side: Annotated[int, typer.Option(min=32, help="Side of the crops.")] = 128,
+    threads: Threads = 1,
+    out: Out = None,
+) -> None:
+    """Compare three ways to denoise counts."""
+    torch.set_num_threads(threads)
+    rows = []
+    for sample in bundled(gray=True):
+        top, left = ((n - side) // 2 for n in sample.image.shape[1:])
+        clean = sample.image[None, :, top : top + side, left : left + side]
+        for peak in (5, 20, 100):
+            noise = Poisson(1 / peak)
+            y = noise.draw(clean, torch.Generator().manual_seed(0))
+            rows.append((sample.name, peak, *(f"{_psnr(x, clean):.2f}" for x in (y, *_routes(y, noise)))))
+            print(*rows[-1], flush=True)
+    text = table(("photograph", "peak", "noisy", "stabilized", "weighted", "likelihood"), rows)
+    print(text)
+    write(out or RESULTS / "noise", {"counts.md": text, "counts.json": {**conditions(), "rows": rows}})
+
+
+def _routes(y: Tensor, noise: Poisson) -> Iterator[Tensor]:
+    """Pictures denoised by stabilized counts, by weights from that solution, and by the likelihood."""
+    model = icgn.load_pretrained("conditional-gray")
+    stable = denoise_counts(y, noise, model, tol=1e-3).x
+    yield stable
+    variance = noise.variance(stable.clamp_min(noise.gain / 2))
+    sigma = float(variance.mean().sqrt())
+    denoising = deepinv.physics.Denoising()
+    yield icgn.solve(icgn.Problem(y, denoising, model, sigma, White(variance.sqrt())), tol=1e-3).x
+    yield icgn.solve(icgn.Problem(y, denoising, model, sigma, noise, box=(1e-3, 2)), gap_tol=1e-2).x
+
+
+def _psnr(x: Tensor, clean: Tensor) -> float:
+    return float(-10 * (x - clean).square().mean().log10())
+
+
+if __name__ == "__main__":
+    main()
