@@ -125,7 +125,10 @@ class White(Noise):
         return WeightedGaussianData.of(term, weights.to(y)), factor
 
     def to_deepinv(self, generator: torch.Generator | None = None) -> deepinv.physics.NoiseModel:
-        return deepinv.physics.GaussianNoise(self.level, rng=generator)
+        if not self.is_map:
+            return deepinv.physics.GaussianNoise(self.level, rng=generator)
+        # GaussianNoise takes one level per image.
+        return deepinv.physics.NoiseModel(lambda x: self.draw(x, generator))
 
     def text(self, scale: float = 1.0, unit: str = "of intensity") -> str:
         values = scale * torch.as_tensor(self.level).double()
@@ -321,10 +324,7 @@ class Correlated(Noise):
         return White(self.level).data(y, physics)
 
     def to_deepinv(self, generator: torch.Generator | None = None) -> deepinv.physics.NoiseModel:
-        def draw(x: Tensor) -> Tensor:
-            return self.draw(x, generator)
-
-        return deepinv.physics.NoiseModel(draw)
+        return deepinv.physics.NoiseModel(lambda x: self.draw(x, generator))
 
     def text(self, scale: float = 1.0, unit: str = "of intensity") -> str:
         return f"correlated, {scale * self.level:.3g} {unit}" + (f", {self.where}" if self.where else "")

@@ -66,7 +66,6 @@ def test_correlated_noise_has_its_spectrum_at_any_size():
     "model",
     [
         deepinv.physics.GaussianNoise(0.1),
-        deepinv.physics.GaussianNoise(MAP.float()),
         deepinv.physics.PoissonNoise(0.02),
         deepinv.physics.PoissonNoise(0.02, normalize=False),
         deepinv.physics.PoissonGaussianNoise(0.02, 0.05),
@@ -83,9 +82,9 @@ def test_deepinv_models_become_descriptions_and_back(model):
         assert ((drawn - mean) / noise.variance(x).sqrt()).std() == pytest.approx(1, abs=0.03)
 
 
-def test_a_model_of_deepinv_draws_correlated_noise():
-    x = torch.zeros(1, 1, 64, 64)
-    noise = Correlated(0.1, SPECTRUM)
+@pytest.mark.parametrize("noise", [Correlated(0.1, SPECTRUM), White(MAP)], ids=["correlated", "map"])
+def test_a_model_of_deepinv_draws_what_deepinv_has_not(noise):
+    x = torch.zeros(1, 1, 128, 128)
     assert torch.equal(noise.to_deepinv(generator())(x), noise.draw(x, generator()))
 
 
