@@ -9,6 +9,7 @@ from quadratic import Quadratic
 
 from icgn.functionals.data import WeightedGaussianData, data_functional
 from icgn.functionals.noise import Correlated, Poisson, PoissonGaussian, White, described
+from icgn.functionals.physics import in_precision
 from icgn.regularizers import TotalVariation, load_pretrained
 from icgn.solvers import Problem, Reconstructor, solve
 from icgn.solvers.methods.splitting import data_prox
@@ -143,7 +144,8 @@ def test_the_proximal_map_of_a_weighted_square_is_stationary(physics):
     gamma = torch.tensor([0.5, 2.0], dtype=torch.float64)
     x = data_prox(data, z, gamma)
     left = gamma.reshape(-1, 1, 1, 1) * data.grad(x) + x - z
-    assert left.abs().max() < 1e-5
+    # Conjugate gradients end at a relative residual of 1e-6.
+    assert left.norm() <= 1e-5 * (gamma.max() * (weights * y).norm() + z.norm())
 
 
 @pytest.mark.parametrize("method", ["auto", "fista", "admm", "newton"])
@@ -167,37 +169,31 @@ def test_a_map_of_levels_gives_the_closed_form(method):
 def test_certificates_are_at_least_the_true_error(physics, noise):
     y = physics.A(uniform(2, 1, 12, 12)) + 0.1 * torch.randn(2, 1, 12, 12, generator=generator(), dtype=torch.float64)
     model = load_pretrained("ridge-gray-small")
-    problem = Problem(y.float(), deepinv_float(physics), model, 0.1, noise, box=(0, 1))
+    problem = Problem(y.float(), in_precision(physics, torch.float32), model, 0.1, noise, box=(0, 1))
     rough = solve(problem, tol=1e-3, gap_tol=1e-2)
-    exact = solve(Problem(y.float().double(), physics, model, 0.1, noise, box=(0, 1)), tol=1e-8, gap_tol=1e-9)
+    exact = solve(problem.to(torch.float64), tol=1e-8, gap_tol=1e-9)
     error = (rough.x.double() - exact.x).square().flatten(1).mean(1).sqrt()
     assert (error <= rough.certificate.rms_distance + 1e-7).all()
     fine = exact.certificate.objective
     assert (rough.certificate.objective - fine <= rough.certificate.objective_gap * (1 + 1e-6) + 1e-9).all()
 
 
-def deepinv_float(physics):
-    import copy
-
-    return copy.deepcopy(physics).float()
-
-
 def test_a_constant_map_is_its_number():
     y = uniform(2, 1, 16, 16)
     a, b = (
-        solve(Problem(y, DENOISING, TotalVariation(), 0.1, noise), tol=1e-6).x
+        solve(Problem(y, DENOISING, Quadratic(2.0), 0.1, noise), tol=1e-7).x
         for noise in (0.15, torch.full((1, 1, 16, 16), 0.15))
     )
-    assert torch.allclose(a, b, atol=2e-6)
+    assert torch.allclose(a, b, atol=1e-6)
 
 
 def test_units_of_a_map_cancel():
     y, levels = uniform(1, 1, 16, 16), uniform(1, 1, 16, 16, seed=1, low=0.05, high=0.2)
     physics = deepinv.physics.Inpainting((1, 16, 16), mask=torch.full((1, 1, 16, 16), 1.0).double())
-    a = solve(Problem(y, DENOISING, TotalVariation(), 0.1, levels), tol=1e-6).x
+    a = solve(Problem(y, DENOISING, Quadratic(2.0), 0.1, levels), tol=1e-7).x
     physics.mask = physics.mask * 1000
-    b = solve(Problem(1000 * y, physics, TotalVariation(), 0.1, 1000 * levels), tol=1e-6).x
-    assert torch.allclose(a, b, atol=3e-6)
+    b = solve(Problem(1000 * y, physics, Quadratic(2.0), 0.1, 1000 * levels), tol=1e-7).x
+    assert torch.allclose(a, b, atol=1e-6)
 
 
 def test_counts_with_read_out_are_fitted_by_shifted_counts():
@@ -219,7 +215,7 @@ def test_counts_with_read_out_are_fitted_by_shifted_counts():
 def test_problems_of_counts_are_solved_and_certified(noise):
     y = noise.draw(uniform(2, 1, 16, 16), generator())
     problem = Problem(y, DENOISING, TotalVariation(), 0.1, noise, box=(0, 1))
-    rough, exact = (solve(problem, gap_tol=g, max_iter=2000) for g in (1e-2, 1e-4))
+    rough, exact = (solve(problem, gap_tol=g, max_iter=2000) for g in (1e-1, 1e-2))
     assert rough.converged and exact.converged
     gap = rough.certificate.objective - exact.certificate.objective
     assert (gap <= rough.certificate.objective_gap).all()
