@@ -152,13 +152,13 @@ def counts(
 def _routes(y: Tensor, noise: Poisson) -> Iterator[Tensor]:
     """Pictures denoised by stabilized counts, by weights from that solution, and by the likelihood."""
     model = icgn.load_pretrained("conditional-gray")
-    stable = denoise_counts(y, noise, model, tol=1e-3).x
+    stable = denoise_counts(y, noise, regularizer=model, tol=1e-3).x
     yield stable
     variance = noise.variance(stable.clamp_min(noise.gain / 2))
     sigma = float(variance.mean().sqrt())
     denoising = deepinv.physics.Denoising()
-    yield icgn.solve(icgn.Problem(y, denoising, model, sigma, White(variance.sqrt())), tol=1e-3).x
-    yield icgn.solve(icgn.Problem(y, denoising, model, sigma, noise, box=(1e-3, 2)), gap_tol=1e-2).x
+    yield icgn.solve(icgn.Problem(y, denoising, model, sigma, noise=White(variance.sqrt())), tol=1e-3).x
+    yield icgn.solve(icgn.Problem(y, denoising, model, sigma, noise=noise, box=(1e-3, 2)), gap_tol=1e-2).x
 
 
 def _psnr(x: Tensor, clean: Tensor) -> float:

@@ -218,8 +218,8 @@ class Counted:
 def denoise_counts(
     y: Tensor,
     noise: Poisson | PoissonGaussian,
-    regularizer: ConvexRegularizer | None = None,
     *,
+    regularizer: ConvexRegularizer | None = None,
     weight: float | Tensor | str = 1.0,
     **options: Any,
 ) -> Counted:

@@ -153,8 +153,8 @@ def test_a_map_of_levels_gives_the_closed_form(method):
     y = uniform(2, 1, 12, 12)
     levels = uniform(1, 1, 12, 12, seed=1, low=0.05, high=0.2)
     a, sigma = 0.7, 0.1
-    problem = Problem(y, DENOISING, Quadratic(a), sigma, levels)
-    solution = solve(problem, method, tol=1e-7)
+    problem = Problem(y, DENOISING, Quadratic(a), sigma, noise=levels)
+    solution = solve(problem, method=method, tol=1e-7)
     weights = (sigma / levels).square()
     error = (solution.x - weights * y / (weights + a)).square().flatten(1).mean(1).sqrt()
     assert (error <= solution.certificate.rms_distance * (1 + 1e-6) + 1e-15).all() and solution.converged
@@ -169,7 +169,7 @@ def test_a_map_of_levels_gives_the_closed_form(method):
 def test_certificates_are_at_least_the_true_error(physics, noise):
     y = physics.A(uniform(2, 1, 12, 12)) + 0.1 * torch.randn(2, 1, 12, 12, generator=generator(), dtype=torch.float64)
     model = load_pretrained("ridge-gray-small")
-    problem = Problem(y.float(), in_precision(physics, torch.float32), model, 0.1, noise, box=(0, 1))
+    problem = Problem(y.float(), in_precision(physics, torch.float32), model, 0.1, noise=noise, box=(0, 1))
     rough = solve(problem, tol=1e-3, gap_tol=1e-2)
     exact = solve(problem.to(torch.float64), tol=1e-8, gap_tol=1e-9)
     error = (rough.x.double() - exact.x).square().flatten(1).mean(1).sqrt()
@@ -181,7 +181,7 @@ def test_certificates_are_at_least_the_true_error(physics, noise):
 def test_a_constant_map_is_its_number():
     y = uniform(2, 1, 16, 16)
     a, b = (
-        solve(Problem(y, DENOISING, Quadratic(2.0), 0.1, noise), tol=1e-7).x
+        solve(Problem(y, DENOISING, Quadratic(2.0), 0.1, noise=noise), tol=1e-7).x
         for noise in (0.15, torch.full((1, 1, 16, 16), 0.15))
     )
     assert torch.allclose(a, b, atol=1e-6)
@@ -190,9 +190,9 @@ def test_a_constant_map_is_its_number():
 def test_units_of_a_map_cancel():
     y, levels = uniform(1, 1, 16, 16), uniform(1, 1, 16, 16, seed=1, low=0.05, high=0.2)
     physics = deepinv.physics.Inpainting((1, 16, 16), mask=torch.full((1, 1, 16, 16), 1.0).double())
-    a = solve(Problem(y, DENOISING, Quadratic(2.0), 0.1, levels), tol=1e-7).x
+    a = solve(Problem(y, DENOISING, Quadratic(2.0), 0.1, noise=levels), tol=1e-7).x
     physics.mask = physics.mask * 1000
-    b = solve(Problem(1000 * y, physics, Quadratic(2.0), 0.1, 1000 * levels), tol=1e-7).x
+    b = solve(Problem(1000 * y, physics, Quadratic(2.0), 0.1, noise=1000 * levels), tol=1e-7).x
     assert torch.allclose(a, b, atol=1e-6)
 
 
@@ -214,13 +214,15 @@ def test_counts_with_read_out_are_fitted_by_shifted_counts():
 @pytest.mark.parametrize("noise", [Poisson(0.05), PoissonGaussian(0.05, 0.02)], ids=lambda n: type(n).__name__)
 def test_problems_of_counts_are_solved_and_certified(noise):
     y = noise.draw(uniform(2, 1, 16, 16), generator())
-    problem = Problem(y, DENOISING, TotalVariation(), 0.1, noise, box=(0, 1))
+    problem = Problem(y, DENOISING, TotalVariation(), 0.1, noise=noise, box=(0, 1))
     rough, exact = (solve(problem, gap_tol=g, max_iter=2000) for g in (1e-1, 1e-2))
     assert rough.converged and exact.converged
     gap = rough.certificate.objective - exact.certificate.objective
     assert (gap <= rough.certificate.objective_gap).all()
     if isinstance(noise, Poisson):
-        same = Problem(y, DENOISING, TotalVariation(), 0.1, None, deepinv.optim.PoissonLikelihood(0.05), box=(0, 1))
+        same = Problem(
+            y, DENOISING, TotalVariation(), 0.1, data_fidelity=deepinv.optim.PoissonLikelihood(0.05), box=(0, 1)
+        )
         assert torch.allclose(same.objective.fn(exact.x), exact.certificate.objective)
 
 
@@ -265,12 +267,12 @@ def test_impossible_descriptions_are_refused(make, message):
 )
 def test_levels_that_do_not_fit_are_refused(noise):
     with pytest.raises(ValueError, match=r"^noise: got"):
-        Problem(uniform(2, 1, 4, 4), DENOISING, TotalVariation(), 0.1, noise)
+        Problem(uniform(2, 1, 4, 4), DENOISING, TotalVariation(), 0.1, noise=noise)
 
 
 def test_other_things_are_no_noise():
     with pytest.raises(TypeError, match=r"^noise: got str"):
-        Problem(uniform(2, 1, 4, 4), DENOISING, TotalVariation(), 0.1, "poisson")
+        Problem(uniform(2, 1, 4, 4), DENOISING, TotalVariation(), 0.1, noise="poisson")
     with pytest.raises(TypeError, match=r"^noise: got GammaNoise"):
         described(deepinv.physics.GammaNoise(1.0))
 
@@ -278,8 +280,8 @@ def test_other_things_are_no_noise():
 def test_negative_counts_and_rules_without_a_level_are_refused():
     y = uniform(1, 1, 8, 8) - 0.5
     with pytest.raises(ValueError, match=r"^y: got negative values"):
-        Problem(y, DENOISING, TotalVariation(), 0.1, Poisson(0.1))
+        Problem(y, DENOISING, TotalVariation(), 0.1, noise=Poisson(0.1))
     with pytest.raises(ValueError, match=r"^weight: 'sure' needs one noise level"):
-        Problem(y, DENOISING, TotalVariation(), 0.1, torch.full((1, 1, 8, 8), 0.1), weight="sure")
+        Problem(y, DENOISING, TotalVariation(), 0.1, noise=torch.full((1, 1, 8, 8), 0.1), weight="sure")
     with pytest.raises(ValueError, match=r"^noise: got"):
-        Problem(y, DENOISING, TotalVariation(), 0.1, Poisson(0.1), deepinv.optim.L2())
+        Problem(y, DENOISING, TotalVariation(), 0.1, noise=Poisson(0.1), data_fidelity=deepinv.optim.L2())
