@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +31,13 @@ from icgn.datasets import Picture, bsd68, bsds500, bundled, estimate_sigma
 from icgn.functionals.noise import Poisson, White
 from icgn.pictures.noise import denoise_counts, estimate_noise
 
-main = typer.Typer(help=__doc__, rich_markup_mode=None)
+
+class Part(str, Enum):
+    """What is measured."""
+
+    LEVELS = "levels"
+    COUNTS = "counts"
+
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -97,12 +104,25 @@ def _rms(noise: Array) -> float:
     return float(np.sqrt(np.square(noise).mean()))
 
 
-@main.command()
-def levels(
-    bsds: Annotated[Path, typer.Option(help="Folder of BSDS500.")],
-    pictures: Annotated[int, typer.Option(min=1)] = 20,
+def main(
+    part: Part,
+    bsds: Annotated[Path | None, typer.Option(help="Folder of BSDS500, for levels.")] = None,
+    pictures: Annotated[int, typer.Option(min=1, help="For levels.")] = 20,
+    side: Annotated[int, typer.Option(min=32, help="Side of the crops, for counts.")] = 128,
+    threads: Threads = 1,
     out: Out = None,
 ) -> None:
+    """Measure, print the table and write it with its numbers."""
+    torch.set_num_threads(threads)
+    if part is Part.COUNTS:
+        counts(side, out or RESULTS / "noise")
+        return
+    if bsds is None:
+        raise typer.BadParameter("expected the folder of BSDS500", param_hint="--bsds")
+    levels(bsds, pictures, out or RESULTS / "noise")
+
+
+def levels(bsds: Path, pictures: int, out: Path) -> None:
     """Compare the levels that are found with the true ones."""
     known = set(bsd68(bsds).names)
     samples = [s for s in bsds500(bsds, "val") if s.name not in known][:pictures]
@@ -124,17 +144,11 @@ def levels(
     heads = "noise", "found / true, median", "from 10 to 90 %", "within 15 %", "wavelets, median", "called"
     text = table(heads, rows)
     print(text)
-    write(out or RESULTS / "noise", {"levels.md": text, "levels.json": {**conditions(), "found": found}})
+    write(out, {"levels.md": text, "levels.json": {**conditions(), "found": found}})
 
 
-@main.command()
-def counts(
-    side: Annotated[int, typer.Option(min=32, help="Side of the crops.")] = 128,
-    threads: Threads = 1,
-    out: Out = None,
-) -> None:
+def counts(side: int, out: Path) -> None:
     """Compare three ways to denoise counts."""
-    torch.set_num_threads(threads)
     rows = []
     for sample in bundled(gray=True):
         top, left = ((n - side) // 2 for n in sample.image.shape[1:])
@@ -146,7 +160,7 @@ def counts(
             print(*rows[-1], flush=True)
     text = table(("photograph", "peak", "noisy", "stabilized", "weighted", "likelihood"), rows)
     print(text)
-    write(out or RESULTS / "noise", {"counts.md": text, "counts.json": {**conditions(), "rows": rows}})
+    write(out, {"counts.md": text, "counts.json": {**conditions(), "rows": rows}})
 
 
 def _routes(y: Tensor, noise: Poisson) -> Iterator[Tensor]:
@@ -166,4 +180,4 @@ def _psnr(x: Tensor, clean: Tensor) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
