@@ -139,8 +139,10 @@ def check_not_overwritten(jobs: Sequence[Job], compare: Path | None, read: Path)
 
 def say_note(source: Path | str, note: Note) -> None:
     """Say a note about a picture, in gray levels."""
-    gray = 255 * note.levels[0] if note.topic == "range" else 1.0
-    hint = f"; did you mean {255 * gray:g}?" if gray < 1 else ""
+    hint = ""
+    if note.topic == "range":  # a level that would be right in intensities
+        level, least, most = note.levels
+        hint = f"; did you mean {255 * 255 * level:g}?" if level < least <= 255 * level <= most else ""
     say("warning" if note.warning else "note", f"{source}: {note.text(scale=255, unit='gray levels')}{hint}")
 
 
@@ -160,7 +162,7 @@ def _restore(
         check_channels(regularizer, len(pixels))
         clean = None if clean is None else _matching(clean, job, pixels)
     if clean is not None and isinstance(task, Denoise) and isinstance(measured, Picture) and settings["sigma"] is None:
-        settings = {**settings, "noise": measured_level(measured, clean, reach=regularizer.sigma_range)}
+        settings = {**settings, "noise": measured_level(measured, clean)}
     restored = restore_picture(measured, task=task, regularizer=regularizer, **settings)
     if clean is not None:
         clean = _matching(clean, job, restored.picture.pixels)

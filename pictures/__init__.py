@@ -6,6 +6,7 @@ from icgn.pictures.masks import known_pixels, read_mask
 from icgn.pictures.models import default_regularizer, regularizers_by_channels
 from icgn.pictures.noise import Counted, NoiseEstimate, denoise_counts, estimate_noise
 from icgn.pictures.picture import restore_picture
+from icgn.pictures.ranges import intensity_range
 from icgn.pictures.result import Restored
 from icgn.pictures.tasks import Deblur, Denoise, Enlarge, Inpaint, Measured, Pose, Task
 from icgn.pictures.tensors import deblur, denoise, inpaint
@@ -30,6 +31,7 @@ __all__ = [
     "estimate_noise",
     "estimated_level",
     "inpaint",
+    "intensity_range",
     "known_pixels",
     "make_kernel",
     "measured_level",

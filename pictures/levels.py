@@ -21,7 +21,8 @@ class Note:
     Attributes
     ----------
     topic : str
-        what it is about: ``"noise"``, ``"jpeg"``, ``"clamped"``, ``"range"``, ``"weight"``, ``"alpha"``.
+        what it is about: ``"noise"``, ``"jpeg"``, ``"clamped"``, ``"range"``, ``"weight"``, ``"alpha"``,
+        ``"scale"``, ``"bounds"``.
     template : str
         the sentence, with a format field for each level, and ``{unit}``.
     levels : tuple of float
@@ -76,7 +77,7 @@ def measured_level(noisy: Picture, clean: Picture, *, reach: Reach = None) -> No
     """
     value = measure_sigma(_noise_part(noisy, noisy.pixels), _noise_part(noisy, clean.pixels))
     note = Note("noise", "noise of sigma {:.4g} {unit}, measured against the reference", (value,))
-    return _clamped(NoiseLevel(value, "measured", (note,)), reach)
+    return clamped_level(NoiseLevel(value, "measured", (note,)), reach)
 
 
 def estimated_level(noisy: Picture, *, reach: Reach = None) -> NoiseLevel:
@@ -94,7 +95,7 @@ def estimated_level(noisy: Picture, *, reach: Reach = None) -> NoiseLevel:
     if noisy.jpeg:
         hint = "JPEG compression leaves noise that is not white; if some is left, give a higher level"
         notes.append(Note("jpeg", hint))
-    return _clamped(NoiseLevel(value, "estimated", tuple(notes)), reach)
+    return clamped_level(NoiseLevel(value, "estimated", tuple(notes)), reach)
 
 
 def model_level(noise: NoiseLevel, given: float | None, reach: Reach, smoothing: float) -> tuple[float, list[Note]]:
@@ -115,7 +116,7 @@ def model_level(noise: NoiseLevel, given: float | None, reach: Reach, smoothing:
         outside = reach is not None and given > 0 and not _within(given, reach)
         return given, [_outside(given, reach)] if outside and reach else []
     if smoothing == 1:
-        clamped = _clamped(NoiseLevel(noise.value), reach)
+        clamped = clamped_level(NoiseLevel(noise.value), reach)
         return clamped.value, list(clamped.notes)
     # A multiple of the noise that ends at the range is no news.
     return float(scaled_level(noise.value, reach, smoothing)), []
@@ -126,6 +127,15 @@ def scaled_level(noise: float | Tensor, reach: Reach, smoothing: float) -> float
     low, high = reach or (0.0, math.inf)
     level = smoothing * noise
     return level.clamp(low, high) if isinstance(level, Tensor) else min(max(level, low), high)
+
+
+def clamped_level(noise: NoiseLevel, reach: Reach) -> NoiseLevel:
+    """The level within the trained range, with a note if it was not."""
+    if reach is None or _within(noise.value, reach):
+        return noise
+    value = min(max(noise.value, reach[0]), reach[1])
+    note = Note("clamped", "clamped to {:g}, the trained range being {:g} to {:g}", (value, *reach), warning=True)
+    return NoiseLevel(value, noise.found, (*noise.notes, note))
 
 
 def _noise_part(noisy: Picture, pixels: Tensor) -> Tensor:
@@ -140,11 +150,3 @@ def _within(level: float, reach: tuple[float, float]) -> bool:
 def _outside(level: float, reach: tuple[float, float]) -> Note:
     template = "sigma {:g} is outside the trained range {:g} to {:g}"
     return Note("range", template, (level, *reach), warning=True)
-
-
-def _clamped(noise: NoiseLevel, reach: Reach) -> NoiseLevel:
-    if reach is None or _within(noise.value, reach):
-        return noise
-    value = min(max(noise.value, reach[0]), reach[1])
-    note = Note("clamped", "clamped to {:g}, the trained range being {:g} to {:g}", (value, *reach), warning=True)
-    return NoiseLevel(value, noise.found, (*noise.notes, note))

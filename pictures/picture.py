@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
 from icgn.datasets import Picture
-from icgn.pictures.levels import NoiseLevel, Note, estimated_level, model_level
+from icgn.pictures.levels import NoiseLevel, Note, clamped_level, estimated_level, model_level
 from icgn.pictures.models import as_batch, default_regularizer
+from icgn.pictures.ranges import UNIT, Range, RangeOption, at_range, check_level, find_range, fixed_range
 from icgn.pictures.result import Restored
-from icgn.pictures.solving import solve_task
+from icgn.pictures.solving import Solved, solve_task
 from icgn.pictures.tasks import Denoise, Task
-from icgn.regularizers.base import ConvexRegularizer
+from icgn.regularizers.base import ConvexRegularizer, check_image
 from icgn.solvers import Callback
+
+# Part of the pixels on a bound that is worth a word, and that the measurement should explain.
+_SAID, _MANY = 1e-2, 3e-2
 
 
 def restore_picture(
@@ -28,6 +33,7 @@ def restore_picture(
     max_iter: int = 1000,
     weight: float | str = 1.0,
     callback: Callback | None = None,
+    range: RangeOption = None,
 ) -> Restored:
     r"""Restore one picture: minimize :math:`\sigma^2 |A x - y|^2 / (2\,\text{noise}^2) + w R(x; \sigma)`, certified.
 
@@ -36,7 +42,7 @@ def restore_picture(
     Parameters
     ----------
     picture : Picture or Tensor
-        y: a picture, or the pixels (C, H, W) of one, floating point, intensities in [0, 1] plus noise; for
+        y: a picture, or the pixels (C, H, W) of one, floating point, in any unit; for
         :class:`~icgn.pictures.Measured` a measurement (C, ...) of any shape.
     task : Task, optional
         what happened to it; default :class:`~icgn.pictures.Denoise`.
@@ -49,7 +55,7 @@ def restore_picture(
     regularizer : ConvexRegularizer, optional
         R; default the shipped conditional model for gray or for colour.
     tol : float
-        RMS distance to the exact minimizer to be proved where the objective is strongly convex, in intensities.
+        RMS distance to the exact minimizer to be proved where the objective is strongly convex, as a part of the range.
     gap_tol : float
         relative gap of the objective to be proved elsewhere.
     max_iter : int
@@ -58,6 +64,10 @@ def restore_picture(
         factor w of the regularizer, or the rule that finds it (``"sure"``, ``"discrepancy"``).
     callback : callable, optional
         as for :func:`icgn.solve`.
+    range : (float, float) or "auto", optional
+        the intensities that are 0 and 1 to the regularizer, in the unit of the restored picture, as for
+        :func:`icgn.denoise`; for a measurement they are found from a rough least-squares image, which is taken as it is
+        if it lies between -1/4 and 5/4.
 
     Returns
     -------
@@ -85,14 +95,23 @@ def restore_picture(
     if regularizer is None:
         # Three channels are a colour picture; any other number is measured of a gray one.
         regularizer = default_regularizer(pixels[None] if len(pixels) == 3 else pixels[None, :1])
-    level = _noise(read, pixels, task, sigma if noise is None and isinstance(task, Denoise) else noise, regularizer)
-    asked, said = model_level(level, sigma, regularizer.sigma_range, task.smoothing)
+    level = _noise(read, pixels, task, sigma if noise is None and isinstance(task, Denoise) else noise)
     y = as_batch(pixels, regularizer)
+    if task.shows_intensities:
+        check_image(y, "y")
+    pose, range = task.pose(y), fixed_range(regularizer, range)
+    limits = find_range(task, y, pose, level.value, range)
+    reach = at_range(regularizer, limits).sigma_range
+    if level.found == "given" or sigma is not None:
+        check_level(task.smoothing * level.value if sigma is None else sigma, reach, limits, range)
+    if level.found != "given":
+        level = clamped_level(level, reach)
+    asked, said = model_level(level, sigma, reach, task.smoothing)
     # Equal levels cancel, also where both are 0.
     own = None if level.value == asked else level.value
-    options = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
-    solution, pose = solve_task(task, y, regularizer, asked, own, weight, **options)
-    notes = [*level.notes, *said]
+    options: dict[str, Any] = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
+    solved = solve_task(task, y, pose, limits, regularizer, asked, own, weight, **options)
+    solution, notes = solved.solution, [*_range_notes(limits, range), *level.notes, *said, *_bound_notes(solved)]
     if isinstance(weight, str):
         found = ", ".join(f"{w:.3g}" for w in solution.weight.tolist())
         notes.append(Note("weight", f"weight {found}, found by {weight}" + " (one per channel)" * (len(y) > 1)))
@@ -104,16 +123,27 @@ def restore_picture(
     before = pixels if task.shows_intensities or read is not None else None
     if pose.before is not None:
         before = pose.before.flatten(0, 1).float().cpu()
-    return Restored(replace(kept, pixels=image), before, solution, level, asked, tuple(notes))
+    return Restored(replace(kept, pixels=image), before, solution, level, asked, tuple(notes), limits)
 
 
-def _noise(
-    read: Picture | None, pixels: Tensor, task: Task, noise: float | NoiseLevel | None, regularizer: ConvexRegularizer
-) -> NoiseLevel:
+def _range_notes(limits: Range, given: RangeOption) -> list[Note]:
+    if limits == UNIT or given not in (None, "auto"):
+        return []
+    return [Note("scale", "intensities from {:.4g} to {:.4g} {unit} taken as the range of the model", limits)]
+
+
+def _bound_notes(solved: Solved) -> list[Note]:
+    if solved.clipped < _SAID:
+        return []
+    template = f"{solved.clipped:.1%} of the pixels lie on a bound of the intensities"
+    return [Note("bounds", template, warning=solved.unexplained > _MANY)]
+
+
+def _noise(read: Picture | None, pixels: Tensor, task: Task, noise: float | NoiseLevel | None) -> NoiseLevel:
     if isinstance(noise, NoiseLevel):
         return noise
     if noise is not None:
         return NoiseLevel(noise)
     if read is None and not task.shows_intensities:
         raise ValueError("noise: got none, expected the noise level: it can be estimated for pictures only")
-    return estimated_level(Picture(pixels) if read is None else read, reach=regularizer.sigma_range)
+    return estimated_level(Picture(pixels) if read is None else read)

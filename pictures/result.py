@@ -31,6 +31,8 @@ class Restored:
         level that the regularizer was asked to remove, in intensities.
     notes : tuple of Note
         what a caller should say about the picture.
+    range : (float, float)
+        the intensities that were 0 and 1 to the regularizer.
     """
 
     picture: Picture
@@ -39,6 +41,7 @@ class Restored:
     noise: NoiseLevel
     sigma: float
     notes: tuple[Note, ...] = ()
+    range: tuple[float, float] = (0.0, 1.0)
 
     @property
     def rms_distance(self) -> float:

@@ -3,70 +3,105 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from icgn.pictures.ranges import UNIT, Range, at_range, default_box, share_at, wider_box
 from icgn.pictures.tasks import Pose, Task
-from icgn.regularizers.base import ConvexRegularizer, check_image
-from icgn.solvers import Problem, Solution, solve
+from icgn.regularizers.base import ConvexRegularizer
+from icgn.solvers import Problem, Solution, Stats, Status, solve
+
+# Bounds that press on the pictures are doubled so many times at most.
+_WIDENINGS = 6
+# Of the range of the pictures, within which a pixel of the measurement explains one that lies on a bound.
+_NEAR = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """What :func:`solve_task` returns.
+
+    Attributes
+    ----------
+    solution : Solution
+        of the pictures that y shows, without the margin around them, in the precision of y.
+    clipped : float
+        the part of their pixels that lie on a bound of the intensities.
+    unexplained : float
+        how much more that is than the part of the measurement that is as dark or as bright.
+    """
+
+    solution: Solution
+    clipped: float = 0.0
+    unexplained: float = 0.0
 
 
 def solve_task(
     task: Task,
     y: Tensor,
+    pose: Pose,
+    limits: Range,
     regularizer: ConvexRegularizer,
     sigma: float | Tensor,
     noise: float | Tensor | None,
     weight: float | Tensor | str,
+    *,
+    tol: float,
     **options: Any,
-) -> tuple[Solution, Pose]:
+) -> Solved:
     r"""Minimize :math:`\sigma^2 |A x - y|^2 / (2\,\text{noise}^2) + w R(x; \sigma)` and certify the pictures.
 
     Parameters
     ----------
     task : Task
-        poses A.
+        what happened to the pictures.
     y : Tensor
         pictures as they were measured, (B, C, H, W).
+    pose : Pose
+        A, as the task poses it for y.
+    limits : (float, float)
+        the intensities that are 0 and 1 to the regularizer.
     regularizer : ConvexRegularizer
-        R.
+        R, of intensities in [0, 1].
     sigma, noise, weight
-        as for :class:`icgn.Problem`.
+        as for :class:`icgn.Problem`, in the unit of y.
+    tol : float
+        RMS distance to be proved, as a part of the range.
     **options
         of :func:`icgn.solve`.
-
-    Returns
-    -------
-    (Solution, Pose)
-        the solution for the pictures that y shows, without the margin around them, in the precision of y; and the
-        problem that was posed.
     """
-    if task.shows_intensities:
-        check_image(y, "y")
-    pose = task.pose(y)
-    problem = Problem(pose.y, pose.physics, regularizer, sigma, noise=noise, weight=weight, box=pose.box)
-    if task.shows_intensities:
-        _check_range(problem)
+    box = default_box(task, y, limits) if pose.bounded else None
+    scaled = at_range(regularizer, limits)
+    problem = Problem(pose.y, pose.physics, scaled, sigma, noise=noise, weight=weight, box=box)
     # Posed in double so that nothing of the physics is rounded twice.
     posed = problem if pose.y.dtype == y.dtype else problem.to(y.dtype)
+    options["tol"] = tol * (limits[1] - limits[0])
     solution = solve(posed, x0=pose.start, **options)
-    return solution if pose.frame is None else _framed(solution, pose.frame), pose
+    for _ in range(_WIDENINGS if limits != UNIT else 0):
+        # Pictures may be brighter than their measurement shows.
+        if box is None or Status.STOPPED in solution.status or not share_at(solution.x, box):
+            break
+        box, before = wider_box(box), solution.stats
+        solution = solve(replace(posed, box=box, weight=solution.weight), x0=solution.x, **options)
+        solution = replace(solution, stats=_both(before, solution.stats))
+    if pose.frame is not None:
+        solution = _framed(solution, pose.frame)
+    if box is None:
+        return Solved(solution)
+    clipped = share_at(solution.x, box)
+    seen = share_at(task.shown(y, pose), box, _NEAR) if clipped else 0.0
+    return Solved(solution, clipped, max(clipped - seen, 0.0))
 
 
-def _check_range(problem: Problem) -> None:
-    """Refuse intensities that no noise of this level explains: the picture is in another unit."""
-    y = problem.y[problem.valid]
-    noise = problem.sigma if problem.noise is None else problem.noise
-    limit = 2 + 10 * float(torch.as_tensor(noise).max())
-    largest = float(y.detach().abs().max())
-    if largest > limit:
-        raise ValueError(
-            f"y: got values up to {largest:.4g}, expected intensities in [0, 1] plus noise;"
-            " divide images in 0..255 by 255 (and sigma too)"
-        )
+def _both(first: Stats, second: Stats) -> Stats:
+    return replace(
+        second,
+        iterations=first.iterations + second.iterations,
+        work=first.work + second.work,
+        seconds=first.seconds + second.seconds,
+    )
 
 
 def _framed(solution: Solution, frame: tuple[int, int]) -> Solution:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from icgn.functionals.physics import converted
+from icgn.pictures.least_squares import least_squares
 from icgn.pictures.masks import check_mask, nearest_known
 
 Border = Literal["valid", "circular"]
@@ -34,8 +35,9 @@ class Pose:
         A, in the precision of y.
     start : Tensor or None
         starting pictures (B, C, H, W); None for the adjoint of y.
-    box : (float, float) or None
-        bounds of the intensities. They bound the objective gap where A is not injective and no distance can be proved.
+    bounded : bool
+        whether intensities are bounded. Bounds bound the objective gap where A is not injective and no distance can be
+        proved.
     frame : (int, int) or None
         height and width of the part of x, in its middle, that is the picture; None for all of it.
     before : Tensor or None
@@ -45,7 +47,7 @@ class Pose:
     y: Tensor
     physics: Any
     start: Tensor | None = None
-    box: tuple[float, float] | None = (0.0, 1.0)
+    bounded: bool = True
     frame: tuple[int, int] | None = None
     before: Tensor | None = None
 
@@ -75,13 +77,17 @@ class Task(ABC):
             if y is no batch of pictures that the task is for.
         """
 
+    def shown(self, y: Tensor, pose: Pose) -> Tensor:
+        """Pictures about as bright as those to be found, of the measurement y and its pose; NaN where unknown."""
+        return y
+
 
 @dataclass(frozen=True)
 class Denoise(Task):
     """White Gaussian noise was added. Sigma is the level of the noise, and no box is needed: y fixes every pixel."""
 
     def pose(self, y: Tensor) -> Pose:
-        return Pose(y, deepinv.physics.Denoising(), box=None)
+        return Pose(y, deepinv.physics.Denoising(), bounded=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +145,9 @@ class Inpaint(Task):
         y = torch.where(known, y.double(), 0.0)
         physics = deepinv.physics.Inpainting(tuple(y.shape[1:]), mask=mask, device=y.device)
         return Pose(y, physics, nearest_known(y, known), before=y)
+
+    def shown(self, y: Tensor, pose: Pose) -> Tensor:
+        return torch.where(pose.physics.mask.to(y.device) > 0, y, torch.nan)
 
 
 @dataclass(frozen=True)
@@ -201,6 +210,9 @@ class Measured(Task):
             double = converted(physics, y.double())
             return Pose(y, physics) if double is None else Pose(y.double(), double)
         return Pose(y, physics)
+
+    def shown(self, y: Tensor, pose: Pose) -> Tensor:
+        return least_squares(pose.y, pose.physics)
 
     def _make(self, y: Tensor) -> deepinv.physics.LinearPhysics:
         make: Callable[..., Any] = self.physics

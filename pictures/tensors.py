@@ -11,6 +11,7 @@ from icgn.compat import keyword_only
 from icgn.pictures.kernels import make_kernel, read_kernel
 from icgn.pictures.levels import scaled_level
 from icgn.pictures.models import default_regularizer
+from icgn.pictures.ranges import RangeOption, at_range, check_level, find_range, fixed_range
 from icgn.pictures.solving import solve_task
 from icgn.pictures.tasks import Border, Deblur, Denoise, Inpaint, Task
 from icgn.regularizers.base import ConvexRegularizer, check_image
@@ -27,20 +28,21 @@ def denoise(
     max_iter: int = 1000,
     weight: float | Tensor | str = 1.0,
     callback: Callback | None = None,
+    range: RangeOption = None,
 ) -> Solution:
     r"""Remove white Gaussian noise: minimize :math:`\tfrac12 |x - y|^2 + w R(x; \sigma)`, certified.
 
     Parameters
     ----------
     y : Tensor
-        noisy pictures (B, C, H, W), floating point, intensities in [0, 1] plus noise.
+        noisy pictures (B, C, H, W), floating point, in any unit.
     sigma : float or Tensor
-        standard deviation of the noise, in intensities, one or one per picture; 0 returns y.
+        standard deviation of the noise, in the unit of y, one or one per picture; 0 returns y.
     regularizer : ConvexRegularizer, optional
         default the shipped ``conditional-gray`` for one channel or three equal ones, ``conditional-color`` for other
         three, on the device of y.
     tol : float
-        RMS distance to the exact minimizer that the certificate must prove, in intensities.
+        RMS distance to the exact minimizer that the certificate must prove, as a part of the range.
     max_iter : int
         iterations allowed per picture.
     weight : float, Tensor or str
@@ -48,19 +50,25 @@ def denoise(
         clean one (:mod:`icgn.solvers.weight`). The certificate is of the problem with that weight.
     callback : callable, optional
         as for :func:`icgn.solve`.
+    range : (float, float) or "auto", optional
+        the intensities, in the unit of y, that are 0 and 1 to the regularizer, the same for all pictures of the batch:
+        :class:`icgn.ScaledRegularizer`. ``"auto"`` finds them by :func:`icgn.pictures.intensity_range`. By default
+        pictures that lie in [0, 1] apart from their noise, and fill a quarter of it or have noise of 2/255 or more, are
+        taken as they are, and so are all where the regularizer is made for another unit; for others the range is found.
 
     Returns
     -------
     Solution
-        ``x`` is not clipped to [0, 1].
+        ``x`` and its certificate are in the unit of y; ``x`` is not clipped.
 
     Raises
     ------
     TypeError
         if y is not a floating-point tensor.
     ValueError
-        for a wrong shape or channel count, pictures smaller than a filter, intensities far outside [0, 1] (as of
-        pictures in 0..255), a batch without any finite picture, or a negative or non-finite sigma or weight.
+        for a wrong shape or channel count, pictures smaller than a filter, a range that is none, a level that is far
+        too small for the range that was found (as 25/255 for pictures in 0..255), a batch without any finite picture,
+        or a negative or non-finite sigma or weight.
 
     Examples
     --------
@@ -71,10 +79,8 @@ def denoise(
     >>> solution.status[0].name, bool(solution.certificate.rms_distance[0] <= 1e-3)
     ('CONVERGED', True)
     """
-    check_image(y, "y")
-    regularizer = default_regularizer(y) if regularizer is None else regularizer
     options = {"tol": tol, "max_iter": max_iter, "callback": callback}
-    return solve_task(Denoise(), y, regularizer, sigma, None, weight, **options)[0]
+    return _solved(Denoise(), y, None, sigma, regularizer, weight, range, options)
 
 
 def deblur(
@@ -90,31 +96,32 @@ def deblur(
     max_iter: int = 1000,
     weight: float | Tensor | str = 1.0,
     callback: Callback | None = None,
+    range: RangeOption = None,
 ) -> Solution:
     r"""Remove a known blur: minimize :math:`\sigma^2 |k * x - y|^2 / (2\,\text{noise}^2) + w R(x; \sigma)`, certified.
 
-    Intensities are bounded by [0, 1].
+    Intensities are bounded by [0, 1], or, in another range, by bounds that are widened until they do not press.
 
     Parameters
     ----------
     y : Tensor
-        blurred pictures (B, C, H, W), floating point, intensities in [0, 1] plus noise.
+        blurred pictures (B, C, H, W), floating point, in any unit.
     kernel : Tensor or str
         k, the picture (h, w) of a point of light, blurred = k * picture (convolution, not correlation), its centre the
         pixel (h // 2, w // 2); it is scaled to sum 1. Or words as for :func:`icgn.pictures.read_kernel`:
         ``"gaussian:1.5"``, ``"motion:9,30"``, a file.
     noise : float or Tensor
-        standard deviation of the noise, in intensities, positive, one or one per picture.
+        standard deviation of the noise, in the unit of y, positive, one or one per picture.
     border : {"valid", "circular"}
         what lies beyond the frame: with ``"valid"``, as of photographs, nothing is assumed, and the margin that was
         blurred into the frame is estimated too, and cut off; with ``"circular"`` the picture goes on periodically.
     sigma : float or Tensor, optional
-        level that the regularizer is asked to remove, in intensities; default 7.5 times the noise, within the trained
+        level that the regularizer is asked to remove, in the unit of y; default 7.5 times the noise, within the trained
         range.
     regularizer : ConvexRegularizer, optional
         default as for :func:`denoise`.
     tol : float
-        RMS distance to the exact minimizer to be proved where the blur has an inverse, in intensities.
+        RMS distance to the exact minimizer to be proved where the blur has an inverse, as a part of the range.
     gap_tol : float
         relative gap of the objective to be proved elsewhere.
     max_iter : int
@@ -123,6 +130,8 @@ def deblur(
         factor w of the regularizer, or the rule that finds it, as for :func:`denoise`.
     callback : callable, optional
         as for :func:`icgn.solve`.
+    range : (float, float) or "auto", optional
+        the intensities that are 0 and 1 to the regularizer, as for :func:`denoise`.
 
     Returns
     -------
@@ -149,7 +158,7 @@ def deblur(
     """
     kernel = read_kernel(kernel) if isinstance(kernel, str) else make_kernel(kernel)
     options = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
-    return _inverted(Deblur(kernel, border=border), y, noise, sigma, regularizer, weight, options)
+    return _solved(Deblur(kernel, border=border), y, noise, sigma, regularizer, weight, range, options)
 
 
 def inpaint(
@@ -164,25 +173,27 @@ def inpaint(
     max_iter: int = 1000,
     weight: float | Tensor | str = 1.0,
     callback: Callback | None = None,
+    range: RangeOption = None,
 ) -> Solution:
     r"""Fill in missing pixels: minimize :math:`\sigma^2 |m (x - y)|^2 / (2\,\text{noise}^2) + w R(x; \sigma)`.
 
-    Intensities are bounded by [0, 1]. The known pixels are denoised too.
+    Intensities are bounded by [0, 1], or, in another range, by bounds that are widened until they do not press. The
+    known pixels are denoised too.
 
     Parameters
     ----------
     y : Tensor
-        pictures (B, C, H, W), floating point, intensities in [0, 1] plus noise; what they hold at missing pixels does
+        pictures (B, C, H, W), floating point, in any unit; what they hold at missing pixels does
         not matter, NaN included.
     mask : Tensor
         m, True or 1 where the pictures are known: (H, W), (1, H, W), or (B, 1, H, W) for a mask of each.
     noise : float or Tensor
-        standard deviation of the noise of the known pixels, in intensities, positive, one or one per picture; default
+        standard deviation of the noise of the known pixels, in the unit of y, positive, one or one per picture; default
         that of a clean 8-bit photograph.
     sigma : float or Tensor, optional
-        level that the regularizer is asked to remove, in intensities; default 6 times the noise, within the trained
+        level that the regularizer is asked to remove, in the unit of y; default 6 times the noise, within the trained
         range.
-    regularizer, tol, gap_tol, max_iter, weight, callback
+    regularizer, tol, gap_tol, max_iter, weight, callback, range
         as for :func:`deblur`; a distance is proved where no pixel is missing.
 
     Returns
@@ -209,19 +220,26 @@ def inpaint(
     ((1, 1, 24, 24), True)
     """
     options = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
-    return _inverted(Inpaint(mask), y, noise, sigma, regularizer, weight, options)
+    return _solved(Inpaint(mask), y, noise, sigma, regularizer, weight, range, options)
 
 
-def _inverted(
+def _solved(
     task: Task,
     y: Tensor,
-    noise: float | Tensor,
+    noise: float | Tensor | None,
     sigma: float | Tensor | None,
     regularizer: ConvexRegularizer | None,
     weight: float | Tensor | str,
+    given: RangeOption,
     options: Mapping[str, Any],
 ) -> Solution:
     check_image(y, "y")
     regularizer = default_regularizer(y) if regularizer is None else regularizer
-    level = scaled_level(noise, regularizer.sigma_range, task.smoothing) if sigma is None else sigma
-    return solve_task(task, y, regularizer, level, noise, weight, **options)[0]
+    pose, given = task.pose(y), fixed_range(regularizer, given)
+    levels = sigma if noise is None else noise
+    assert levels is not None
+    limits = find_range(task, y, pose, levels, given)
+    reach = at_range(regularizer, limits).sigma_range
+    level = scaled_level(levels, reach, task.smoothing) if sigma is None else sigma
+    check_level(level if sigma is not None or noise is None else task.smoothing * levels, reach, limits, given)
+    return solve_task(task, y, pose, limits, regularizer, level, noise, weight, **options).solution

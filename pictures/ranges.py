@@ -1,0 +1,189 @@
+"""The range of intensities of pictures in any unit, and a regularizer made for [0, 1] at that range."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from icgn.pictures.levels import Reach
+from icgn.pictures.tasks import Pose, Task
+from icgn.regularizers import ScaledRegularizer
+from icgn.regularizers.base import ConvexRegularizer
+
+Range = tuple[float, float]
+"""The intensities that are 0 and 1 to a model, in the unit of the pictures."""
+
+RangeOption = Range | Literal["auto"] | None
+"""A range that a caller gives: two numbers, ``"auto"``, or None for [0, 1] where the pictures lie in it."""
+
+UNIT: Range = (0.0, 1.0)
+
+# Part of the pixels that is left out at either end: hot and dead ones.
+_TAIL = 1e-3
+# Pictures this far outside [0, 1], noise aside, are in another unit; images of measurements ring.
+_SLACK, _RINGING = 0.02, 0.25
+# Pictures that fill less of [0, 1] are stretched, unless their noise is at least this.
+_FILLED, _NOISY = 0.25, 2 / 255
+# A level below this part of the least trained one is in another unit than the pictures.
+_SENSIBLE = 0.2
+# Of the range, on either side: what a restored picture may exceed its measurement by, before the box is widened.
+_MARGIN = 0.25
+
+
+def intensity_range(pixels: Tensor, *, noise: float = 0.0) -> Range:
+    r"""The range of intensities that pictures fill, without their noise and a few hot or dead pixels.
+
+    With q the distance of the quantiles 0.001 and 0.999, and z that of the normal distribution, the width is
+    :math:`\sqrt{q^2 - (z\,\text{noise})^2}`, at least 5.2 times the noise, in the middle between both. It is exactly
+    equivariant: the range of s y + b, with the noise s n, is s times that of y, plus b, for s > 0.
+
+    Parameters
+    ----------
+    pixels : Tensor
+        of one picture or several, of any shape; NaN and infinite ones are left out.
+    noise : float
+        standard deviation of their noise, in their unit.
+
+    Returns
+    -------
+    (float, float)
+        low < high. Where all pixels are equal: from 0 to that intensity, or [0, 1] if it is 0.
+
+    Raises
+    ------
+    ValueError
+        if no pixel is finite, or for a negative or non-finite noise.
+    """
+    if not 0 <= noise < math.inf:
+        raise ValueError(f"noise: got {noise:g}, expected a finite number >= 0")
+    low, high, tail = _quantiles(pixels)
+    if low == high:
+        return UNIT if low == 0 else (min(low, 0.0), max(low, 0.0))
+    normal = -2 * float(torch.special.ndtri(torch.tensor(tail, dtype=torch.float64)))
+    width = max(math.sqrt(max((high - low) ** 2 - (normal * noise) ** 2, 0.0)), 5.2 * noise)
+    return (low + high - width) / 2, (low + high + width) / 2
+
+
+def find_range(task: Task, y: Tensor, pose: Pose, noise: float | Tensor, given: RangeOption) -> Range:
+    """The range of the pictures of a task; one for all pictures of a batch.
+
+    Parameters
+    ----------
+    task : Task
+        what happened to them.
+    y : Tensor
+        pictures as they were measured, batch first.
+    pose : Pose
+        the problem that the task poses for them.
+    noise : float or Tensor
+        standard deviation of the noise of y.
+    given : (float, float), "auto" or None
+        as the caller gives it.
+
+    Raises
+    ------
+    ValueError
+        for a range that is none.
+    """
+    if given is not None and given != "auto":
+        return _checked(given)
+    if not bool(torch.isfinite(y).any()):
+        return UNIT  # refused where the problem is posed
+    shown, known = task.shown(y, pose), typical_noise(noise) if task.shows_intensities else 0.0
+    found = intensity_range(shown, noise=known)
+    return UNIT if given is None and _is_unit(shown, found, known, task.shows_intensities) else found
+
+
+def at_range(regularizer: ConvexRegularizer, limits: Range) -> ConvexRegularizer:
+    """The regularizer for intensities of that range."""
+    return regularizer if limits == UNIT else ScaledRegularizer(regularizer, *limits)
+
+
+def fixed_range(regularizer: ConvexRegularizer, given: RangeOption) -> RangeOption:
+    """The range to look for: [0, 1] as it is where the regularizer is made for another unit already."""
+    made = isinstance(regularizer, ScaledRegularizer)
+    reach = regularizer.sigma_range
+    return UNIT if given is None and (made or (reach is not None and reach[1] >= 1)) else given
+
+
+def check_level(sigma: float | Tensor, reach: Reach, limits: Range, given: RangeOption) -> None:
+    """Refuse a level that is far too small for a range that was found: it is in another unit than the pictures.
+
+    Raises
+    ------
+    ValueError
+        if sigma is positive and below a fifth of the least trained level.
+    """
+    if limits == UNIT or not (given is None or given == "auto"):
+        return
+    least = reach[0] if reach else (limits[1] - limits[0]) / 255
+    level = float(torch.as_tensor(sigma).max())
+    if 0 < level < _SENSIBLE * least:
+        raise ValueError(
+            f"y: got intensities from {limits[0]:.4g} to {limits[1]:.4g} and a level of {level:.3g} to remove, expected"
+            " both in one unit: divide images in 0..255 by 255, or give the level in their unit; for noise that is"
+            " really so small, name the range of the pictures"
+        )
+
+
+def default_box(task: Task, y: Tensor, limits: Range) -> Range:
+    """Bounds of the intensities that clip nothing that is in the data: the range, widened on either side."""
+    if limits == UNIT:
+        return UNIT
+    margin = _MARGIN * (limits[1] - limits[0])
+    low, high = limits[0] - margin, limits[1] + margin
+    if task.shows_intensities:
+        seen = y[torch.isfinite(y)]
+        low, high = min(low, float(seen.min())), max(high, float(seen.max()))
+    return low, high
+
+
+def wider_box(box: Range) -> Range:
+    """Bounds twice as far apart."""
+    half = (box[1] - box[0]) / 2
+    return box[0] - half, box[1] + half
+
+
+def share_at(x: Tensor, box: Range, margin: float = 0.0) -> float:
+    """The part of the pixels that lie on a bound, or within `margin` of it as a part of the box."""
+    near = margin * (box[1] - box[0])
+    x = x[~torch.isnan(x)]
+    return float(((x <= box[0] + near) | (x >= box[1] - near)).double().mean())
+
+
+def typical_noise(noise: float | Tensor) -> float:
+    """The root mean square of noise levels."""
+    return float(torch.as_tensor(noise, dtype=torch.float64).square().mean().sqrt())
+
+
+def _quantiles(pixels: Tensor) -> tuple[float, float, float]:
+    """The least and the largest pixel without the tails, and the part of the pixels that is below the first."""
+    finite = pixels.detach()[torch.isfinite(pixels)]
+    n = finite.numel()
+    if n == 0:
+        raise ValueError("pixels: got no finite value, expected some")
+    k = int(_TAIL * n)
+    low, high = (float(finite.kthvalue(place).values) for place in (k + 1, n - k))
+    return low, high, max(_TAIL, 0.5 / n)
+
+
+def _is_unit(pixels: Tensor, found: Range, noise: float, pictures: bool) -> bool:
+    """Whether pictures are in [0, 1] apart from their noise, and wide or noisy enough to be taken as they are."""
+    low, high, _ = _quantiles(pixels)
+    # A noise above 1 would be seen, were it in the unit of the pictures: it is refused where the problem is posed.
+    slack = (_SLACK + 4 * noise * (noise <= 1)) if pictures else _RINGING
+    wide = found[1] - found[0] >= _FILLED or noise >= _NOISY or low == high
+    return low >= -slack and high <= 1 + slack and wide
+
+
+def _checked(given: Any) -> Range:
+    try:
+        low, high = (float(v) for v in given)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if isinstance(given, str) or not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"range: got {given!r}, expected two finite numbers, the lower first, 'auto' or None")
+    return low, high
