@@ -173,7 +173,8 @@ def _quantiles(pixels: Tensor) -> tuple[float, float, float]:
 def _is_unit(pixels: Tensor, found: Range, noise: float, pictures: bool) -> bool:
     """Whether pictures are in [0, 1] apart from their noise, and wide or noisy enough to be taken as they are."""
     low, high, _ = _quantiles(pixels)
-    # A noise above 1 would be seen, were it in the unit of the pictures: it is refused where the problem is posed.
+    if noise > max(1.0, high - low):  # it would be seen, were it in their unit: refused where the problem is posed
+        return True
     slack = (_SLACK + 4 * noise * (noise <= 1)) if pictures else _RINGING
     wide = found[1] - found[0] >= _FILLED or noise >= _NOISY or low == high
     return low >= -slack and high <= 1 + slack and wide

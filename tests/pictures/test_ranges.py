@@ -59,27 +59,43 @@ def measured(task, z, scale, low):
     return task.physics.A(x[None])[0] if isinstance(task, Measured) else x
 
 
-@pytest.mark.parametrize("name", TASKS)
-@settings(max_examples=34, deadline=None, derandomize=True)
+def restored(model, task, scale, low, dtype=torch.float64, **asked):
+    y = measured(task, scene(dtype), scale, low)
+    asked = {"regularizer": model.to(dtype), "range": "auto", **asked}
+    return restore_picture(y, task=task, noise=scale * NOISE, **asked)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(offset=st.floats(-100, 100), log_scale=st.floats(-12, 12), single=st.booleans())
-def test_results_scale_and_shift_with_the_picture(model, name, offset, log_scale, single):
-    task, dtype = TASKS[name], torch.float32 if single else torch.float64
+def test_a_denoised_picture_scales_and_shifts_with_the_noisy_one(model, offset, log_scale, single):
+    dtype = torch.float32 if single else torch.float64
     scale = float(torch.tensor(log_scale, dtype=torch.float64).exp())
     low = scale * (offset / 100 if single else offset)
-    asked = {"regularizer": model.to(dtype), "range": "auto", "gap_tol": 1e-3}
-    plain = restore_picture(measured(task, scene(dtype), 1.0, 0.0), task=task, noise=NOISE, **asked)
-    moved = restore_picture(measured(task, scene(dtype), scale, low), task=task, noise=scale * NOISE, **asked)
-    rounding = 3e-7 * (1 + abs(low) / scale) if single else 1e-13 * (1 + abs(low) / scale)
+    plain = restored(model, Denoise(), 1.0, 0.0, dtype)
+    moved = restored(model, Denoise(), scale, low, dtype)
+    rounding = (1e-7 if single else 1e-15) * (1 + abs(low) / scale)
     difference = (moved.solution.x.double() - low) / scale - plain.solution.x.double()
-    assert float(difference.abs().max()) <= 1e-5 + 30 * rounding
-    assert moved.solution.status == plain.solution.status
-    assert moved.range == pytest.approx([scale * v + low for v in plain.range], abs=10 * rounding * scale)
+    assert float(difference.abs().max()) <= 1e-5
+    assert moved.solution.status == plain.solution.status and moved.iterations == plain.iterations
+    assert moved.range == pytest.approx([scale * v + low for v in plain.range], abs=30 * rounding * scale)
     proved, wanted = moved.solution.certificate, plain.solution.certificate
-    if not single:
-        assert moved.iterations == plain.iterations
-        torch.testing.assert_close(proved.rms_distance / scale, wanted.rms_distance, rtol=1e-3, atol=1e-9)
-        torch.testing.assert_close(proved.objective / scale**2, wanted.objective, rtol=1e-6, atol=0)
-    assert proved.rms_distance.isfinite().equal(wanted.rms_distance.isfinite())
+    torch.testing.assert_close(proved.rms_distance / scale, wanted.rms_distance, rtol=0.01, atol=3 * rounding)
+    torch.testing.assert_close(proved.objective / scale**2, wanted.objective, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", [n for n in TASKS if n != "denoise"])
+def test_inverse_problems_scale_with_the_picture_bit_by_bit(model, name):
+    task = TASKS[name]
+    plain, moved = (restored(model, task, scale, 0.0, gap_tol=1e-2) for scale in (1.0, 2.0**-13))
+    assert torch.equal(2.0**13 * moved.solution.x, plain.solution.x)
+    assert moved.solution.status == plain.solution.status and moved.iterations == plain.iterations
+    assert torch.equal(2.0**26 * moved.solution.certificate.objective, plain.solution.certificate.objective)
+    # Rounding of other scales grows over many steps, but ends at the same minimum.
+    other = restored(model, task, 500.0, 100.0, gap_tol=1e-2)
+    assert other.solution.status == plain.solution.status
+    torch.testing.assert_close(
+        other.solution.certificate.objective / 500.0**2, plain.solution.certificate.objective, rtol=1e-2, atol=0
+    )
 
 
 def test_the_range_leaves_out_noise_and_hot_pixels():
@@ -106,10 +122,14 @@ def test_a_flat_picture_has_a_range():
 
 
 def test_pictures_in_the_unit_range_are_taken_as_they_are(model):
+    model.double()
     y = scene()[None]
     plain = icgn.solve(icgn.Problem(y, deepinv.physics.Denoising(), model, NOISE))
     assert torch.equal(icgn.denoise(y, NOISE, regularizer=model).x, plain.x)
-    assert torch.equal(icgn.denoise(0.1 * y, NOISE, regularizer=model).x, icgn.denoise(0.1 * y, NOISE, regularizer=model, range=(0, 1)).x)
+    assert torch.equal(
+        icgn.denoise(0.1 * y, NOISE, regularizer=model).x,
+        icgn.denoise(0.1 * y, NOISE, regularizer=model, range=(0, 1)).x,
+    )
     made = ScaledRegularizer(model, 0.0, 1000.0)
     assert torch.allclose(icgn.denoise(1000 * y, 1000 * NOISE, regularizer=made, tol=1e-2).x, 1000 * plain.x, atol=0.1)
 
@@ -117,19 +137,21 @@ def test_pictures_in_the_unit_range_are_taken_as_they_are(model):
 def test_a_small_range_is_found_and_said(model):
     y = (100 + 500 * scene()) / 65535
     noise = 500 / 65535 * NOISE
-    restored = restore_picture(Picture(y.float()), noise=noise, regularizer=model)
-    assert [n.topic for n in restored.notes] == ["scale"] and "taken as the range" in restored.notes[0].text()
-    plain = restore_picture(scene(), noise=NOISE, regularizer=model, range="auto")
-    assert [65535 * v for v in restored.range] == pytest.approx([100 + 500 * v for v in plain.range], rel=1e-3)
+    found = restore_picture(Picture(y.float()), noise=noise, regularizer=model.float())
+    assert [n.topic for n in found.notes] == ["scale"] and "taken as the range" in found.notes[0].text()
+    plain = restore_picture(scene(), noise=NOISE, regularizer=model.double(), range="auto")
+    assert [65535 * v for v in found.range] == pytest.approx([100 + 500 * v for v in plain.range], rel=1e-3)
     clean = plain.picture.pixels
-    assert float((restored.picture.pixels * 65535 - 100 - 500 * clean).square().mean().sqrt()) < 500 * 1e-3
+    assert float((found.picture.pixels * 65535 - 100 - 500 * clean).square().mean().sqrt()) < 500 * 1e-3
 
 
 @pytest.mark.parametrize("unit", [1e-5, 1.0, 4000.0])
 def test_a_measurement_in_any_unit_is_restored_alike(model, unit):
     physics, z = Half(unit=1e3), scene()
     y = physics.A(unit * z[None])[0]
-    restored = restore_picture(y, task=Measured(physics), noise=1e3 * unit * NOISE, sigma=unit * NOISE, regularizer=model)
+    restored = restore_picture(
+        y, task=Measured(physics), noise=1e3 * unit * NOISE, sigma=unit * NOISE, regularizer=model
+    )
     error = float((restored.picture.pixels / unit - z).square().mean().sqrt())
     assert restored.converged and error < 2 * NOISE
     assert not any(n.warning for n in restored.notes)
