@@ -3,13 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types docs docs-full audit fuzz oldest clean
+.PHONY: demo test test-all lint types docs docs-full audit fuzz oldest clean
 
 demo: $(VENV)/.installed
 	$(BIN)/icgn demo -o out
 
 # On all cores; a worker that has nothing left takes tests from the others.
+# What is long by nature, marked slow, is left out: several processes, kills, wheels, demos, a browser.
 test: $(VENV)/.installed-test
+	$(BIN)/pytest -n auto --dist worksteal -m "not slow"
+
+# Everything, as in continuous integration.
+test-all: $(VENV)/.installed-test
 	$(BIN)/pytest -n auto --dist worksteal
 
 lint: $(VENV)/.installed-dev
