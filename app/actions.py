@@ -22,13 +22,13 @@ from icgn.pictures import known_pixels, read_kernel
 OWN = "my own picture"
 """The choice, beside the photographs, of the uploaded picture."""
 _NOTHING = (text.IDLE, "", "", "", "")
-"""Shown in place of a result, also where the last one is no longer that of the picture in view."""
+"""Shown where there is no result for the picture in view."""
 SECONDS = 120.0
-"""After so long a computation ends with what it has, and says how much is proved of that."""
+"""Time after which a computation ends with the pictures reached so far, and what is proved of them."""
 
 
 class Actions:
-    """The functions behind the controls, for all visitors; what is a visitor's own is in `sessions`."""
+    """The functions behind the controls, for all visitors; `sessions` holds the pictures of each visitor."""
 
     def __init__(self, sessions: Sessions) -> None:
         self.sessions = sessions
@@ -62,7 +62,7 @@ class Actions:
             return text.preview(picture, f"{title}, masked", clean=name != OWN, shown=shown)
 
     def choose(self, name: str, task: str, request: gr.Request) -> list[Any]:
-        """Show the chosen picture, and put it where it is drawn on if that is seen."""
+        """Show the chosen picture, also in the editor of masks if that is open."""
         with _refusals_shown():
             picture, title = self._picture(name, request)
             self.sessions.visitor(_session(request)).mask = None
@@ -70,14 +70,14 @@ class Actions:
             return [text.preview(picture, title, clean=name != OWN), shown, *_NOTHING]
 
     def choose_task(self, name: str, task: str, request: gr.Request) -> list[Any]:
-        """The default noise of a task, the picture to draw on, and which options are seen."""
+        """The default noise of a task, the picture to draw on, and the options that are shown."""
         with _refusals_shown():
             shown = _canvas(self._picture(name, request)[0]) if task == "inpaint" else gr.skip()
             groups = [gr.update(visible=key == task) for key in ("deblur", "inpaint", "enlarge")]
             return [TASKS[task].noise, shown, *groups, *_NOTHING]
 
     def ask(self, request: gr.Request) -> None:
-        """Note, before the queue, that a visitor has pressed the button."""
+        """Record that a visitor has pressed the button, before the computation waits in the queue."""
         self.sessions.ask(_session(request))
 
     def restore(

@@ -47,7 +47,7 @@ class Order:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A restored picture with all that the page says about it.
+    """A restored picture with everything that the page shows about it.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The page as a server of this machine: nothing is fetched, nothing is sent elsewhere, and no file is left."""
+"""The server of the page: it fetches nothing, sends nothing elsewhere, and leaves no file."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from icgn.datasets import Picture
 
 VISITORS = 32
-"""Most visitors whose pictures are held; of more, those who have been idle longest have to upload again."""
+"""Most visitors whose pictures are held; when there are more, the pictures of those idle longest are dropped."""
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Sessions:
         """Begin a computation; returns the event that stops it, set already if it was stopped while it waited."""
         with self._lock:
             visitor = self._visitor(session)
-            if not visitor.waits:  # asked for by a program, not on the page
+            if not visitor.waits:  # a program made the request, not the page
                 self._renew(visitor)
             visitor.waits = False
             return visitor.stop

@@ -13,7 +13,7 @@ from icgn import pictures
 
 @dataclass(frozen=True, eq=False)
 class Damage:
-    """What a task has to know beside the picture.
+    """The inputs of a task beside the picture.
 
     Attributes
     ----------

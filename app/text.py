@@ -61,7 +61,7 @@ def slider(result: Result) -> str:
 
 
 def difference_picture(result: Result) -> str:
-    """What was taken away, amplified until it is seen."""
+    """What was taken away, amplified until it is visible."""
     before, after = result.before.clamp(0, 1), result.restored.picture.pixels.clamp(0, 1)
     gain = visible_gain(before, after)
     url = _image_url(Picture(difference(before, after, gain)))
@@ -121,7 +121,7 @@ def _proof(result: Result) -> str:
 
 
 def _short(value: float) -> str:
-    """Two digits, rounded up: a bound must stay one."""
+    """Two digits, rounded up, so that a bound stays a bound."""
     if value <= 0:
         return "0"
     digits = 1 - math.floor(math.log10(value))

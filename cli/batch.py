@@ -1,4 +1,4 @@
-"""Many pictures, one after the other: what the commands that restore pictures have in common."""
+"""Many pictures, one after the other: the common part of the commands that restore pictures."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 
 from icgn.cli.screen import console, refuse, say, warnings_said
 
-# What commands do, and with it torch, deepinv and scikit-image, is imported inside them: `icgn --help` answers at once.
+# Commands import what they need inside, torch, deepinv and scikit-image included: `icgn --help` answers at once.
 app = typer.Typer(
     name="icgn",
     help="Restore pictures with learned convex regularizers, and prove how far each is from the global minimizer.",
@@ -376,7 +376,7 @@ def page(
     Pictures are worked on by this machine, are held in memory while a visitor's page is open, and are not kept; nothing
     is fetched from the network. The exit code is 2 if the page cannot be served as given.
     """
-    # By name: the page is no part of the command line, and not imported by it.
+    # By name: the command line does not import the page.
     serve = importlib.import_module("icgn.app.command").serve
 
     def ready(url: str) -> None:

@@ -15,7 +15,7 @@ from icgn.cli.batch import Request
 from icgn.datasets import SUFFIXES, Job, plan
 
 TENSORS = (".npy", ".pt", ".safetensors")
-"""Suffixes of the files of measurements that are no pictures."""
+"""Suffixes of measurements that are not pictures."""
 
 Factory = Callable[..., Any]
 
@@ -80,7 +80,7 @@ def read_measurement(path: Path) -> Tensor:
 def plan_measurements(request: Request) -> list[Job]:
     """Match measurements with outputs as :func:`icgn.datasets.plan`; a folder also means the tensors in it."""
     sources = [f for i in request.inputs for f in (_list(i) if i.is_dir() else [i])]
-    # A folder of one file is a folder all the same.
+    # A folder of one file is still a folder.
     alone = len(sources) == 1 and any(i.is_dir() for i in request.inputs)
     output = request.output / f"{sources[0].stem}.png" if alone else request.output
     return plan(sources, output, reference=request.reference, figure=request.compare)
@@ -97,7 +97,7 @@ def _list(folder: Path) -> list[Path]:
 
 
 def is_tensor(path: Path) -> bool:
-    """Whether a file of measurements is no picture, by its suffix."""
+    """Whether the suffix of a file is that of a measurement and not of a picture."""
     return path.suffix.lower() in TENSORS
 
 

@@ -144,7 +144,7 @@ def _demonstrate(sample: Sample, models: ModelFor, folder: Path) -> tuple[Restor
 
 
 def _same(task: Task) -> Read:
-    """Pictures that the same has happened to."""
+    """Pictures that were measured in the same way."""
     return lambda job: (read_picture(job.source), task)
 
 

@@ -1,4 +1,4 @@
-"""What commands say: messages on stderr, progress, and the end with an exit code."""
+"""Output of the commands: messages on stderr, progress, and the end with an exit code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-# How torch, numpy and the C++ library put it, the first for the CPU and for devices.
+# Messages of torch (CPU and devices), numpy and the C++ library when memory is not enough.
 _OUT_OF_MEMORY = ("allocate memory", "out of memory", "not enough memory", "unable to allocate", "bad_alloc")
 
 
@@ -25,7 +25,7 @@ def console(stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
         stream.reconfigure(errors="backslashreplace")
-    # Made anew each time: the streams may have been replaced meanwhile.
+    # Made anew each time, because the streams may have been replaced.
     made = Console(stderr=stderr, highlight=False)
     if not made.is_terminal:
         made.width = max(made.width, 120)
@@ -64,7 +64,7 @@ def reason(error: BaseException) -> str:
 
 
 def naming(path: Path, message: str) -> str:
-    """The message, with the path before it unless it names it already."""
+    """The message, with the path before it unless the message contains it."""
     return message if str(path) in message else f"{path}: {message}"
 
 

@@ -1,4 +1,4 @@
-"""Sequences of photographs that are read when asked for."""
+"""Sequences of photographs, each read when it is needed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Sample:
 
 
 class Photographs(Sequence[Sample]):
-    """A sequence of photographs, each read anew when it is asked for, so that any number fits in memory.
+    """A sequence of photographs, each read anew whenever it is taken, so that any number fits in memory.
 
     Slices are collections again. Equal indices give equal samples, in any order and process.
 

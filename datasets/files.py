@@ -136,7 +136,7 @@ def _found(place: Path, suffixes: Sequence[str], recursive: bool) -> list[tuple[
 
 
 def _is_plain_folder(place: Path) -> bool:
-    """Whether a path is a folder of files, and not one that is a file of pictures, as those of Zarr are."""
+    """Whether a path is a folder of files; a folder of Zarr is one file of pictures."""
     return place.is_dir() and identify(place) is None
 
 

@@ -252,7 +252,7 @@ class _Parts:
         content = np.ascontiguousarray(samples, self._dtype).tobytes()
         self._file.seek(self._at(self._count))
         self._file.write(content + _TRAILER.pack(self._count, zlib.crc32(content)))
-        # In the hands of the system: a kill of the process loses nothing, and the checksum finds what a crash does.
+        # The system has the data: a kill of the process loses nothing, and the checksum finds the damage of a crash.
         self._file.flush()
         self._count += 1
 

@@ -139,7 +139,7 @@ def _both(first: Stats, second: Stats) -> Stats:
 
 
 def _framed(solution: Solution, frame: tuple[int, int]) -> Solution:
-    r"""The solution for the middle of its pictures: :math:`|x - x^*|` there is at most that over the whole."""
+    r"""The solution for the middle of its pictures, where :math:`|x - x^*|` is at most that of the whole."""
     height, width = solution.x.shape[-2:]
     top, left = (height - frame[0]) // 2, (width - frame[1]) // 2
     x = solution.x[..., top : top + frame[0], left : left + frame[1]]

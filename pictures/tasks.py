@@ -166,7 +166,7 @@ class Enlarge(Task):
     def pose(self, y: Tensor) -> Pose:
         y = y.double()
         physics = self.physics((y.shape[1], *(self.factor * side for side in y.shape[-2:])), y.device)
-        # The adjoint of the bicubic filter is bicubic interpolation but for the factor.
+        # The adjoint of the bicubic filter is bicubic interpolation times a factor.
         start = self.factor**2 * physics.A_adjoint(y)
         return Pose(y, physics, start, before=start)
 
@@ -226,7 +226,7 @@ class Measured(Task):
         return physics
 
     def _adjoint(self, physics: Any, y: Tensor) -> Tensor:
-        """A^T y, for which A must give the shape of y again."""
+        """A^T y; raises unless A of it has the shape of y."""
         try:
             x: Tensor = physics.A_adjoint(y)
             again = tuple(physics.A(x).shape)

@@ -1,4 +1,4 @@
-"""What the networks that files hold share: arguments, curves in the noise level, and what may be made of them."""
+"""The base of networks that files hold: arguments, curves in the noise level, and larger networks made from them."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ class _Training:
             self._load(self.processes.from_main(lambda: read_checkpoint(self.path)))
 
     def validation_is_due(self) -> bool:
-        """Whether the present step has a row in the history to come: also after a kill just before it was made."""
+        """Whether a validation is due at the present step; its row may be missing after a kill."""
         if self.step == 0 or (self.history and self.history[-1]["step"] == self.step):
             return False
         return self.step % self.recipe.validate_every == 0 or self.step >= self.recipe.steps
@@ -268,7 +268,7 @@ class _Training:
             torch.autograd.backward(mean)
         if self.processes.count == 1:
             return float(mean.detach()), asked
-        # One message for all: the gradients, the loss, and the wish to stop, so that no process waits for another.
+        # One message for the gradients, the loss and the request to stop, so that no process waits for another.
         gradients = [p.grad for p in self.regularizer.parameters() if p.grad is not None]
         parts = [*(g.flatten() for g in gradients), torch.stack([mean.detach(), mean.new_tensor(float(asked))])]
         total = self.processes.sum(torch.cat(parts))
@@ -280,7 +280,7 @@ class _Training:
     def _average(self) -> None:
         if self.averaged is self.regularizer:
             return
-        # The plain mean at first, so that the start does not linger.
+        # The plain mean at first, so that the initial parameters are soon forgotten.
         rate = max(1 - self.recipe.average, 1 / (self.step + 1))
         for mean, now in zip(self.averaged.parameters(), self.regularizer.parameters(), strict=True):
             mean.lerp_(now, rate)

@@ -16,7 +16,7 @@ class Interrupts:
 
     @contextmanager
     def at_once(self, active: bool = True) -> Iterator[None]:
-        """Raise ``KeyboardInterrupt`` at once inside, also for what was noted before, if `active`."""
+        """Raise ``KeyboardInterrupt`` at once inside, also for an earlier Ctrl-C, if `active`."""
         if not active:
             yield
             return

@@ -1,4 +1,4 @@
-"""Simulated measurements of whole pictures, and the error of what is restored from them."""
+"""Simulated measurements of whole pictures, and the error of the pictures restored from them."""
 
 from __future__ import annotations
 

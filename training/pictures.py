@@ -16,7 +16,7 @@ from icgn.compat import keyword_only
 
 # Side and greatest number of validation pictures of a folder: a validation takes seconds.
 _CROP, _VALIDATE = 160, 8
-# A prime: no column of pictures of usual widths is left unseen.
+# A prime, so that every column of pictures of usual widths is sampled.
 _SAMPLED = 97
 _BSDS500_LICENCE = (
     "BSDS500: non-commercial research and educational purposes. These are the terms on which its authors offer the"

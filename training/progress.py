@@ -6,7 +6,7 @@ from icgn.training.validation import Validation
 
 
 class Progress:
-    """Reports nothing; subclasses override what they show. The command line has one for terminals.
+    """A receiver of reports that shows nothing; subclasses show them. The command line has one for terminals.
 
     One object serves one run at a time. Only the main process of a run reports.
     """
@@ -25,7 +25,7 @@ class Progress:
         """
 
     def step(self, done: int, note: str = "") -> None:
-        """So many steps are done; `note` is what is in work, or how good it is so far."""
+        """So many steps are done; `note` names the present work, or its quality so far."""
 
     def validation(self, result: Validation) -> None:
         """A validation was made."""

@@ -1,4 +1,4 @@
-"""How good the minimizers of a model are, measured on pictures that it was not trained on."""
+"""Quality of the minimizers of a model on pictures that it was not trained on."""
 
 from __future__ import annotations
 

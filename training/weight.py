@@ -20,8 +20,8 @@ from icgn.training.processes import Processes
 
 Error = Callable[[Sequence[float]], float]
 
-# Decibels that a scale must gain, times the square of its logarithm: of two that are as good, the smoother problem is
-# solved faster, and what lies between noise levels is tamer.
+# Decibels that a scale must gain, times the square of its logarithm. Between two that are equally good, a scale near 1
+# gives a problem that is solved faster, and varies less between noise levels.
 _GAIN = 5e-3
 
 
@@ -163,7 +163,7 @@ def _start(regularizer: ConvexRegularizer, image: Tensor, level: float, start: W
 
 
 def _name(sigma: float) -> str:
-    """A noise level in gray levels, as rows of the history call it."""
+    """A noise level in gray levels, as the name of a column of the history."""
     return f"{sigma * 255:g}"
 
 

@@ -1,4 +1,4 @@
-"""Dense networks in the units and about the means of samples: what keeps fits independent of both."""
+"""Dense networks in the units and about the means of samples, so that fits depend on neither."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def translate(network: DenseNetwork, source: Tensor, target: Tensor) -> None:
 
 
 def activations(network: DenseNetwork, x: Tensor) -> Tensor:
-    """What the rows of W add to the biases at samples x (B, d), within the nonlinearities: (B, K)."""
+    """The products of the rows of W with samples x (B, d), which add to the biases, (B, K)."""
     responses = x @ network.W.to(x).T
     if isinstance(network, DenseGrouped):
         return responses * (-network.log_scale()).exp().to(x).repeat_interleave(network.members)

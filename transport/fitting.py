@@ -23,7 +23,7 @@ _MATCHES = {"moments": match_moments, "scale": match_scale}
 
 @dataclass(frozen=True)
 class History:
-    """What a fit went through.
+    """The history of a fit.
 
     Attributes
     ----------

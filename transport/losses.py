@@ -1,4 +1,4 @@
-"""What the losses of transport maps share."""
+"""The interface of the losses of transport maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What dense gradient networks share: vectors (B, n) instead of pictures, and the functionals of matrices."""
+"""The base of dense gradient networks: vectors (B, n) instead of pictures, and the functionals of matrices."""
 
 from __future__ import annotations
 

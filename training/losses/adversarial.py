@@ -1,4 +1,4 @@
-"""Adversarial regularization: low on photographs, high on what a naive reconstruction makes of them."""
+"""Adversarial regularization: low on photographs, high on naive reconstructions of them."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _GRID, _FALLOFF = 64, 2.4
 @keyword_only
 @dataclass(frozen=True)
 class MaskLikelihood(Loss, name="mask-likelihood"):
-    r"""Minus the logarithm of a likelihood of the clean responses, of which the masks are the inverse scales.
+    r"""The negative log-likelihood of the clean responses, whose scales are the inverse masks.
 
     .. math::
 
