@@ -73,7 +73,7 @@ def _picture_controls(actions: Actions) -> list[Any]:
 
 
 def _order_controls(actions: Actions) -> tuple[list[Any], gr.UploadButton, dict[str, gr.Group]]:
-    """The controls in the order of the arguments of :meth:`Actions.restore`, the editor of masks, the groups of tasks."""
+    """The controls in the order of the arguments of :meth:`Actions.restore`, the editor of masks, the groups."""
     tasks = [(task.label, key) for key, task in TASKS.items()]
     task = gr.Radio(tasks, value="denoise", label="Task", elem_id="task")
     groups = {}
@@ -134,7 +134,7 @@ def _connect(
     groups: dict[str, gr.Group],
     results: list[Any],
 ) -> None:
-    """Update the page after a choice: preview, options of the task, its default noise, picture to draw on, no result."""
+    """Update the page after a choice: preview, options of the task, default noise, picture to draw on, no result."""
     photograph, upload, preview, mask = picture
     task, noise, editor = orders[0], orders[2], orders[11]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
