@@ -125,7 +125,7 @@ def main(
 def levels(bsds: Path, pictures: int, out: Path) -> None:
     """Compare the levels that are found with the true ones."""
     known = set(bsd68(bsds).names)
-    samples = [s for s in bsds500(bsds, "val") if s.name not in known][:pictures]
+    samples = [s for s in bsds500(bsds, split="val") if s.name not in known][:pictures]
     found: dict[str, list[tuple[float, float, str]]] = {}
     for seed, sample in enumerate(samples):
         for name, picture, truth in simulated(sample.image.double().numpy(), seed):
