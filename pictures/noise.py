@@ -165,7 +165,8 @@ def _without_flat_parts(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, A
 def _counts(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> NoiseEstimate | None:
     """Counts: values of one distance, the variance of which is that distance times the brightness."""
     step = count_step(values)
-    if step is None or values.min() < 0:
+    # Every file of 8 bits has values of that distance.
+    if step is None or values.min() < 0 or abs(255 * step - 1) < 0.01:
         return None
     measured = measure_flat(values, ignored=ignored, ends=False)
     if measured is None or measured.coarseness >= COARSE:

@@ -74,6 +74,12 @@ def test_counts_are_told_by_their_values(peak):
     assert isinstance(found.noise, Poisson) and found.noise.gain == pytest.approx(1 / counts.max())
 
 
+def test_values_of_8_bits_are_no_counts():
+    ramp = np.tile(np.linspace(0.05, 0.95, 256), (1, 256, 1))
+    noisy = ramp + np.sqrt(ramp / 255) * rng().standard_normal(ramp.shape)
+    assert not isinstance(estimate_noise(tensor((255 * noisy).round().clip(0, 255) / 255)).noise, Poisson)
+
+
 def test_a_dark_frame_is_left_out():
     row, column = np.mgrid[:192, :256]
     inside = (row - 96) ** 2 + (column - 128) ** 2 < 85**2
