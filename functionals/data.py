@@ -161,10 +161,13 @@ class WeightedGaussianData(GaussianData):
 
     def select(self, index: Tensor) -> DataFunctional:
         chosen = super().select(index)
+        assert isinstance(chosen, WeightedGaussianData)
         return replace(chosen, weights=self.weights[index] if len(self.weights) > 1 else self.weights)
 
     def to(self, dtype: torch.dtype) -> DataFunctional:
-        return replace(super().to(dtype), weights=self.weights.to(dtype))
+        converted_data = super().to(dtype)
+        assert isinstance(converted_data, WeightedGaussianData)
+        return replace(converted_data, weights=self.weights.to(dtype))
 
 
 class UnboundedData(DataFunctional):

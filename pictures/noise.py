@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+import deepinv
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,10 +16,8 @@ from icgn.datasets.estimation import COARSE, Measured, clipped_level, count_step
 from icgn.functionals.anscombe import stabilized, unstabilized
 from icgn.functionals.noise import Correlated, Noise, Poisson, PoissonGaussian, White
 from icgn.pictures.models import default_regularizer
-from icgn.pictures.solving import solve_task
-from icgn.pictures.tasks import Denoise
 from icgn.regularizers.base import ConvexRegularizer, check_image
-from icgn.solvers import Solution
+from icgn.solvers import Problem, Solution, solve
 
 Sure: TypeAlias = Literal["high", "fair", "low"]
 _HIGH: Sure = "high"
@@ -258,5 +257,6 @@ def denoise_counts(
     z = stabilized(y, noise)
     scale = float(z.nan_to_num(0.0).max())
     regularizer = default_regularizer(y) if regularizer is None else regularizer
-    solution = solve_task(Denoise(), z / scale, regularizer, 1 / scale, None, weight, **options)[0]
+    problem = Problem(z / scale, deepinv.physics.Denoising(), regularizer, 1 / scale, weight=weight)
+    solution = solve(problem, **options)
     return Counted(unstabilized(scale * solution.x, noise), solution, scale)

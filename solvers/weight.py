@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from icgn.functionals.functional import dot, per_image
+from icgn.functionals.noise import Noise
 from icgn.functionals.physics import is_identity
 from icgn.solvers.conditioning import conditioned, is_conditional
 from icgn.solvers.implicit import solve_hessian
@@ -206,6 +207,7 @@ def tiled(problem: Problem) -> Problem:
     lefts = _spread(y.shape[-1] - width, min(max(count // rows, 1), across))
     parts = [y[..., top : top + height, left : left + width] for top in tops for left in lefts]
     sigma, noise = _repeated(problem.sigma, len(parts)), problem.noise
+    assert not isinstance(noise, Noise)  # rules refuse maps and counts
     noise = None if noise is None else _repeated(noise, len(parts))
     return replace(problem, y=torch.stack(parts, 1).flatten(0, 1), sigma=sigma, noise=noise)
 

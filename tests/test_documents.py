@@ -57,6 +57,7 @@ def test_code_in_documents_runs(code, tmp_path, run_file):
     [
         "icgn.compat.arguments",
         "icgn.datasets.noise",
+        "icgn.pictures.noise",
         "icgn.pictures.picture",
         "icgn.pictures.tensors",
         "icgn.regularizers.checks",

@@ -166,12 +166,12 @@ def data_prox(data: GaussianData, z: Tensor, gamma: Tensor) -> Tensor:
     physics = data.physics
     # deepinv divides by gamma.
     g = per_image(gamma.clamp_min(torch.finfo(z.dtype).tiny ** 0.5), z)
-    weighted = isinstance(data, WeightedGaussianData)
+    weights = data.weights if isinstance(data, WeightedGaussianData) else None
     if is_identity(physics):
-        g = g * data.weights if weighted else g
+        g = g if weights is None else g * weights
         return (z + g * data.y) / (1 + g)
-    if weighted:
-        root = data.weights.sqrt()
+    if weights is not None:
+        root = weights.sqrt()
         return _least_squares(lambda x: root * physics.A(x), lambda r: physics.A_adjoint(root * r), root * data.y, z, g)
     if isinstance(physics, deepinv.physics.DecomposablePhysics):
         return physics.prox_l2(z, data.y, g)

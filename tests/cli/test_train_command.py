@@ -146,10 +146,10 @@ def test_a_weight_that_was_fitted_becomes_part_of_the_model(tmp_path, run, folde
 
 
 def test_a_model_without_its_weight_is_not_written(tmp_path, run, monkeypatch, interruptible):
-    def press(images, recipe, step, *rest):
+    def press(images, recipe, step, *rest, **options):
         if step == 2:
             signal.raise_signal(signal.SIGINT)
-        return draw(images, recipe, step, *rest)
+        return draw(images, recipe, step, *rest, **options)
 
     monkeypatch.setattr(LOOP, "draw", press)
     assert run(loss=Adversarial()).exit_code == 130
@@ -166,10 +166,10 @@ def test_training_on_another_physics(tmp_path, run):
 
 
 def test_train_command_interrupted_leaves_a_model(tmp_path, run, monkeypatch, interruptible):
-    def press(images, recipe, step, *rest):
+    def press(images, recipe, step, *rest, **options):
         if step == 2:
             signal.raise_signal(signal.SIGINT)
-        return draw(images, recipe, step, *rest)
+        return draw(images, recipe, step, *rest, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(LOOP, "draw", press)
@@ -195,12 +195,12 @@ def test_a_run_needs_its_init_no_longer_once_it_is_saved(tmp_path, run, monkeypa
     assert straight[0].exit_code == 0
     (tmp_path / "run").rename(tmp_path / "straight")
 
-    def press(images, recipe, step, *rest):
+    def press(images, recipe, step, *rest, **options):
         if step == 7:
             signal.raise_signal(signal.SIGINT)
         if step == 3:
             save_model(training.build(recipe_of_four), start, {})
-        return draw(images, recipe, step, *rest)
+        return draw(images, recipe, step, *rest, **options)
 
     recipe_of_four = recipe(model={**MODEL, "filters": 4})
     with monkeypatch.context() as patch:

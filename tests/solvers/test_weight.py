@@ -129,13 +129,17 @@ def test_beyond_the_range_of_weights_its_end_is_taken():
 
 def test_denoise_takes_a_weight():
     _, y = noisy()
-    by_rule = denoise(y, NOISE, regularizer=Quadratic(0.5), weight="sure")
+    by_rule = denoise(y, NOISE, regularizer=Quadratic(0.5), range=(0, 1), weight="sure")
     torch.testing.assert_close(by_rule.weight, sure(denoising(y, weight="sure")))
-    torch.testing.assert_close(denoise(y, NOISE, regularizer=Quadratic(0.5), weight=2.0).x, y / 2, atol=2e-4, rtol=0)
+    torch.testing.assert_close(
+        denoise(y, NOISE, regularizer=Quadratic(0.5), range=(0, 1), weight=2.0).x, y / 2, atol=2e-4, rtol=0
+    )
     ridge = RidgeICGN(filters=4, size=3).requires_grad_(False)
-    assert torch.equal(denoise(y, 0.0, regularizer=ridge, weight="sure").x, y)  # R(.; 0) = 0, whatever its weight
+    assert torch.equal(
+        denoise(y, 0.0, regularizer=ridge, range=(0, 1), weight="sure").x, y
+    )  # R(.; 0) = 0, whatever its weight
     with pytest.raises(ValueError, match="weight"):
-        denoise(y, NOISE, regularizer=Quadratic(0.5), weight="best")
+        denoise(y, NOISE, regularizer=Quadratic(0.5), range=(0, 1), weight="best")
 
 
 def test_masked_pixels_do_not_count():

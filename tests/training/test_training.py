@@ -125,10 +125,10 @@ def test_resume_after_a_kill_is_exact(tmp_path, monkeypatch, save_always, optimi
     straight, history = train(tmp_path / "straight", wanted)
     reader, writer = os.pipe()
 
-    def slow(images, recipe, step, *rest):
+    def slow(images, recipe, step, *rest, **options):
         os.write(writer, bytes([step]))
         time.sleep(0.02 if step < 15 else 60)  # it never ends by itself
-        return draw(images, recipe, step, *rest)
+        return draw(images, recipe, step, *rest, **options)
 
     def work():
         monkeypatch.setattr(LOOP, "draw", slow)
@@ -177,7 +177,7 @@ def test_soap_needs_its_package(monkeypatch):
 def test_a_kill_just_before_a_validation_does_not_lose_it(tmp_path, monkeypatch, straight):
     _, history, _ = straight
 
-    def killed(*_):
+    def killed(*_, **__):
         raise SystemExit
 
     for steps in (0, 1, 2):
@@ -191,10 +191,10 @@ def test_a_kill_just_before_a_validation_does_not_lose_it(tmp_path, monkeypatch,
 def test_ctrl_c_finishes_the_step_and_saves(tmp_path, monkeypatch, interruptible, straight):
     model, history, _ = straight
 
-    def press(images, recipe, step, *rest):
+    def press(images, recipe, step, *rest, **options):
         if step == 6:
             signal.raise_signal(signal.SIGINT)
-        return draw(images, recipe, step, *rest)
+        return draw(images, recipe, step, *rest, **options)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(LOOP, "draw", press)
@@ -206,7 +206,7 @@ def test_ctrl_c_finishes_the_step_and_saves(tmp_path, monkeypatch, interruptible
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path, monkeypatch, interruptible):
-    def press(images, recipe, step, *rest):
+    def press(images, recipe, step, *rest, **options):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("still running")
@@ -223,7 +223,7 @@ def test_ctrl_c_breaks_a_validation_off_and_the_resumed_run_makes_it(
     _, history, _ = straight
 
     def press(*arguments, **options):
-        if arguments[4] > step:
+        if options["step"] > step:
             signal.raise_signal(signal.SIGINT)
             raise AssertionError("still running")
         return real(*arguments, **options)
