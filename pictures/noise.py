@@ -24,7 +24,7 @@ _HIGH: Sure = "high"
 _FAIR: Sure = "fair"
 _LOW: Sure = "low"
 
-_SURE = {_HIGH: "", _FAIR: ", about", _LOW: ", a guess: hardly any part of the picture is flat"}
+_SURE = {_HIGH: "", _FAIR: " (about)", _LOW: " (a guess: hardly any part of the picture is flat)"}
 
 # Growth of the variance over the picture from which the noise is said to depend on the brightness.
 _GROWS = 2.5
@@ -62,10 +62,7 @@ class NoiseEstimate:
         words = self.noise.text(scale, unit)
         if isinstance(self.noise, Poisson | PoissonGaussian):
             words += f", {scale * self.level:.3g} {unit} in the mean"
-        return (
-            words
-            + {"high": "", "fair": " (about)", "low": " (a guess: hardly any part of the picture is flat)"}[self.sure]
-        )
+        return words + _SURE[self.sure]
 
 
 def estimate_noise(picture: Picture | Tensor) -> NoiseEstimate:

@@ -10,7 +10,7 @@ from torch import Tensor
 from icgn.datasets import Picture
 from icgn.pictures.levels import NoiseLevel, Note, clamped_level, estimated_level, model_level
 from icgn.pictures.models import as_batch, default_regularizer
-from icgn.pictures.ranges import UNIT, Range, RangeOption, at_range, check_level, find_range, fixed_range
+from icgn.pictures.ranges import UNIT, Range, RangeOption, check_level, find_range, fixed_range, reach_at
 from icgn.pictures.result import Restored
 from icgn.pictures.solving import Solved, solve_task
 from icgn.pictures.tasks import Denoise, Task
@@ -101,7 +101,7 @@ def restore_picture(
         check_image(y, "y")
     pose, range = task.pose(y), fixed_range(regularizer, range)
     limits = find_range(task, y, pose, level.value, range)
-    reach = at_range(regularizer, limits).sigma_range
+    reach = reach_at(regularizer, limits)
     if level.found == "given" or sigma is not None:
         check_level(task.smoothing * level.value if sigma is None else sigma, reach, limits, range)
     if level.found != "given":

@@ -1,4 +1,4 @@
-"""The range of intensities of pictures in any unit, and a regularizer made for [0, 1] at that range."""
+"""The range of intensities of pictures in any unit, and the levels and bounds that follow from it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SLACK, _RINGING = 0.02, 0.25
 _FILLED, _NOISY = 0.25, 2 / 255
 # A level below this part of the least trained one is in another unit than the pictures.
 _SENSIBLE = 0.2
-# Of the range, on either side: what a restored picture may exceed its measurement by, before the box is widened.
+# A restored picture may exceed its measurement by this part of the range on either side before the box is widened.
 _MARGIN = 0.25
 
 
@@ -97,9 +97,10 @@ def find_range(task: Task, y: Tensor, pose: Pose, noise: float | Tensor, given: 
     return UNIT if given is None and _is_unit(shown, found, known, task.shows_intensities) else found
 
 
-def at_range(regularizer: ConvexRegularizer, limits: Range) -> ConvexRegularizer:
-    """The regularizer for intensities of that range."""
-    return regularizer if limits == UNIT else ScaledRegularizer(regularizer, *limits)
+def reach_at(regularizer: ConvexRegularizer, limits: Range) -> Reach:
+    """The noise levels that a regularizer was trained for, for intensities of that range."""
+    scale, reach = limits[1] - limits[0], regularizer.sigma_range
+    return None if reach is None else (scale * reach[0], scale * reach[1])
 
 
 def fixed_range(regularizer: ConvexRegularizer, given: RangeOption) -> RangeOption:

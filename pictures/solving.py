@@ -16,7 +16,7 @@ from icgn.solvers import Problem, Solution, Stats, Status, solve
 
 # Bounds that press on the pictures are doubled so many times at most.
 _WIDENINGS = 6
-# Of the range of the pictures, within which a pixel of the measurement explains one that lies on a bound.
+# A pixel of the measurement that lies within this part of the range from a bound explains one on the bound.
 _NEAR = 0.05
 
 

@@ -11,7 +11,7 @@ from icgn.compat import keyword_only
 from icgn.pictures.kernels import make_kernel, read_kernel
 from icgn.pictures.levels import scaled_level
 from icgn.pictures.models import default_regularizer
-from icgn.pictures.ranges import RangeOption, at_range, check_level, find_range, fixed_range
+from icgn.pictures.ranges import RangeOption, check_level, find_range, fixed_range, reach_at
 from icgn.pictures.solving import solve_task
 from icgn.pictures.tasks import Border, Deblur, Denoise, Inpaint, Task
 from icgn.regularizers.base import ConvexRegularizer, check_image
@@ -239,7 +239,7 @@ def _solved(
     levels = sigma if noise is None else noise
     assert levels is not None
     limits = find_range(task, y, pose, levels, given)
-    reach = at_range(regularizer, limits).sigma_range
+    reach = reach_at(regularizer, limits)
     level = scaled_level(levels, reach, task.smoothing) if sigma is None else sigma
     check_level(level if sigma is not None or noise is None else task.smoothing * levels, reach, limits, given)
     return solve_task(task, y, pose, limits, regularizer, level, noise, weight, **options).solution

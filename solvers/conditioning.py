@@ -87,8 +87,9 @@ def conditioned(
         reached = approach(problem.objective, method, x.detach(), tol, limit, problem.valid)
         x, iterations, work = reached.x, iterations + reached.iterations, work + reached.work
         with torch.set_grad_enabled(differentiable):
-            point = attach_gradient(problem.build_objective(), problem.objective, x) if differentiable else x
-            condition = regularizer.condition(point, problem.sigma, residual(problem.build_objective(), point))
+            graph = problem.build_objective() if differentiable else problem.objective
+            point = attach_gradient(graph, problem.objective, x) if differentiable else x
+            condition = regularizer.condition(point, problem.sigma, residual(graph, point))
         problem = problem.given(condition=condition)
     return Conditioned(problem, x.detach(), iterations, work)
 

@@ -80,9 +80,12 @@ class StopRule(ABC):
     ----------
     every : int
         iterations between two tests: each reads a few numbers back from the device.
+    box : Box or None
+        bounds of the images.
     """
 
     every: int = 2
+    box: Box | None = None
 
     @abstractmethod
     def measure(self, objective: ConvexFunctional, state: State, index: Tensor) -> Tensor:
@@ -99,24 +102,15 @@ class StopRule(ABC):
         """Test the images after k iterations; those of `last`, bool (b,), have to end."""
         return Verdict((self.measure(objective, state, index) <= 1) | last)
 
-    @property
-    def box(self) -> Box | None:
-        """The box of the images."""
-        return None
-
 
 class Residual(StopRule):
     """Images end when their RMS residual is at most `tol`, float64 (B,); nothing is proved."""
 
     def __init__(self, tol: Tensor, box: Box | None) -> None:
-        self.tol, self._box = tol, box
-
-    @property
-    def box(self) -> Box | None:
-        return self._box
+        self.tol, self.box = tol, box
 
     def measure(self, objective: ConvexFunctional, state: State, index: Tensor) -> Tensor:
-        _, rms = optimality(state.x, state.grad, objective.hessian_floor(state.x), self._box)
+        _, rms = optimality(state.x, state.grad, objective.hessian_floor(state.x), self.box)
         return torch.where(rms == 0, 0.0, rms.double() / self.tol[index])
 
 

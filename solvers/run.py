@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icgn.functionals.box import Box
 from icgn.functionals.functional import ConvexFunctional
 from icgn.solvers.certificate import Certificate, certify, distance_bound, optimality
 from icgn.solvers.iterate import StopRule, Verdict, iterate, stopped
@@ -139,8 +138,8 @@ class _Run(StopRule):
     def __init__(self, objective: Objective, method: Method[Any], tolerance: Tolerance, batch: int) -> None:
         self.exact = objective.to(torch.float64)
         self.method, self.tolerance = method, tolerance
-        self._box = objective.box
-        self.bounded = self._box is not None and self._box.bounded
+        self.box = objective.box
+        self.bounded = self.box is not None and self.box.bounded
         self.status: list[Status | None] = [None] * batch
         self.proofs: list[Certificate | None] = [None] * batch
         device = objective.weight.device
@@ -149,14 +148,10 @@ class _Run(StopRule):
         self._best = torch.full_like(self._target, torch.inf)
         self._since = torch.zeros_like(self._target, dtype=torch.int64)
 
-    @property
-    def box(self) -> Box | None:
-        return self._box
-
     def measure(self, objective: ConvexFunctional, state: State, index: Tensor) -> Tensor:
         """How far each image is from its tolerance, as a multiple of it, in working precision; nan if diverged."""
         mu = objective.strong_convexity().to(state.x.device).expand(len(state.x))
-        gap, residual = optimality(state.x, state.grad, objective.hessian_floor(state.x), self._box)
+        gap, residual = optimality(state.x, state.grad, objective.hessian_floor(state.x), self.box)
         pixels = state.x[0].numel()
         distance = distance_bound(gap.double(), mu, pixels) / self.tolerance.distance
         if not self.bounded or bool((mu >= _STRONG).all()):
@@ -214,8 +209,8 @@ class _Run(StopRule):
         if not bool(torch.isfinite(fine[at]).all()):  # The iterate that rounding stopped is kept.
             return
         rounded = fine[at].to(v)
-        v[at] = rounded if self._box is None else self._box.project(rounded)
-        own = certify(self.exact.select(at), v[at].double(), box=self._box)
+        v[at] = rounded if self.box is None else self.box.project(rounded)
+        own = certify(self.exact.select(at), v[at].double(), box=self.box)
         own = own.beside(proof, v[at].double() - fine[at])
         self.proofs[i] = own
         verdict, _ = self.verdict(own, v[0].numel())
@@ -235,7 +230,7 @@ class _Run(StopRule):
         """Whether the gradient in working precision differs from the exact one by a good part of its size."""
         at = torch.tensor([place], device=state.x.device)
         # At a bound of the box the gradient does not vanish at the minimizer, so these pixels are left out.
-        free = free_pixels(state.x[at], state.grad[at], self._box)
+        free = free_pixels(state.x[at], state.grad[at], self.box)
         exact = free * self.exact.select(index[at]).grad(state.x[at].double())
         error = torch.linalg.vector_norm(exact - free * state.grad[at])
         if state.x.dtype is torch.float64:
@@ -247,5 +242,5 @@ class _Run(StopRule):
         if not places:
             return {}
         at = torch.tensor(places, device=state.x.device)
-        proof = self.method.certify(self.exact.select(index[at]), state.select(at), self._box)
+        proof = self.method.certify(self.exact.select(index[at]), state.select(at), self.box)
         return dict(zip(places, proof.split(), strict=True))
