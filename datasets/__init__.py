@@ -1,5 +1,6 @@
 """Files of pictures and of stacks, collections of photographs, and reproducible noise."""
 
+from icgn.datasets.camera import Shot, simulate_camera
 from icgn.datasets.collections import (
     Photographs,
     Sample,
@@ -43,6 +44,7 @@ __all__ = [
     "PictureError",
     "Quality",
     "Sample",
+    "Shot",
     "Stack",
     "StackWriter",
     "add_noise",
@@ -67,6 +69,7 @@ __all__ = [
     "read_picture",
     "scaled_luma",
     "seed_of",
+    "simulate_camera",
     "survey",
     "to_gray",
     "visible_gain",

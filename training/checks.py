@@ -25,6 +25,8 @@ def check_run(
     _check_loss(regularizer, recipe)
     if recipe.patch < regularizer.min_size:
         raise ValueError(f"patch: got {recipe.patch}, expected at least the filter size, {regularizer.min_size}")
+    if recipe.physics and not recipe.noise.measures:
+        raise RecipeError(f"noise: got {recipe.noise.name!r} with [physics], expected none: it disturbs pictures alone")
     trial = torch.zeros(1, *data.training[0].shape[:1], recipe.patch, recipe.patch)
     try:
         physics.A(trial.to(next(regularizer.parameters())))

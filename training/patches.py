@@ -27,7 +27,7 @@ def draw(
     images : sequence of Tensor
         pictures (C, H, W), at least one patch large: bytes, or floats in [0, 1].
     recipe : Recipe
-        whose seed, batch, patch and range of noise levels count.
+        whose seed, batch, patch, kind of noise and range of levels count.
     step : int
         number of the optimization step.
     physics : deepinv.physics.LinearPhysics
@@ -39,9 +39,16 @@ def draw(
     clean, sigma, position = (torch.stack(column) for column in zip(*(r[:3] for r in rows), strict=True))
     device = next((b.device for b in physics.buffers()), clean.device)
     measured = physics.A(clean.to(device)).to(clean.device)
-    noise = torch.stack([torch.randn(measured.shape[1:], generator=row[3]) for row in rows])
-    y = measured + sigma.reshape(-1, *([1] * (measured.ndim - 1))) * noise
-    return Batch(clean, y, sigma, position, physics)
+    drawn = [
+        recipe.noise.disturb(x, m, float(s), row[3]) for x, m, s, row in zip(clean, measured, sigma, rows, strict=True)
+    ]
+    return Batch(
+        clean=torch.stack([d.clean for d in drawn]),
+        y=torch.stack([d.y for d in drawn]),
+        sigma=torch.tensor([d.sigma for d in drawn]),
+        position=position,
+        physics=physics,
+    )
 
 
 def _draw(

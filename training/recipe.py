@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from icgn.compat import keyword_only
 from icgn.storage.files import write_files
 from icgn.training.losses.bilevel import Bilevel
 from icgn.training.losses.loss import LOSSES, Loss
+from icgn.training.noise import NOISES, TrainingNoise, WhiteNoise
 from icgn.training.optimizer import OPTIMIZERS
 from icgn.training.ranges import (
     COUNT,
@@ -51,10 +53,12 @@ class Recipe:
         one of :data:`LOSSES`; in a file the table ``[loss]`` with its ``type`` and parameters.
     physics : dict
         the operator that patches are measured by, see :func:`~icgn.training.physics.make_physics`; empty: denoising.
+    noise : TrainingNoise
+        one of :data:`~icgn.training.noise.NOISES`; in a file the table ``[noise]`` with its ``type`` and parameters.
     steps, batch, patch : int
         number of optimization steps, patches per step, side of a patch in pixels.
     sigma : tuple of float
-        range of noise levels in intensities; drawn per patch, uniform in the square root.
+        range of noise levels, root mean squares in intensities; drawn per patch, uniform in the square root.
     learning_rate : dict
         peak rate by prefix of the parameter name, with linear warm-up and cosine decay to `final` of it.
     optimizer : str
@@ -89,6 +93,7 @@ class Recipe:
     init: str = ""
     loss: Loss = field(default_factory=Bilevel)
     physics: dict[str, Any] = field(default_factory=dict)
+    noise: TrainingNoise = field(default_factory=WhiteNoise)
     steps: int = 10000
     batch: int = 8
     patch: int = 48
@@ -135,7 +140,7 @@ class Recipe:
             refuse_unknown(table, cls, "key")
             if "name" not in table:
                 raise RecipeError("name: got none, expected the name of the model to make")
-            return cls(**_in_intensities(_with_loss(table)))
+            return cls(**_in_intensities(_with_kinds(table)))
         except RecipeError as error:
             raise RecipeError(f"{source}: {error}") from error
 
@@ -143,6 +148,7 @@ class Recipe:
         """Give the contents of the TOML file, noise levels to a millionth of a gray level: see :meth:`from_dict`."""
         table = dataclasses.asdict(self)
         table["loss"] = {"type": self.loss.name, **table["loss"]}
+        table["noise"] = self.noise.to_dict()
         for name in ("sigma", "validation_sigma"):
             table[name] = [round(s * 255, 6) for s in table[name]]
         return table
@@ -172,17 +178,23 @@ def differences(made: dict[str, Any], given: dict[str, Any]) -> str:
     return "; ".join(f"{key}: got {given.get(key)!r}, expected {made.get(key)!r}" for key in keys)
 
 
-def _with_loss(table: dict[str, Any]) -> dict[str, Any]:
-    loss = table.get("loss", {})
-    if not isinstance(loss, dict):
-        raise RecipeError(f"loss: got {loss!r}, expected a table")
-    arguments = dict(loss)
-    name = arguments.pop("type", "bilevel")
-    kind = LOSSES.get(name) if isinstance(name, str) else None
+def _with_kinds(table: dict[str, Any]) -> dict[str, Any]:
+    """The table with the objects that its tables ``[loss]`` and ``[noise]`` describe."""
+    loss = _of_kind(table, "loss", LOSSES, "bilevel")
+    return {**table, "loss": loss, "noise": _of_kind(table, "noise", NOISES, "white")}
+
+
+def _of_kind(table: dict[str, Any], key: str, kinds: Mapping[str, type], default: str) -> Any:
+    given = table.get(key, {})
+    if not isinstance(given, dict):
+        raise RecipeError(f"{key}: got {given!r}, expected a table")
+    arguments = dict(given)
+    name = arguments.pop("type", default)
+    kind = kinds.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise RecipeError(f"unknown type in [loss] {name!r}; {suggestion(str(name), list(LOSSES))}")
-    refuse_unknown(arguments, kind, "key in [loss]")
-    return {**table, "loss": kind(**arguments)}
+        raise RecipeError(f"unknown type in [{key}] {name!r}; {suggestion(str(name), list(kinds))}")
+    refuse_unknown(arguments, kind, f"key in [{key}]")
+    return kind(**arguments)
 
 
 def _in_intensities(table: dict[str, Any]) -> dict[str, Any]:
@@ -214,6 +226,7 @@ _RANGES: dict[str, Range] = {
     "model": (lambda v: isinstance(v, dict), "a table with the type of the regularizer and its arguments"),
     "init": (lambda v: isinstance(v, str), "the name or path of a model, or ''"),
     "loss": (lambda v: isinstance(v, Loss), "a loss"),
+    "noise": (lambda v: isinstance(v, TrainingNoise), "a kind of noise"),
     "physics": (lambda v: isinstance(v, dict), "a table with the type of the operator and its arguments"),
     **dict.fromkeys(("steps", "batch", "patch", "validate_every"), COUNT),
     **dict.fromkeys(("warmup", "final"), PART),

@@ -13,7 +13,7 @@ from torch import Tensor
 from icgn.compat import keyword_only
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.solvers import Problem, solve
-from icgn.training.measure import measure, psnr
+from icgn.training.measure import disturbed, psnr
 from icgn.training.processes import Processes
 from icgn.training.recipe import Recipe
 from icgn.training.weight import Weights, fit_weights
@@ -63,7 +63,7 @@ def validate(
     regularizer : ConvexRegularizer
         on its own device.
     recipe : Recipe
-        whose levels and loss count.
+        whose levels, noise and loss count.
     images : sequence of Tensor
         pictures (C, H, W) in [0, 1].
     physics : deepinv.physics.LinearPhysics
@@ -94,11 +94,12 @@ def validate(
     for sigma in recipe.validation_sigma:
         total = torch.zeros((), dtype=torch.float64)
         for i in own:
-            y = measure(images[i], sigma, i, physics, _device(regularizer))
-            x = solve(Problem(y, physics, regularizer, sigma), tol=2e-4, max_iter=200).x[0].cpu().clamp(0, 1)
-            total += psnr(x, images[i])
-            if i == 0 and y.shape[1:] == images[0].shape:
-                examples[f"{sigma * 255:g}"] = (images[0], y[0].cpu(), x)
+            drawn = disturbed(images[i], sigma, i, physics, recipe.noise, _device(regularizer))
+            problem = Problem(drawn.y, physics, regularizer, drawn.sigma)
+            x = solve(problem, tol=2e-4, max_iter=200).x[0].cpu().clamp(0, 1)
+            total += psnr(x, drawn.clean)
+            if i == 0 and drawn.y.shape[1:] == drawn.clean.shape:
+                examples[f"{sigma * 255:g}"] = (drawn.clean, drawn.y[0].cpu(), x)
         row[f"psnr_{sigma * 255:g}"] = float(group.sum(total.to(group.device))) / len(images)
     return Validation(row, examples=examples)
 

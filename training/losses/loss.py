@@ -25,9 +25,10 @@ class Batch:
     clean : Tensor
         patches (B, C, P, P), intensities in [0, 1].
     y : Tensor
-        measurements :math:`A x + \sigma n` with n standard normal; the noisy patches where A is the identity.
+        measurements, :math:`A x + \sigma n` with n standard normal unless the recipe has another noise; the noisy
+        patches where A is the identity.
     sigma : Tensor
-        noise levels (B,), in intensities.
+        the levels that the regularizer is asked to remove (B,), in intensities; those of the noise if it is white.
     position : Tensor
         one uniform random number per patch, (B,), for losses that need a point between two pictures.
     physics : deepinv.physics.LinearPhysics
