@@ -171,10 +171,14 @@ def inpaint(
         Path,
         typer.Option(
             metavar="MASK",
-            help="White (128 or more) where the picture is known. One for all, or a folder of masks"
-            " named as the pictures.",
+            help="Light where the picture is known, dark or transparent where it is missing: 0 and 1, 0 and 255, gray."
+            " One for all, or a folder of masks named as the pictures.",
         ),
     ],
+    invert: Annotated[bool, typer.Option("--invert", help="The mask is light where the picture is missing.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask about masks that hide nothing, or more than half.")
+    ] = False,
     noise: Annotated[
         float | None,
         typer.Option(metavar="LEVEL", help="Noise of the known pixels in 8-bit gray levels; default 1."),
@@ -188,12 +192,16 @@ def inpaint(
     device: Device = None,
     compare: Compare = None,
 ) -> None:
-    """Fill in missing pixels of pictures, and remove the noise of the others."""
+    """Fill in missing pixels of pictures, and remove the noise of the others.
+
+    How many pixels are filled in is said. A mask that hides nothing, or more than half of the picture, is asked about;
+    without a terminal one that hides nine tenths or more is refused unless --yes is given.
+    """
     from icgn.cli.batch import Request
     from icgn.cli.restoring import inpaint_files
 
     request = Request(inputs, output, reference, compare, model, device, weight, tol, gap, sigma, noise)
-    inpaint_files(request, mask)
+    inpaint_files(request, mask, invert=invert, yes=yes)
 
 
 @app.command(cls=Command)

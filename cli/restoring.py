@@ -9,6 +9,7 @@ import typer
 from torch import Tensor
 
 from icgn.cli.batch import Read, Request, restore_all
+from icgn.cli.masking import Masks
 from icgn.cli.measuring import is_tensor, load_factory, plan_measurements, read_measurement
 from icgn.cli.options import find_device
 from icgn.cli.outcome import figure, row
@@ -19,13 +20,12 @@ from icgn.datasets import (
     Sample,
     add_noise,
     bundled,
-    list_pictures,
     prepare_folders,
     read_picture,
     seed_of,
     write_picture,
 )
-from icgn.pictures import Deblur, Denoise, Inpaint, Measured, Restored, Task, read_kernel, read_mask, restore_picture
+from icgn.pictures import Deblur, Denoise, Inpaint, Measured, Restored, Task, read_kernel, restore_picture
 from icgn.pictures.models import ModelFor, regularizers_by_channels
 from icgn.pictures.tasks import Border
 
@@ -61,7 +61,7 @@ def deblur_files(request: Request, kernel: str, border: Border) -> None:
     restore_all(request, lambda: _same(Deblur(read_kernel(kernel), border=border)), "deblurring", "blurred", read)
 
 
-def inpaint_files(request: Request, mask: Path) -> None:
+def inpaint_files(request: Request, mask: Path, *, invert: bool = False, yes: bool = False) -> None:
     """Fill in missing pixels of picture files.
 
     Parameters
@@ -70,15 +70,19 @@ def inpaint_files(request: Request, mask: Path) -> None:
         what to do; the noise is :data:`DEFAULT_NOISE` where it is None.
     mask : Path
         mask of all pictures, or folder of masks under the names of the pictures (the suffix may differ).
+    invert : bool
+        whether the masks are light where a picture is to be filled in.
+    yes : bool
+        whether masks that hide nothing, or most of a picture, are meant so.
     """
+    masks = Masks(mask, invert=invert, sure=yes)
 
     def prepare() -> Read:
-        if not mask.is_dir():
-            read_mask(mask)  # refused at once, not for every picture
-        return lambda job: _masked(mask, job.source)
+        masks.ask()
+        return lambda job: _masked(masks, job.source)
 
     noise = DEFAULT_NOISE if request.noise is None else request.noise
-    restore_all(replace(request, noise=noise), prepare, "inpainting", "masked", lambda: _masks(mask))
+    restore_all(replace(request, noise=noise), prepare, "inpainting", "masked", masks.files)
 
 
 def restore_files(request: Request, physics: str) -> None:
@@ -148,32 +152,12 @@ def _same(task: Task) -> Read:
     return lambda job: (read_picture(job.source), task)
 
 
-def _masked(mask: Path, source: Path) -> tuple[Picture, Task]:
-    picture, place = read_picture(source), _mask_of(mask, source)
-    known = read_mask(place)
-    if known.shape[1:] != picture.pixels.shape[1:]:
-        sizes = [" x ".join(map(str, p.shape[1:])) for p in (known, picture.pixels)]
+def _masked(masks: Masks, source: Path) -> tuple[Picture, Task]:
+    picture, (place, mask) = read_picture(source), masks.of(source)
+    if mask.known.shape[1:] != picture.pixels.shape[1:]:
+        sizes = [" x ".join(map(str, p.shape[1:])) for p in (mask.known, picture.pixels)]
         raise ValueError(f"mask {place}: got {sizes[0]} pixels, expected {sizes[1]} (height x width) as {source}")
-    return picture, Inpaint(known)
-
-
-def _masks(mask: Path) -> list[Path]:
-    try:
-        return list_pictures(mask) if mask.is_dir() else [mask]
-    except FileNotFoundError as error:
-        raise ValueError(f"mask: {error}") from error
-
-
-def _mask_of(mask: Path, source: Path) -> Path:
-    """The mask of a picture: the one of all, or that of its name in a folder."""
-    if not mask.is_dir():
-        return mask
-    same_stem = [f for f in list_pictures(mask) if f.stem == source.stem]
-    same_name = [f for f in same_stem if f.name == source.name]
-    if not same_name and len(same_stem) != 1:
-        found = f"{len(same_stem)} masks" if same_stem else "no mask"
-        raise ValueError(f"mask {mask}: got {found} for {source}, expected {mask / source.name}")
-    return (same_name or same_stem)[0]
+    return picture, Inpaint(mask.known, words=mask.words)
 
 
 def _measured(source: Path, noise: float | None) -> Picture | Tensor:

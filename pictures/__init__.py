@@ -2,7 +2,7 @@
 
 from icgn.pictures.kernels import make_kernel, read_kernel
 from icgn.pictures.levels import NoiseLevel, Note, estimated_level, measured_level
-from icgn.pictures.masks import known_pixels, read_mask
+from icgn.pictures.masks import Mask, known_pixels, load_mask, read_mask
 from icgn.pictures.models import default_regularizer, regularizers_by_channels
 from icgn.pictures.noise import Counted, NoiseEstimate, denoise_counts, estimate_noise
 from icgn.pictures.picture import restore_picture
@@ -17,6 +17,7 @@ __all__ = [
     "Denoise",
     "Enlarge",
     "Inpaint",
+    "Mask",
     "Measured",
     "NoiseEstimate",
     "NoiseLevel",
@@ -33,6 +34,7 @@ __all__ = [
     "inpaint",
     "intensity_range",
     "known_pixels",
+    "load_mask",
     "make_kernel",
     "measured_level",
     "read_kernel",

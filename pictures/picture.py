@@ -111,7 +111,8 @@ def restore_picture(
     own = None if level.value == asked else level.value
     options: dict[str, Any] = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
     solved = solve_task(task, y, pose, limits, regularizer, asked, own, weight, **options)
-    solution, notes = solved.solution, [*_range_notes(limits, range), *level.notes, *said, *_bound_notes(solved)]
+    solution = solved.solution
+    notes = [*task.notes(pose), *_range_notes(limits, range), *level.notes, *said, *_bound_notes(solved)]
     if isinstance(weight, str):
         found = ", ".join(f"{w:.3g}" for w in solution.weight.tolist())
         notes.append(Note("weight", f"weight {found}, found by {weight}" + " (one per channel)" * (len(y) > 1)))

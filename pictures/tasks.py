@@ -14,7 +14,8 @@ from torch import Tensor
 
 from icgn.functionals.physics import converted
 from icgn.pictures.least_squares import least_squares
-from icgn.pictures.masks import check_mask, nearest_known
+from icgn.pictures.levels import Note
+from icgn.pictures.masks import Mask, check_mask, nearest_known
 
 Border = Literal["valid", "circular"]
 """What lies beyond the frame of a blurred picture."""
@@ -81,6 +82,10 @@ class Task(ABC):
         """Pictures about as bright as those to be found, of the measurement y and its pose; NaN where unknown."""
         return y
 
+    def notes(self, pose: Pose) -> tuple[Note, ...]:
+        """What is to be said about what was assumed, where there is something."""
+        return ()
+
 
 @dataclass(frozen=True)
 class Denoise(Task):
@@ -134,9 +139,13 @@ class Inpaint(Task):
     known : Tensor
         True where the picture is known, (H, W), (1, H, W) or, one for each picture of a batch, (B, 1, H, W). What y
         holds elsewhere does not matter.
+    words : str
+        how many pixels are missing, and how that was decided; default the number alone.
     """
 
     known: Tensor
+    _: KW_ONLY
+    words: str = ""
     smoothing = 6.0
 
     def pose(self, y: Tensor) -> Pose:
@@ -148,6 +157,10 @@ class Inpaint(Task):
 
     def shown(self, y: Tensor, pose: Pose) -> Tensor:
         return torch.where(pose.physics.mask.to(y.device) > 0, y, torch.nan)
+
+    def notes(self, pose: Pose) -> tuple[Note, ...]:
+        said = self.words or Mask(check_mask(self.known, pose.y)[0], "those of the mask").words
+        return (Note("mask", said.replace("{", "{{").replace("}", "}}")),)
 
 
 @dataclass(frozen=True)

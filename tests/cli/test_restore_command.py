@@ -373,7 +373,7 @@ ERRORS = [
     ("deblur --kernel gaussian:1 --model none", 2, "none"),
     ("deblur", 2, "--kernel"),
     ("inpaint --mask none.png", 2, "--mask"),
-    ("inpaint --mask black.png", 2, "--mask black.png: got no pixel of 128 or more"),
+    ("inpaint --mask black.png", 2, "--mask black.png: hides every pixel"),
     ("inpaint --mask wide.png", 1, "--mask wide.png: got 24 x 30 pixels, expected 24 x 24"),
     ("inpaint --mask out.png", 2, "would overwrite"),
     ("inpaint --mask empty", 2, "--mask: empty: no picture in this folder"),
