@@ -17,7 +17,7 @@ from icgn.app.sessions import Sessions
 from icgn.app.tasks import TASKS, Damage
 from icgn.app.watch import StoppedError, TooLongError, Watch
 from icgn.datasets import Picture
-from icgn.pictures import known_pixels, read_kernel
+from icgn.pictures import known_pixels, load_kernel, read_kernel
 
 OWN = "my own picture"
 """The choice, beside the photographs, of the uploaded picture."""
@@ -49,7 +49,10 @@ class Actions:
         with _refusals_shown():
             if Path(path).suffix.lower() != ".npy":
                 read_upload(path)  # refuses pictures that are too large
-            self.sessions.visitor(_session(request)).kernel = read_kernel(path)
+            kernel = load_kernel(path)
+            for words in kernel.warnings:
+                gr.Warning(f"The kernel: {words}.")
+            self.sessions.visitor(_session(request)).kernel = kernel.values
             return "own"
 
     def upload_mask(self, path: str, name: str, request: gr.Request) -> str:

@@ -133,7 +133,8 @@ def deblur(
     kernel: Annotated[
         str,
         typer.Option(
-            metavar="KERNEL", help="Picture or .npy of a blurred point, gaussian:STD (pixels), or motion:LENGTH,ANGLE."
+            metavar="KERNEL",
+            help="File of a blurred point, of any kind; gaussian:STD (pixels); or motion:LENGTH,ANGLE.",
         ),
     ],
     border: Annotated[
@@ -152,9 +153,10 @@ def deblur(
     """Remove a known blur from pictures.
 
     The kernel is the picture of a point of light as the blurred picture shows it (convolution, not correlation), its
-    centre the pixel (height // 2, width // 2); it is scaled to sum 1. ANGLE is in degrees, counterclockwise from the
-    horizontal. With --border valid nothing is assumed beyond the frame: the margin that was blurred into it is
-    estimated too, and cut off.
+    centre the pixel (height // 2, width // 2), counted from 0; it is scaled to sum 1. A background of it is subtracted,
+    what does not matter of one as large as the picture is cut off, and each is said. ANGLE is in degrees,
+    counterclockwise from the horizontal. With --border valid nothing is assumed beyond the frame: the margin that was
+    blurred into it is estimated too, and cut off.
     """
     from icgn.cli.batch import Request
     from icgn.cli.restoring import deblur_files

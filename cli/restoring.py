@@ -25,7 +25,7 @@ from icgn.datasets import (
     seed_of,
     write_picture,
 )
-from icgn.pictures import Deblur, Denoise, Inpaint, Measured, Restored, Task, read_kernel, restore_picture
+from icgn.pictures import Deblur, Denoise, Inpaint, Measured, Restored, Task, load_kernel, restore_picture
 from icgn.pictures.models import ModelFor, regularizers_by_channels
 from icgn.pictures.tasks import Border
 
@@ -58,7 +58,15 @@ def deblur_files(request: Request, kernel: str, border: Border) -> None:
     def read() -> list[Path]:
         return [Path(kernel)] if Path(kernel).is_file() else []
 
-    restore_all(request, lambda: _same(Deblur(read_kernel(kernel), border=border)), "deblurring", "blurred", read)
+    def prepare() -> Read:
+        found = load_kernel(kernel)
+        if found.words:
+            say("note", f"--kernel {kernel}: {found.words}")
+        for words in found.warnings:
+            say("warning", f"--kernel {kernel}: {words}")
+        return _same(Deblur(found.values, border=border))
+
+    restore_all(request, prepare, "deblurring", "blurred", read)
 
 
 def inpaint_files(request: Request, mask: Path, *, invert: bool = False, yes: bool = False) -> None:

@@ -1,6 +1,6 @@
 """One picture in, one certified picture out: what the command line, the page and scripts call."""
 
-from icgn.pictures.kernels import make_kernel, read_kernel
+from icgn.pictures.kernels import Kernel, load_kernel, make_kernel, read_kernel
 from icgn.pictures.levels import NoiseLevel, Note, estimated_level, measured_level
 from icgn.pictures.masks import Mask, known_pixels, load_mask, read_mask
 from icgn.pictures.models import default_regularizer, regularizers_by_channels
@@ -17,6 +17,7 @@ __all__ = [
     "Denoise",
     "Enlarge",
     "Inpaint",
+    "Kernel",
     "Mask",
     "Measured",
     "NoiseEstimate",
@@ -34,6 +35,7 @@ __all__ = [
     "inpaint",
     "intensity_range",
     "known_pixels",
+    "load_kernel",
     "load_mask",
     "make_kernel",
     "measured_level",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +12,76 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icgn.datasets import read_picture, to_gray
+from icgn.datasets import open_stack
+from icgn.pictures.placing import background, placed, words_of_edge, words_of_place
 
 # A kernel wider than this is a mistake of the unit, and would fill the memory.
 _LARGEST = 2001
 _FORMS = "a picture, a .npy file, gaussian:STD or motion:LENGTH,ANGLE"
 
 
-def read_kernel(text: str) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A blur kernel as it was read.
+
+    Attributes
+    ----------
+    values : Tensor
+        (1, 1, h, w) in float64, of sum 1, with odd h and w.
+    words : str
+        what was read and what was done with it; empty for a kernel that is made from words.
+    warnings : tuple of str
+        what may be wrong with it.
+    """
+
+    values: Tensor
+    words: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def load_kernel(text: str) -> Kernel:
     """Read a blur kernel, the picture of a point of light: blurred = kernel * picture.
+
+    The numbers of a file are taken in its own unit; of colour the mean of the channels. A background is subtracted: the
+    median of the outermost pixels, where they are flat and make up half a percent of the sum or more. The centre is the
+    pixel (height // 2, width // 2), counted from 0: of an even side the one behind the middle, as in SciPy's
+    ``ndimage.convolve``. The kernel is scaled to sum 1, and margins of zeros are cut off. Negative values are kept.
 
     Parameters
     ----------
     text : str
-        a picture (colour becomes gray) or a ``.npy`` file (height, width); ``gaussian:STD``, the standard deviation in
-        pixels; or ``motion:LENGTH,ANGLE``, a straight path of LENGTH pixels at ANGLE degrees, counterclockwise from
-        the horizontal.
+        a file of one page of any kind that :func:`icgn.datasets.open_stack` reads; ``gaussian:STD``, the standard
+        deviation in pixels; or ``motion:LENGTH,ANGLE``, a straight path of LENGTH pixels at ANGLE degrees,
+        counterclockwise from the horizontal.
+
+    Returns
+    -------
+    Kernel
+        with what is to be said about it: a centre of mass far from the centre, or an even side without a centre, shifts
+        the restored picture.
+
+    Raises
+    ------
+    ValueError
+        for a file that cannot be read, and as :func:`make_kernel`; for wrong numbers.
+    """
+    kind, colon, numbers = text.partition(":")
+    try:
+        if colon and kind in ("gaussian", "motion"):
+            made = _gaussian(*_floats(numbers, 1)) if kind == "gaussian" else _motion(*_floats(numbers, 2))
+            return Kernel(_tensor(placed(_checked(made), _LARGEST).values))
+        return _load(Path(text))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"kernel {text}: {str(error).removeprefix(f'{text}: ')}") from error
+
+
+def read_kernel(text: str) -> Tensor:
+    """Read a blur kernel: :func:`load_kernel` without its words.
+
+    Parameters
+    ----------
+    text : str
+        a file, ``gaussian:STD`` or ``motion:LENGTH,ANGLE``.
 
     Returns
     -------
@@ -36,17 +92,17 @@ def read_kernel(text: str) -> Tensor:
     Raises
     ------
     ValueError
-        for a file that cannot be read, and as :func:`make_kernel`; for wrong numbers.
+        as :func:`load_kernel`.
+
+    Warns
+    -----
+    UserWarning
+        where the kernel would shift the picture.
     """
-    kind, colon, numbers = text.partition(":")
-    try:
-        if colon and kind in ("gaussian", "motion"):
-            kernel = _gaussian(*_floats(numbers, 1)) if kind == "gaussian" else _motion(*_floats(numbers, 2))
-        else:
-            kernel = _load(Path(text))
-        return _made(kernel)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"kernel {text}: {error}") from error
+    kernel = load_kernel(text)
+    for said in kernel.warnings:
+        warnings.warn(f"kernel {text}: {said}", stacklevel=2)
+    return kernel.values
 
 
 def make_kernel(values: Tensor) -> Tensor:
@@ -64,6 +120,11 @@ def make_kernel(values: Tensor) -> Tensor:
         if it is not a tensor.
     ValueError
         for another shape, values that are not finite, a sum that is not positive, or sides above 2001.
+
+    Warns
+    -----
+    UserWarning
+        where it seems to have a background, which is not subtracted here, or would shift the picture.
     """
     if not isinstance(values, Tensor):
         raise TypeError(f"kernel: got {type(values).__name__}, expected a torch.Tensor (height, width)")
@@ -72,13 +133,15 @@ def make_kernel(values: Tensor) -> Tensor:
     if values.ndim != 2 or values.numel() == 0 or values.is_complex():
         raise ValueError(f"kernel: got {values.dtype} of shape {tuple(values.shape)}, expected real (height, width)")
     try:
-        return _made(values.detach().cpu().double().numpy())
+        kernel = _checked(values.detach().cpu().double().numpy())
+        found = placed(kernel, _LARGEST)
     except ValueError as error:
         raise ValueError(f"kernel: {error}") from error
-
-
-def _made(kernel: np.ndarray[Any, Any]) -> Tensor:
-    return torch.from_numpy(_centred(_checked(kernel)))[None, None]
+    level, _ = background(kernel)
+    said = [f"its border is flat and not 0 (median {level:.3g} of its sum): subtract this background"] * (level != 0)
+    for text in [*(said or words_of_edge(kernel)), *words_of_place(kernel, found)]:
+        warnings.warn(f"kernel: {text}", stacklevel=2)
+    return _tensor(found.values)
 
 
 def _gaussian(std: float) -> np.ndarray[Any, Any]:
@@ -117,18 +180,43 @@ def _floats(text: str, number: int) -> list[float]:
     return values
 
 
-def _load(path: Path) -> np.ndarray[Any, Any]:
-    if path.suffix.lower() == ".npy":
-        loaded = np.load(path, allow_pickle=False)
-        if loaded.ndim != 2 or loaded.size == 0 or loaded.dtype.kind not in "buif":
-            raise ValueError(f"got {loaded.dtype} of shape {loaded.shape}, expected real numbers (height, width)")
-        return np.asarray(loaded, dtype=np.float64)
-    if not path.exists():
+def _load(path: Path) -> Kernel:
+    if not path.exists() and ":" not in path.name:
         raise ValueError(f"no such file, expected {_FORMS}")
-    return to_gray(read_picture(path))[0].double().numpy()
+    with open_stack(path) as stack:
+        if len(stack) != 1:
+            raise ValueError(f"has {len(stack)} pages, expected one: write the page of the kernel as a file of its own")
+        page, kind = stack.page(0), stack.container.dtype
+    said = [f"{page.values.shape[1]} x {page.values.shape[2]} values of {kind}"]
+    planes = page.values.double().numpy()
+    if (planes != planes[:1]).any():
+        said.append(f"the mean of its {len(planes)} channels")
+    kernel: np.ndarray[Any, Any] = planes.mean(0)
+    bad = int((~np.isfinite(kernel)).sum())
+    if bad:
+        raise ValueError(f"got {bad} NaN or infinite values, expected finite ones")
+    level, noise = background(kernel)
+    if level:
+        kernel = np.where(kernel <= level + noise, 0.0, kernel - level)
+        said.append(f"a background of {level:.4g} subtracted (the median of its border)")
+    total = float(kernel.sum())
+    kernel = _checked(kernel)
+    below = -float(kernel[kernel < 0].sum())
+    if below > 0:
+        said.append(f"negative values kept ({100 * below:.2g} % of the sum)")
+    if abs(total - 1) > 1e-3:
+        said.append(f"scaled from sum {total:.4g} to 1")
+    found = placed(kernel, _LARGEST)
+    if found.lost:
+        said.append(f"cut to {found.size}, leaving out {100 * found.lost:.2g} % of its sum")
+    doubts = words_of_edge(kernel) + words_of_place(kernel, found)
+    if not doubts:
+        said.append("its centre at row {} and column {}, counted from 0".format(*found.centre))
+    return Kernel(_tensor(found.values), ", ".join(said), doubts)
 
 
 def _checked(kernel: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The kernel, of sum 1."""
     bad = int((~np.isfinite(kernel)).sum())
     if bad:
         raise ValueError(f"got {bad} NaN or infinite values, expected finite ones")
@@ -136,16 +224,8 @@ def _checked(kernel: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     # A sum that is nothing but rounding is zero.
     if not total > 1e-9 * abs(kernel).sum():
         raise ValueError(f"got values of sum {total:g}, expected a positive sum")
-    if max(kernel.shape) > _LARGEST:
-        size = " x ".join(map(str, kernel.shape))
-        raise ValueError(f"got {size} values, expected at most {_LARGEST} x {_LARGEST}")
     return kernel / total
 
 
-def _centred(kernel: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The smallest kernel of odd sides around the pixel (height // 2, width // 2) that holds all that is not 0."""
-    centre = [side // 2 for side in kernel.shape]
-    reach = [int(abs(places - c).max()) for places, c in zip(np.nonzero(kernel), centre, strict=True)]
-    padded = np.pad(kernel, [(r, r) for r in reach])
-    rows, columns = (slice(c, c + 2 * r + 1) for c, r in zip(centre, reach, strict=True))
-    return np.ascontiguousarray(padded[rows, columns])
+def _tensor(kernel: np.ndarray[Any, Any]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(kernel))[None, None]

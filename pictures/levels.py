@@ -22,7 +22,7 @@ class Note:
     ----------
     topic : str
         what it is about: ``"noise"``, ``"jpeg"``, ``"clamped"``, ``"range"``, ``"weight"``, ``"alpha"``,
-        ``"scale"``, ``"bounds"``, ``"mask"``.
+        ``"scale"``, ``"bounds"``, ``"mask"``, ``"kernel"``.
     template : str
         the sentence, with a format field for each level, and ``{unit}``.
     levels : tuple of float

@@ -15,13 +15,16 @@ from torch import Tensor
 from icgn.functionals.physics import converted
 from icgn.pictures.least_squares import least_squares
 from icgn.pictures.levels import Note
-from icgn.pictures.masks import Mask, check_mask, nearest_known
+from icgn.pictures.masks import Mask, check_mask, nearest_known, percent
+from icgn.pictures.placing import TAIL, cut
 
 Border = Literal["valid", "circular"]
 """What lies beyond the frame of a blurred picture."""
 
 # Convolutions by the Fourier transform are faster above so many values of a kernel.
 _FFT_FROM = 225
+# No more of a kernel may be cut off to make it as small as the picture.
+_CUT = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +105,8 @@ class Deblur(Task):
     Parameters
     ----------
     kernel : Tensor
-        (1, 1, h, w) of odd sides and sum 1, as :func:`icgn.pictures.read_kernel` returns it.
+        (1, 1, h, w) of odd sides and sum 1, as :func:`icgn.pictures.read_kernel` returns it. What does not matter of
+        one that is large for the picture is cut off.
     border : {"valid", "circular"}
         what lies beyond the frame: with ``"valid"``, as of photographs, nothing is assumed, and the margin that was
         blurred into the frame is estimated too, and cut off; with ``"circular"`` the picture goes on periodically.
@@ -114,12 +118,9 @@ class Deblur(Task):
     smoothing = 7.5
 
     def pose(self, y: Tensor) -> Pose:
-        size, frame = tuple(self.kernel.shape[-2:]), (y.shape[-2], y.shape[-1])
-        if size[0] > frame[0] or size[1] > frame[1]:
-            raise ValueError(
-                f"kernel: got {size[0]} x {size[1]} pixels, expected at most the {frame[0]} x {frame[1]} of the picture"
-            )
-        y, kernel = y.double(), self.kernel.double().to(y.device)
+        frame = y.shape[-2], y.shape[-1]
+        (kernel, _), y = self.fitted(frame), y.double()
+        kernel, size = kernel.to(y.device), kernel.shape[-2:]
         if self.border == "circular":
             return Pose(y, deepinv.physics.BlurFFT(tuple(y.shape[1:]), filter=kernel, device=y.device), y)
         if self.border != "valid":
@@ -128,6 +129,39 @@ class Deblur(Task):
         below, right = size[0] // 2, size[1] // 2
         start = torch.nn.functional.pad(y, (right, right, below, below), mode="replicate")
         return Pose(y, physics, start, frame=frame)
+
+    def fitted(self, frame: tuple[int, int]) -> tuple[Tensor, float]:
+        """The kernel for pictures of that height and width, in float64, and the part of it that was cut off.
+
+        A kernel of more than half their size is cut to what matters. One that is still larger than they are is cut to
+        their size.
+
+        Raises
+        ------
+        ValueError
+            where that would leave out more than 5 % of the kernel.
+        """
+        whole = self.kernel.detach().double().cpu()[0, 0].numpy()
+        # The largest odd sides that fit.
+        most = frame[0] - 1 + frame[0] % 2, frame[1] - 1 + frame[1] % 2
+        kernel, lost = cut(whole, (frame[0] // 2, frame[1] // 2))
+        if kernel.shape[0] > frame[0] or kernel.shape[1] > frame[1]:
+            top, left = (max(k - m, 0) // 2 for k, m in zip(kernel.shape, most, strict=True))
+            part = kernel[top : top + most[0], left : left + most[1]]
+            lost = 1 - float(abs(part).sum() / abs(whole).sum())
+            if lost > _CUT or not part.sum() > 0:
+                sizes = f"{whole.shape[0]} x {whole.shape[1]}", f"{frame[0]} x {frame[1]}"
+                raise ValueError(f"kernel: got {sizes[0]} pixels, expected at most the {sizes[1]} of the picture")
+            kernel = part / part.sum()
+        return torch.from_numpy(kernel)[None, None], lost
+
+    def notes(self, pose: Pose) -> tuple[Note, ...]:
+        kernel, lost = self.fitted((pose.y.shape[-2], pose.y.shape[-1]))
+        if not lost:
+            return ()
+        sizes = ["{} x {}".format(*k.shape[-2:]) for k in (self.kernel, kernel)]
+        text = f"the kernel of {sizes[0]} is cut to {sizes[1]}, leaving out {percent(max(lost, 0.0))} of it"
+        return (Note("kernel", text, warning=lost > 2 * TAIL),)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import torch
 import icgn
 from icgn.cli.options import parse_weight
 from icgn.datasets import Picture, add_noise, bundled, read_picture, write_picture
-from icgn.pictures import Deblur, read_kernel, restore_picture
+from icgn.pictures import Deblur, load_kernel, read_kernel, restore_picture
 
 # Two threads on pictures this small wait for each other, above all on a busy machine.
 
@@ -211,11 +211,30 @@ def test_a_blur_that_is_hardly_one_is_proved_in_gray_levels(tmp_path, run):
 def test_kernels_have_sum_one_and_odd_sides(tmp_path):
     np.save(tmp_path / "wide.npy", np.pad(np.ones((2, 2)), 20))
     for text in ("gaussian:0.1", "gaussian:2", "motion:1,0", "motion:6.5,123", f"{tmp_path}/wide.npy"):
-        kernel = read_kernel(text)
+        kernel = load_kernel(text).values
         assert kernel.dtype is torch.float64 and all(s % 2 for s in kernel.shape[-2:])
         assert float(kernel.sum()) == pytest.approx(1) and float(kernel.min()) >= 0
     # The centre of 42 pixels is the 22nd: the zeros around are cut off, as far as the centre allows.
     assert kernel.shape[-2:] == (3, 3) and float(kernel[0, 0, :2, :2].min()) == pytest.approx(0.25)
+
+
+def test_a_kernel_with_a_black_level_deblurs_and_this_is_said(tmp_path, run):
+    source = picture(tmp_path / "in.png", blurred("gaussian:1.2"))
+    k = torch.nn.functional.pad(read_kernel("gaussian:1.2")[0], [8] * 4)
+    picture(tmp_path / "k.png", (0.9 * k / k.max() + 0.06).float(), bits=8)
+    result = run("deblur", source, "--kernel", tmp_path / "k.png", "-o", tmp_path / "o.png", *QUICK)
+    assert result.exit_code == 0 and gain(source, tmp_path / "o.png", clean()) > 1.5
+    assert "a background of 15 subtracted (the median of its border)" in result.stderr
+
+
+def test_a_kernel_that_shifts_the_picture_is_warned_about_once(tmp_path, run):
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        picture(tmp_path / "in" / f"{name}.png", blurred("gaussian:1"))
+    np.save(tmp_path / "k.npy", np.ones((4, 4)))
+    result = run("deblur", tmp_path / "in", "--kernel", tmp_path / "k.npy", "-o", tmp_path / "out", *QUICK)
+    assert result.exit_code == 0 and result.stderr.count("warning: --kernel ") == 1
+    assert "the centre is taken at row 2 and column 2" in result.stderr
 
 
 @pytest.mark.parametrize(("length", "angle"), [(7, 0), (7, 90), (5, 30), (9.5, -60)])
@@ -359,7 +378,7 @@ ERRORS = [
     ("deblur --kernel black.png", 2, "--kernel black.png: got values of sum 0"),
     ("deblur --kernel negative.npy", 2, "--kernel negative.npy: got values of sum -9"),
     ("deblur --kernel nan.npy", 2, "--kernel nan.npy: got 1 NaN or infinite"),
-    ("deblur --kernel flat.npy", 2, "--kernel flat.npy: got float64 of shape (3,)"),
+    ("deblur --kernel flat.npy", 2, "--kernel flat.npy: cannot be read: the array has shape (3,)"),
     ("deblur --kernel objects.npy", 2, "--kernel objects.npy"),
     ("deblur --kernel big.npy", 1, "in.png: --kernel: got 31 x 31 pixels, expected at most the 24 x 24"),
     ("deblur --kernel gaussian:1 --border odd", 2, "--border"),
