@@ -42,9 +42,39 @@ class Command(TyperCommand):
         return f"{new}{equals}{value}"
 
 
+# Levels are typed so.
+_UNIT = (
+    "in gray levels of 255 (also of 16-bit files, and of floats in [0, 1]); in the unit of the file for floats beyond,"
+    " signed, 32-bit and scaled integers"
+)
+
 # Options that several commands have.
 Inputs = Annotated[
-    list[Path], typer.Argument(metavar="IN...", help="Pictures (PNG, JPEG, TIFF), or folders, without those in them.")
+    list[Path],
+    typer.Argument(
+        metavar="IN...",
+        help="Pictures or stacks (PNG, JPEG, TIFF, .npy, FITS, NIfTI, DICOM, HDF5 by path inside, ...), or folders of"
+        " them. All pages of a stack are restored, one by one.",
+    ),
+]
+Recursive = Annotated[
+    bool, typer.Option("--recursive", help="Enter folders inside folders, and make them again in OUT.")
+]
+Range = Annotated[
+    str | None,
+    typer.Option(
+        "--range",
+        metavar="LOW,HIGH|auto",
+        help="The numbers of the file, in its own unit, that are black and white to the model; auto: found in the"
+        " picture. Default: all of the type, or auto where a picture fills little of it.",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say warnings and errors only; no table.")]
+Json = Annotated[
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE", help="What was read, assumed and proved, an object for each picture; - for stdout."
+    ),
 ]
 Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="OUT", help="File, or folder for several; what is there is replaced.")
@@ -73,13 +103,13 @@ Compare = Annotated[
 Threads = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads.")]
 Noise = Annotated[
     float | None,
-    typer.Option("--noise", metavar="LEVEL", help="Noise of the measurement in 8-bit gray levels; default estimated."),
+    typer.Option("--noise", metavar="LEVEL", help=f"Noise of the measurement, {_UNIT}; default estimated."),
 ]
 ModelSigma = Annotated[
     float | None,
     typer.Option(
         "--sigma",
-        help="Noise level at which the model is used, in gray levels: how much is smoothed. Default the noise, times"
+        help=f"Noise level at which the model is used, {_UNIT}: how much is smoothed. Default the noise, times"
         " 7.5 (deblur) or 6 (inpaint), which suits them; for restore, try six to eight times the noise.",
     ),
 ]
@@ -101,7 +131,7 @@ def denoise(
     output: Output,
     sigma: Annotated[
         float | None,
-        typer.Option(help="Standard deviation of the noise in 8-bit gray levels, 0 to 255 (also for 16-bit files)."),
+        typer.Option(help=f"Standard deviation of the noise, {_UNIT}."),
     ] = None,
     reference: Annotated[
         Path | None,
@@ -112,6 +142,10 @@ def denoise(
     tol: Tol = 1e-4,
     device: Device = None,
     compare: Compare = None,
+    range: Range = None,
+    recursive: Recursive = False,
+    quiet: Quiet = False,
+    json: Json = None,
 ) -> None:
     """Remove white noise from pictures.
 
@@ -120,10 +154,26 @@ def denoise(
     can, and pictures are turned upright. The exit code is 0 only if every picture was written; 2 if the command cannot
     be carried out as given.
     """
-    from icgn.cli.batch import Request
+    from icgn.cli.request import Request
     from icgn.cli.restoring import denoise_files
 
-    denoise_files(Request(inputs, output, reference, compare, model, device, weight, tol, sigma=sigma))
+    denoise_files(
+        Request(
+            inputs,
+            output,
+            reference,
+            compare,
+            model,
+            device,
+            weight,
+            tol,
+            sigma=sigma,
+            range=range,
+            recursive=recursive,
+            quiet=quiet,
+            json=json,
+        )
+    )
 
 
 @app.command(cls=Command)
@@ -149,6 +199,10 @@ def deblur(
     gap: Gap = 1e-2,
     device: Device = None,
     compare: Compare = None,
+    range: Range = None,
+    recursive: Recursive = False,
+    quiet: Quiet = False,
+    json: Json = None,
 ) -> None:
     """Remove a known blur from pictures.
 
@@ -158,10 +212,26 @@ def deblur(
     counterclockwise from the horizontal. With --border valid nothing is assumed beyond the frame: the margin that was
     blurred into it is estimated too, and cut off.
     """
-    from icgn.cli.batch import Request
+    from icgn.cli.request import Request
     from icgn.cli.restoring import deblur_files
 
-    request = Request(inputs, output, reference, compare, model, device, weight, tol, gap, sigma, noise)
+    request = Request(
+        inputs,
+        output,
+        reference,
+        compare,
+        model,
+        device,
+        weight,
+        tol,
+        gap,
+        sigma,
+        noise,
+        range=range,
+        recursive=recursive,
+        quiet=quiet,
+        json=json,
+    )
     deblur_files(request, kernel, border)
 
 
@@ -183,7 +253,7 @@ def inpaint(
     ] = False,
     noise: Annotated[
         float | None,
-        typer.Option(metavar="LEVEL", help="Noise of the known pixels in 8-bit gray levels; default 1."),
+        typer.Option(metavar="LEVEL", help=f"Noise of the known pixels, {_UNIT}; default 1/255 of the range."),
     ] = None,
     sigma: ModelSigma = None,
     weight: Weight = "1",
@@ -193,16 +263,36 @@ def inpaint(
     gap: Gap = 1e-2,
     device: Device = None,
     compare: Compare = None,
+    range: Range = None,
+    recursive: Recursive = False,
+    quiet: Quiet = False,
+    json: Json = None,
 ) -> None:
     """Fill in missing pixels of pictures, and remove the noise of the others.
 
     How many pixels are filled in is said. A mask that hides nothing, or more than half of the picture, is asked about;
     without a terminal one that hides nine tenths or more is refused unless --yes is given.
     """
-    from icgn.cli.batch import Request
+    from icgn.cli.request import Request
     from icgn.cli.restoring import inpaint_files
 
-    request = Request(inputs, output, reference, compare, model, device, weight, tol, gap, sigma, noise)
+    request = Request(
+        inputs,
+        output,
+        reference,
+        compare,
+        model,
+        device,
+        weight,
+        tol,
+        gap,
+        sigma,
+        noise,
+        range=range,
+        recursive=recursive,
+        quiet=quiet,
+        json=json,
+    )
     inpaint_files(request, mask, invert=invert, yes=yes)
 
 
@@ -225,6 +315,9 @@ def restore(
     gap: Gap = 1e-2,
     device: Device = None,
     compare: Compare = None,
+    range: Range = None,
+    quiet: Quiet = False,
+    json: Json = None,
 ) -> None:
     """Restore pictures from measurements of any linear physics.
 
@@ -232,10 +325,25 @@ def restore(
     (C, H, W) of a picture, with C = 1 for gray models. The restored picture has the shape that A_adjoint gives.
     Measurements in .npy, .pt and .safetensors need --noise.
     """
-    from icgn.cli.batch import Request
+    from icgn.cli.request import Request
     from icgn.cli.restoring import restore_files
 
-    request = Request(inputs, output, reference, compare, model, device, weight, tol, gap, sigma, noise)
+    request = Request(
+        inputs,
+        output,
+        reference,
+        compare,
+        model,
+        device,
+        weight,
+        tol,
+        gap,
+        sigma,
+        noise,
+        range=range,
+        quiet=quiet,
+        json=json,
+    )
     restore_files(request, physics)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icgn.cli.batch import Request
+from icgn.cli.request import Request
 from icgn.datasets import SUFFIXES, Job, plan
 
 TENSORS = (".npy", ".pt", ".safetensors")

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import typer
 from torch import Tensor
 
-from icgn.cli.batch import Read, Request, restore_all
+from icgn.cli.batch import restore_all
 from icgn.cli.masking import Masks
 from icgn.cli.measuring import is_tensor, load_factory, plan_measurements, read_measurement
 from icgn.cli.options import find_device
 from icgn.cli.outcome import figure, row
+from icgn.cli.request import Request, Source
 from icgn.cli.screen import console, naming, refuse, say
 from icgn.cli.tables import print_table
 from icgn.datasets import (
     Picture,
     Sample,
+    Stack,
     add_noise,
     bundled,
     prepare_folders,
@@ -27,6 +28,7 @@ from icgn.datasets import (
 )
 from icgn.pictures import Deblur, Denoise, Inpaint, Measured, Restored, Task, load_kernel, restore_picture
 from icgn.pictures.models import ModelFor, regularizers_by_channels
+from icgn.pictures.stacks import PageTask
 from icgn.pictures.tasks import Border
 
 DEFAULT_NOISE = 1.0
@@ -58,13 +60,13 @@ def deblur_files(request: Request, kernel: str, border: Border) -> None:
     def read() -> list[Path]:
         return [Path(kernel)] if Path(kernel).is_file() else []
 
-    def prepare() -> Read:
+    def prepare() -> Source:
         found = load_kernel(kernel)
         if found.words:
             say("note", f"--kernel {kernel}: {found.words}")
         for words in found.warnings:
             say("warning", f"--kernel {kernel}: {words}")
-        return _same(Deblur(found.values, border=border))
+        return _same(Deblur(found.values, border=border), f"{found.values.tolist()} {border}")
 
     restore_all(request, prepare, "deblurring", "blurred", read)
 
@@ -85,12 +87,16 @@ def inpaint_files(request: Request, mask: Path, *, invert: bool = False, yes: bo
     """
     masks = Masks(mask, invert=invert, sure=yes)
 
-    def prepare() -> Read:
+    def prepare() -> Source:
         masks.ask()
-        return lambda job: _masked(masks, job.source)
+        return Source(
+            lambda job: _masked(masks, job.source),
+            lambda job, stack: _masked_pages(masks, job.source, stack),
+            usual_noise=DEFAULT_NOISE / 255,
+            key=f"{mask} {mask.stat().st_mtime_ns} {invert}",
+        )
 
-    noise = DEFAULT_NOISE if request.noise is None else request.noise
-    restore_all(replace(request, noise=noise), prepare, "inpainting", "masked", masks.files)
+    restore_all(request, prepare, "inpainting", "masked", masks.files)
 
 
 def restore_files(request: Request, physics: str) -> None:
@@ -105,9 +111,9 @@ def restore_files(request: Request, physics: str) -> None:
         ``FILE.py:factory``; the file is executed.
     """
 
-    def prepare() -> Read:
+    def prepare() -> Source:
         task = Measured(load_factory(physics), name=f"physics {physics}")
-        return lambda job: (_measured(job.source, request.noise), task)
+        return Source(lambda job: (_measured(job.source, request.noise), task))
 
     restore_all(request, prepare, "restoring", "measured", jobs=lambda: plan_measurements(request))
 
@@ -155,17 +161,29 @@ def _demonstrate(sample: Sample, models: ModelFor, folder: Path) -> tuple[Restor
     return restored, clean
 
 
-def _same(task: Task) -> Read:
-    """Pictures that were measured in the same way."""
-    return lambda job: (read_picture(job.source), task)
+def _same(task: Task, key: str = "") -> Source:
+    """Pictures that were measured in the same way, and so all pages of a stack."""
+    return Source(lambda job: (read_picture(job.source), task), lambda job, stack: lambda page: task, key=key)
 
 
 def _masked(masks: Masks, source: Path) -> tuple[Picture, Task]:
-    picture, (place, mask) = read_picture(source), masks.of(source)
-    if mask.known.shape[1:] != picture.pixels.shape[1:]:
-        sizes = [" x ".join(map(str, p.shape[1:])) for p in (mask.known, picture.pixels)]
+    picture = read_picture(source)
+    _, height, width = picture.pixels.shape
+    return picture, _inpaint(masks, source, (height, width))
+
+
+def _masked_pages(masks: Masks, source: Path, stack: Stack) -> PageTask:
+    """The task of all pages of a stack, which have one mask."""
+    task = _inpaint(masks, source, (stack.container.height, stack.container.width))
+    return lambda page: task
+
+
+def _inpaint(masks: Masks, source: Path, size: tuple[int, int]) -> Inpaint:
+    place, mask = masks.of(source)
+    if mask.known.shape[1:] != size:
+        sizes = [" x ".join(map(str, s)) for s in (mask.known.shape[1:], size)]
         raise ValueError(f"mask {place}: got {sizes[0]} pixels, expected {sizes[1]} (height x width) as {source}")
-    return picture, Inpaint(mask.known, words=mask.words)
+    return Inpaint(mask.known, words=mask.words)
 
 
 def _measured(source: Path, noise: float | None) -> Picture | Tensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,8 +34,26 @@ def console(stderr: bool = False) -> Console:
     return made
 
 
+# Whether notes are left out.
+_QUIET: ContextVar[bool] = ContextVar("icgn_quiet", default=False)
+# Seconds between two lines of progress where there is no terminal.
+_EVERY = 10.0
+
+
+@contextmanager
+def quiet(on: bool) -> Iterator[None]:
+    """Say nothing but warnings and errors within, and show no progress."""
+    token = _QUIET.set(on)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
+
+
 def say(kind: str, message: str) -> None:
-    """Print a message on stderr; its kind is ``error``, ``warning`` or ``note``."""
+    """Print a message on stderr; its kind is ``error``, ``warning``, or ``note`` and others that may be left out."""
+    if _QUIET.get() and kind not in ("error", "warning"):
+        return
     style = {"error": "bold red", "warning": "yellow"}.get(kind, "dim")
     console(stderr=True).print(Text.assemble((f"{kind}: ", style), message), soft_wrap=True)
 
@@ -76,12 +96,14 @@ class Steps:
     screen : rich.console.Console, optional
         default standard error.
     transient : bool
-        whether the bar vanishes at the end, and is not shown at all where there is no terminal.
+        whether the bar vanishes at the end; where there is no terminal a line every ten seconds stands for it.
     """
 
     def __init__(self, screen: Console | None = None, *, transient: bool = False) -> None:
         self._screen = console(stderr=True) if screen is None else screen
-        self.shown = not transient or self._screen.is_terminal
+        self.shown = (not transient or self._screen.is_terminal) and not _QUIET.get()
+        self._name, self._total, self._first = "", 1.0, 0.0
+        self._begun = self._said = time.monotonic()
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
             TextColumn("{task.fields[note]}", markup=False), TimeRemainingColumn(elapsed_when_finished=True),
@@ -92,10 +114,21 @@ class Steps:
         """Show the bar of a work of `total` steps."""
         self._task = self._bars.add_task(name, total=total, completed=done, note="")
         self._bars.start()
+        self._name, self._total, self._first = name, float(total), float(done)
+        self._begun = self._said = time.monotonic()
+
+    def restart(self, total: int, done: int = 0) -> None:
+        """Count other steps from now on: the pages of the only stack."""
+        self._bars.update(self._task, total=total, completed=done)
+        self._total, self._first, self._begun = float(total), float(done), time.monotonic()
 
     def step(self, done: float, note: str = "") -> None:
         """Show that so many steps are done, the part of the one in work included."""
-        self._bars.update(self._task, completed=done, note=note)
+        if self.shown:
+            self._bars.update(self._task, completed=done, note=note)
+        elif time.monotonic() - self._said >= _EVERY:
+            self._said = time.monotonic()
+            say("progress", f"{self._name} {note}: {self._percent(done)}")
 
     def message(self, text: str) -> None:
         """Print a line above the bar."""
@@ -104,3 +137,18 @@ class Steps:
     def end(self) -> None:
         """Take the bar away."""
         self._bars.stop()
+
+    def _percent(self, done: float) -> str:
+        text = f"{100 * done / max(self._total, 1):.0f} %"
+        if done <= self._first:
+            return text
+        left = (time.monotonic() - self._begun) * (self._total - done) / (done - self._first)
+        return f"{text}, {duration(left)} left"
+
+
+def duration(seconds: float) -> str:
+    """A time in words: seconds below two minutes, minutes below two hours."""
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min")):
+        if seconds < limit:
+            return f"about {max(1, round(seconds / unit))} {name}"
+    return f"about {seconds / 3600:.1f} h"

@@ -47,7 +47,11 @@ def print_table(rows: Sequence[Sequence[str]], measured: bool, label: str = "noi
     for cells in rows:
         table.add_row(*map(Text, cells))
     console().print(table)
-    legend = "proved: RMS distance to the minimizer (not to the unknown scene); it and sigma in gray levels (0 to 255)"
+    own = [cells[1].endswith("u") for cells in rows]
+    unit = (
+        "the unit of the file (u)" if all(own) else "gray levels (0 to 255)" + ", u: in the unit of the file" * any(own)
+    )
+    legend = f"proved: RMS distance to the minimizer (not to the unknown scene); it and sigma in {unit}"
     if any("gap" in cells[4] for cells in rows):
         legend += "; gap: the objective is proved to be within this part of its minimum (no distance can be proved)"
     legend += f"; PSNR in dB and SSIM, {label} > restored" * measured

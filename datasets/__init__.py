@@ -12,7 +12,7 @@ from icgn.datasets.collections import (
     to_gray,
 )
 from icgn.datasets.figure import comparison, difference, visible_gain
-from icgn.datasets.files import Job, plan, prepare_folders
+from icgn.datasets.files import Job, left_out, plan, prepare_folders
 from icgn.datasets.folders import Listing, list_pictures, survey
 from icgn.datasets.formats import Container
 from icgn.datasets.noise import add_noise, estimate_sigma, measure_sigma, scaled_luma, seed_of
@@ -59,6 +59,7 @@ __all__ = [
     "estimate_sigma",
     "folder",
     "is_jpeg",
+    "left_out",
     "list_pictures",
     "measure",
     "measure_sigma",

@@ -9,8 +9,8 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from icgn.compat import keyword_only
-from icgn.datasets.folders import list_pictures, survey
-from icgn.datasets.formats import FORMATS, identify, named, split_inner
+from icgn.datasets.folders import list_pictures, listing_of
+from icgn.datasets.formats import FORMATS, Format, identify, named, split_inner
 from icgn.datasets.picture import FILE_SUFFIXES, SUFFIXES
 from icgn.storage.files import remove_drafts
 
@@ -123,16 +123,21 @@ def _found(place: Path, suffixes: Sequence[str], recursive: bool) -> list[tuple[
     """The pictures that an input stands for, each with the folder that its name in the output begins from."""
     if not _is_plain_folder(place):
         return [(place, place.parent)]
-    if tuple(suffixes) == SUFFIXES:
-        return [(f, place) for f in list_pictures(place, recursive=recursive)]
-    kinds = [f for f in FORMATS if set(f.suffixes) <= set(suffixes)]
-    listing = survey(place, recursive=recursive, kinds=kinds)
-    if not listing.files:
-        said = listing.summary()
-        raise FileNotFoundError(
-            f"{place}: no picture in this folder, expected {', '.join(suffixes)}{said and '; '}{said}"
-        )
-    return [(f, place) for f in listing.files]
+    return [(f, place) for f in list_pictures(place, recursive=recursive, kinds=_kinds(suffixes))]
+
+
+def left_out(
+    inputs: Sequence[Path], *, suffixes: Sequence[str] = FILE_SUFFIXES, recursive: bool = False
+) -> dict[Path, str]:
+    """Say, for each folder of the inputs of :func:`plan` that has some, which files in it are no pictures, by kind."""
+    kinds = _kinds(suffixes)
+    folders = [i for i in inputs if _is_plain_folder(i)]
+    said = {f: listing_of(f, recursive=recursive, kinds=kinds).summary() for f in folders}
+    return {folder: words for folder, words in said.items() if words}
+
+
+def _kinds(suffixes: Sequence[str]) -> tuple[Format, ...]:
+    return tuple(f for f in FORMATS if set(f.suffixes) <= set(suffixes))
 
 
 def _is_plain_folder(place: Path) -> bool:
@@ -176,7 +181,7 @@ def _reference(reference: Path | None, source: Path, number: int) -> Path | None
         if number > 1:
             raise ValueError(f"--reference {reference}: got one file for {number} pictures, expected a folder")
         return reference
-    same_stem = [f for f in list_pictures(reference) if f.stem == source.stem]
+    same_stem = [f for f in list_pictures(reference, kinds=FORMATS) if f.stem == source.stem]
     same_name = [f for f in same_stem if f.name == source.name]
     # A reference that is missing is an error of that one picture.
     return (same_name or (same_stem if len(same_stem) == 1 else []) or [reference / source.name])[0]

@@ -66,25 +66,45 @@ def survey(path: str | os.PathLike[str], *, recursive: bool = False, kinds: Sequ
     return Listing(tuple(files), {k: tuple(v) for k, v in sorted(left_out.items())})
 
 
-def list_pictures(path: str | os.PathLike[str], *, recursive: bool = False) -> list[Path]:
-    """List the photographs of a folder, recognized by their content, sorted by name; no pixel is read.
+def listing_of(path: str | os.PathLike[str], *, recursive: bool = False, kinds: Sequence[Format] = PICTURES) -> Listing:
+    """The listing of :func:`survey` with the files that only say by their name that they are of these kinds.
+
+    Reading those says what is wrong with them.
+    """
+    found = survey(path, recursive=recursive, kinds=kinds)
+    suffixes = tuple(s for f in kinds for s in f.suffixes)
+    broken = {f for files in found.left_out.values() for f in files if f.name.lower().endswith(suffixes)}
+    others = {k: tuple(f for f in files if f not in broken) for k, files in found.left_out.items()}
+    return Listing(tuple(sorted([*found.files, *broken])), {k: files for k, files in others.items() if files})
+
+
+def list_pictures(
+    path: str | os.PathLike[str], *, recursive: bool = False, kinds: Sequence[Format] = PICTURES
+) -> list[Path]:
+    """List the pictures of a folder, recognized by their content, sorted by name; no pixel is read.
 
     Files that say by their name that they are pictures are listed too: reading them says what is wrong.
+
+    Parameters
+    ----------
+    path : path
+        the folder; names that begin with a dot are ignored.
+    recursive : bool
+        whether folders inside it are entered.
+    kinds : sequence of Format
+        those that are wanted; default those of photographs.
 
     Raises
     ------
     FileNotFoundError
         if `path` is no folder or holds no such file.
     """
-    found = survey(path, recursive=recursive, kinds=PICTURES)
-    suffixes = tuple(s for f in PICTURES for s in f.suffixes)
-    broken = [f for files in found.left_out.values() for f in files if f.suffix.lower() in suffixes]
-    files = sorted([*found.files, *broken])
-    if not files:
-        expected = ", ".join(f"*{s}" for s in suffixes)
+    found = listing_of(path, recursive=recursive, kinds=kinds)
+    if not found.files:
+        expected = ", ".join(f"*{s}" for f in kinds for s in f.suffixes)
         said = found.summary()
         raise FileNotFoundError(f"{path}: no picture in this folder, expected {expected}{said and '; '}{said}")
-    return files
+    return list(found.files)
 
 
 def _kind(file: Path) -> Format | None:

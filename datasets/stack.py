@@ -18,6 +18,8 @@ from icgn.datasets.formats import PIXEL_LIMIT, Container, Reader, open_file
 from icgn.datasets.formats.container import Limits, stored_limits
 
 _EXACT = 2**53
+# Numbers this far outside [0, 1] may be noise on pictures in [0, 1].
+_NOISY = 0.5
 
 
 class PictureError(ValueError):
@@ -62,8 +64,8 @@ class Extent:
 
     @property
     def range(self) -> Limits:
-        """The numbers that become 0 and 1: 0 and 1 themselves if the data lie between them, else their extremes."""
-        if self.low >= 0 and self.high <= 1:
+        """The numbers that become 0 and 1: 0 and 1 themselves if the data lie in [-1/2, 3/2], else their extremes."""
+        if self.low >= -_NOISY and self.high <= 1 + _NOISY:
             return 0.0, 1.0
         return (self.low, self.high) if self.high > self.low else (self.low, self.low + 1)
 

@@ -67,6 +67,14 @@ def intensity_range(pixels: Tensor, *, noise: float = 0.0) -> Range:
     return (low + high - width) / 2, (low + high + width) / 2
 
 
+def spread(pixels: Tensor) -> float:
+    """How far apart the pixels lie, without a few hot or dead ones; 0 where all are equal or none is finite."""
+    if not bool(torch.isfinite(pixels).any()):
+        return 0.0
+    low, high, _ = _quantiles(pixels)
+    return high - low
+
+
 def find_range(task: Task, y: Tensor, pose: Pose, noise: float | Tensor, given: RangeOption) -> Range:
     """The range of the pictures of a task; one for all pictures of a batch.
 

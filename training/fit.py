@@ -18,11 +18,11 @@ from icgn.compat import dropped, keyword_only
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.regularizers.filters import full_float32
 from icgn.regularizers.registry import architecture_of
+from icgn.storage.interrupts import Interrupts, interrupts_deferred
 from icgn.storage.locks import locked
 from icgn.training.board import Board
 from icgn.training.checkpoint import CHECKPOINT, TrainingError, read_checkpoint, recipe_of, write_checkpoint
 from icgn.training.checks import check_run
-from icgn.training.interrupts import Interrupts, interrupts_deferred
 from icgn.training.optimizer import make_optimizer
 from icgn.training.patches import draw
 from icgn.training.physics import make_physics

@@ -1,4 +1,4 @@
-"""Ctrl-C waits for the end of an optimization step: half a step cannot be resumed."""
+"""Ctrl-C waits until what is half done can be written: half a step of a training cannot be resumed."""
 
 from __future__ import annotations
 

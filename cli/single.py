@@ -1,0 +1,123 @@
+"""One file of one picture: read, restored and written, with all that is to be said about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from icgn.cli.options import check_channels
+from icgn.cli.outcome import Record, figure, outcome_of
+from icgn.cli.references import rebased, reference_range
+from icgn.cli.request import Batch
+from icgn.cli.screen import naming
+from icgn.cli.units import Unit, level_of, picture_unit, words_of
+from icgn.cli.watching import Watch, say_expected
+from icgn.cli.writing import marked, write_result
+from icgn.datasets import Job, Picture, read_picture, write_picture
+from icgn.pictures import Denoise, NoiseLevel, Task, measured_level, restore_picture
+from icgn.pictures.stacks import known_part, range_of
+
+
+def restore_one(batch: Batch, job: Job) -> None:
+    """Restore one picture and write it.
+
+    Raises
+    ------
+    ValueError, OSError, RuntimeError, MemoryError
+        if it cannot be read, restored or written.
+    KeyboardInterrupt
+        if Ctrl-C was pressed: what was reached is written, under another name.
+    """
+    measured, task = batch.source.read(job)
+    pixels = measured.pixels if isinstance(measured, Picture) else measured
+    unit = picture_unit(measured)
+    read = _said_read(batch, job, measured, unit)
+    regularizer = batch.models(3 if len(pixels) == 3 else 1)
+    clean = None if job.reference is None else read_reference(job, measured)
+    if task.shows_intensities:  # refused before the work, as far as can be
+        check_channels(regularizer, len(pixels))
+        clean = None if clean is None else _matching(clean, job, pixels)
+    options = {
+        **batch.settings,
+        **_levels(batch, job, measured, task, unit, clean),
+        "range": batch.request.limits(unit),
+    }
+    say_expected(job.source, measured, task, regularizer, options)
+    watch = Watch(batch.interrupt, lambda part: batch.step(part, job.source.name), rare=not batch.bar.shown)
+    restored = restore_picture(measured, task=task, regularizer=regularizer, callback=watch, **options)
+    if clean is not None:
+        clean = _matching(clean, job, restored.picture.pixels)
+    for note in restored.notes:
+        batch.say("warning" if note.warning else "note", f"{job.source}: {words_of(note, unit, restored.range)}")
+    stopped = batch.interrupt.asked and not restored.converged
+    target = marked(job.target) if stopped else job.target
+    if not restored.converged:
+        batch.say("warning", naming(job.source, str(restored.status)))
+    for lost in write_result(target, restored):
+        batch.say("note", f"{target}: {lost}")
+    if batch.request.compare is not None:
+        write_picture(batch.request.compare, figure(restored, clean, batch.label))
+    outcome = outcome_of(restored, None if clean is None else clean.pixels)
+    _, height, width = restored.picture.pixels.shape
+    batch.done(job, Record(job.source, target, read, 1, (height, width), unit, outcome))
+    if stopped:
+        batch.say("warning", f"{target}: what was reached when Ctrl-C was pressed, not converged")
+        raise KeyboardInterrupt
+
+
+def read_reference(job: Job, like: Picture | Tensor) -> Picture:
+    """Read the clean picture of a job, as intensities of the noisy one."""
+    assert job.reference is not None
+    clean = read_picture(job.reference)
+    if not isinstance(like, Picture) or like.container is None or clean.container is None:
+        return clean
+    file = reference_range(like.container, like.range, clean.container, clean.range)
+    return rebased(clean, file)
+
+
+def _said_read(batch: Batch, job: Job, measured: Picture | Tensor, unit: Unit) -> str:
+    """Say what was read; returns it."""
+    if not isinstance(measured, Picture) or measured.container is None:
+        return ""
+    ends = (unit.number(float(v)) for v in (measured.pixels.min(), measured.pixels.max()))
+    read = measured.container.describe() + ", values {:.5g} to {:.5g}".format(*ends)
+    batch.say("read", f"{job.source}: {read}")
+    return read
+
+
+def _levels(
+    batch: Batch, job: Job, measured: Picture | Tensor, task: Task, unit: Unit, clean: Picture | None
+) -> dict[str, Any]:
+    """Sigma and noise in intensities, as they are given, measured or usual."""
+    request = batch.request
+    typed = {"sigma": request.sigma, "noise": request.noise}
+    if not isinstance(measured, Picture) or not task.shows_intensities:
+        return {k: None if v is None else unit.intensity(f"--{k}", v) for k, v in typed.items()}
+    found: dict[str, Any] = dict.fromkeys(typed)
+    for name, value in typed.items():
+        if value is not None:
+            tight = name == "noise" or isinstance(task, Denoise)
+            found[name], doubt = level_of(f"--{name}", value, unit, measured.pixels, tight=tight)
+            if doubt:
+                batch.say("warning", f"{job.source}: {doubt}")
+    if clean is not None and isinstance(task, Denoise) and found["sigma"] is None:
+        found["noise"] = measured_level(measured, clean)
+    if found["noise"] is None and batch.source.usual_noise:
+        low, high = range_of([known_part(task, measured)], 0.0, request.limits(unit))
+        found["noise"] = NoiseLevel(batch.source.usual_noise * (high - low))
+    return found
+
+
+def _matching(clean: Picture, job: Job, like: Tensor) -> Picture:
+    """The clean picture of a job; ``ValueError`` unless it has the shape of `like` (C, H, W).
+
+    Gray that the file stores as colour serves as colour too.
+    """
+    if clean.as_rgb and len(like) == 3:
+        clean = replace(clean, pixels=clean.pixels.expand(3, -1, -1))
+    if clean.pixels.shape != like.shape:
+        sizes = [" x ".join(map(str, p.shape)) for p in (clean.pixels, like)]
+        raise ValueError(f"{job.reference}: got {sizes[0]} (channels, height, width), expected {sizes[1]}")
+    return clean

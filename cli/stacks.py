@@ -1,0 +1,272 @@
+"""One file of many pages: restored page by page in bounded memory, and continued where a killed run stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import icgn
+from icgn.cli.outcome import Outcome, Record, joined, outcome_of
+from icgn.cli.references import reference_range
+from icgn.cli.request import Batch
+from icgn.cli.units import Unit, level_of, unit_of, words_of
+from icgn.cli.watching import Watch, say_expected
+from icgn.datasets import Job, Page, PictureError, Stack, StackWriter, create_stack, measure, open_stack
+from icgn.pictures import Denoise, Note, Restored
+from icgn.pictures.ranges import Range
+from icgn.pictures.stacks import Basis, PagedTask, PageTask, Place, joined_values, page_pictures
+from icgn.solvers import Status
+
+
+def is_stack(stack: Stack) -> bool:
+    """Whether a file is restored page by page: it has several, or channels that are no gray or colour picture."""
+    return len(stack) > 1 or stack.container.channels not in (1, 3)
+
+
+def restore_stack(batch: Batch, job: Job, stack: Stack, task: PageTask, *, alone: bool) -> None:
+    """Restore a stack and write it.
+
+    Parameters
+    ----------
+    batch : Batch
+        the command.
+    job : Job
+        which file goes where.
+    stack : Stack
+        the open file.
+    task : callable
+        the task of each page.
+    alone : bool
+        whether it is the only file: the bar counts its pages.
+
+    Raises
+    ------
+    ValueError, OSError, RuntimeError, MemoryError
+        if it cannot be read, restored or written.
+    KeyboardInterrupt
+        if Ctrl-C was pressed; the pages that are done are kept for the next run.
+    """
+    if batch.request.compare is not None:
+        raise ValueError(
+            f"--compare: got a file of {len(stack)} pages, expected one picture; take a page of the result"
+        )
+    file, words = _file_range(stack, task)
+    unit = unit_of(stack.container, file)
+    read = stack.container.describe() + words
+    batch.say("read", f"{job.source}: {read}")
+    paged = _paged(batch, job, stack, task, file, unit)
+    with _Reference(job, stack, file) as reference:
+        bases = paged.bases(reference.page if reference.stack is not None else None)
+        _say_bases(batch, job, stack, unit, bases)
+        with create_stack(job.target, stack, range=file, key=_key(batch, bases, paged)) as writer:
+            first = writer.done
+            if first:
+                batch.say("note", f"{job.target}: goes on with page {first + 1} of {len(stack)}")
+            work = _Work(batch, job, paged, bases, unit, reference, alone)
+            if first == 0:
+                _say_expected(work)
+            _pages(work, writer)
+            notes = writer.finish() if not writer.finished else writer.notes
+    for text in dict.fromkeys(notes):
+        batch.say("note", f"{job.target}: {text}")
+    work.say_notes()
+    found = stack.container
+    record = Record(job.source, job.target, read, len(stack), (found.height, found.width), unit, work.outcome())
+    batch.done(job, record)
+
+
+def _file_range(stack: Stack, task: PageTask) -> tuple[Range, str]:
+    """The numbers that are the intensities 0 and 1, one pair for all pages, and words for what was measured."""
+    if stack.container.range is not None:
+        return stack.container.range, ""
+    extent = measure(stack)
+    if extent.invalid:
+        raise PictureError(
+            f"{stack.path}: has {extent.invalid} NaN or infinite pixels, expected numbers; fill them first"
+        )
+    return extent.range, f", values {extent.low:.5g} to {extent.high:.5g}"
+
+
+def _paged(batch: Batch, job: Job, stack: Stack, task: PageTask, file: Range, unit: Unit) -> PagedTask:
+    """The task with the levels that are typed, which the first page that is not empty explains."""
+    request = batch.request
+    levels: dict[str, float | None] = {"sigma": None, "noise": None}
+    plain = PagedTask(stack, file, task, batch.models)
+    shown = torch.cat([p.pixels.flatten() for i in plain.sampled(0) for p in page_pictures(stack.page(i), file)])
+    for name, value in (("sigma", request.sigma), ("noise", request.noise)):
+        if value is not None:
+            tight = name == "noise" or isinstance(task(0), Denoise)
+            levels[name], doubt = level_of(f"--{name}", value, unit, shown, tight=tight)
+            if doubt:
+                batch.say("warning", f"{job.source}: {doubt}")
+    return PagedTask(
+        stack, file, task, batch.models, range=request.limits(unit), usual_noise=batch.source.usual_noise, **levels
+    )
+
+
+def _say_bases(batch: Batch, job: Job, stack: Stack, unit: Unit, bases: dict[Place, Basis]) -> None:
+    """Say the noise and the range that are taken for all pages, of every channel where there are several."""
+    for (channel, part), basis in bases.items():
+        name = f"{job.source}" if len(bases) == 1 else f"{job.source}, channel {channel + part + 1}"
+        notes = list(basis.notes)
+        if basis.range != (0, 1) and batch.request.range in (None, "auto"):
+            notes.append(Note("scale", ""))
+        for note in notes:
+            batch.say("warning" if note.warning else "note", f"{name}: {words_of(note, unit, basis.range)}")
+
+
+def _key(batch: Batch, bases: dict[Place, Basis], paged: PagedTask) -> str:
+    """All that the pages depend on beside the file."""
+    request = batch.request
+    told = {
+        "version": icgn.__version__,
+        "source": batch.source.key,
+        "model": request.model,
+        "settings": [request.weight, request.tol, request.gap],
+        "levels": [paged.sigma, paged.noise, paged.file],
+        "bases": [[*place, b.range, None if b.noise is None else b.noise.value] for place, b in bases.items()],
+    }
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+@dataclass(eq=False)
+class _Work:
+    """The pages of one stack at work."""
+
+    batch: Batch
+    job: Job
+    paged: PagedTask
+    bases: dict[Place, Basis]
+    unit: Unit
+    reference: _Reference
+    alone: bool
+    outcomes: list[Outcome] = field(default_factory=list)
+    notes: dict[str, tuple[str, str, list[int]]] = field(default_factory=dict)
+
+    @property
+    def pages(self) -> int:
+        return len(self.paged.stack)
+
+    def step(self, index: int, part: float) -> None:
+        note = f"{self.job.source.name}, page {index + 1} of {self.pages}"
+        self.batch.step(index + part if self.alone else (index + part) / self.pages, note)
+
+    def note(self, restored: Restored, index: int) -> None:
+        """Keep what is to be said of a page, each thing once."""
+        said = [
+            (n.topic, "warning" if n.warning else "note", words_of(n, self.unit, restored.range))
+            for n in restored.notes
+        ]
+        if not restored.converged:
+            said.append(("status", "warning", str(restored.status)))
+        for topic, kind, words in said:
+            self.notes.setdefault(topic, (kind, words, []))[2].append(index + 1)
+
+    def say_notes(self) -> None:
+        """Say what is to be said of the pages."""
+        for kind, words, pages in self.notes.values():
+            numbers = sorted(set(pages))
+            name = f"page {numbers[0]}" if len(numbers) == 1 else f"{len(numbers)} of {self.pages} pages"
+            some = (
+                "" if len(numbers) == self.pages else f" {name}, e.g. {numbers[0]}:" * (len(numbers) > 1) or f" {name}:"
+            )
+            self.batch.say(kind, f"{self.job.source}:{some} {words}")
+
+    def outcome(self) -> Outcome:
+        """What became of the pages of this run."""
+        if self.outcomes:
+            return joined(self.outcomes)
+        basis = next(iter(self.bases.values()))
+        level = basis.noise.value if basis.noise else self.paged.sigma or 0.0
+        # All pages were done before.
+        return Outcome(level, level, "given", float("inf"), float("inf"), 0, 0.0, (), basis.range, (Status.CONVERGED,))
+
+
+def _pages(work: _Work, writer: StackWriter) -> None:
+    """Restore the pages that are not done."""
+    batch, stack = work.batch, work.paged.stack
+    if work.alone:
+        batch.bar.restart(len(stack), writer.done)
+    for index in range(writer.done, len(stack)):
+        if batch.interrupt.asked:
+            _leave(work, index)
+        work.step(index, 0.0)
+        page = stack.page(index)
+        values, outcome = _page(work, index, page)
+        writer.write(values, page.alpha)
+        work.outcomes.append(outcome)
+
+
+def _page(work: _Work, index: int, page: Page) -> tuple[Tensor, Outcome]:
+    """Restore one page; returns its numbers and what became of it."""
+    batch = work.batch
+    clean = work.reference.pictures(index)
+    watch = Watch(batch.interrupt, lambda part: work.step(index, part), rare=not batch.bar.shown)
+    done = []
+    for part, (_, restored) in enumerate(work.paged.restore(index, page, work.bases, callback=watch, **batch.settings)):
+        if batch.interrupt.asked and not restored.converged:
+            _leave(work, index)
+        work.note(restored, index)
+        done.append((restored, outcome_of(restored, None if clean is None else clean[part].pixels)))
+    values = joined_values([r.picture for r, _ in done], page, work.paged.file)
+    return values, joined([o for _, o in done], pages=False)
+
+
+def _leave(work: _Work, index: int) -> None:
+    work.batch.say(
+        "note", f"{work.job.target}: {index} of {work.pages} pages are kept; the same command goes on with them"
+    )
+    raise KeyboardInterrupt
+
+
+def _say_expected(work: _Work) -> None:
+    paged, middle = work.paged, work.pages // 2
+    picture = page_pictures(paged.stack.page(middle), paged.file)
+    basis = next(iter(work.bases.values()))
+    options: dict[str, Any] = {"noise": basis.noise, "sigma": paged.sigma, "range": basis.range, **work.batch.settings}
+    model = paged.models(len(picture[0].pixels))
+    say_expected(work.job.source, picture[0], paged.task(middle), model, options, work.pages * len(picture))
+
+
+class _Reference:
+    """The clean pages to compare with, in the unit of the noisy ones; without a file there are none."""
+
+    def __init__(self, job: Job, noisy: Stack, file: Range) -> None:
+        self.stack: Stack | None = None
+        self._file = file
+        if job.reference is None:
+            return
+        self.stack = stack = open_stack(job.reference)
+        sizes = [(len(s), s.container.channels, s.container.height, s.container.width) for s in (stack, noisy)]
+        if sizes[0] != sizes[1]:
+            stack.close()
+            words = [" x ".join(map(str, s)) for s in sizes]
+            raise ValueError(f"{job.reference}: got {words[0]} (pages, channels, height, width), expected {words[1]}")
+        found = stack.container
+        own = found.range if found.range is not None else measure(stack).range
+        self._own = reference_range(noisy.container, file, found, own)
+
+    def page(self, index: int) -> Page:
+        """A clean page, in the unit of the noisy file."""
+        assert self.stack is not None
+        values = self.stack[index]
+        if self._own == self._file:
+            return Page(values)
+        intensities = (values.double() - self._own[0]) / (self._own[1] - self._own[0])
+        return Page(self._file[0] + intensities * (self._file[1] - self._file[0]))
+
+    def pictures(self, index: int) -> list[Any] | None:
+        """The clean pictures of a page; None without a file."""
+        return None if self.stack is None else page_pictures(self.page(index), self._file)
+
+    def __enter__(self) -> _Reference:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.stack is not None:
+            self.stack.close()

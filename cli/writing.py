@@ -1,0 +1,69 @@
+"""Results on their way into files: nothing is clipped without a word."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from icgn.cli.references import rebased
+from icgn.datasets import Container, Picture, PictureError, depth, write_picture
+from icgn.datasets.formats import named
+from icgn.pictures import Restored
+
+# Part of the pixels that may lie outside [0, 1] and be limited to it: overshoot of a few.
+_FEW = 0.01
+
+
+def marked(target: Path) -> Path:
+    """The name of a result that is not converged: ``r.png`` becomes ``r.not-converged.png``."""
+    kind = named(target)
+    name = target.name
+    suffix = next((s for s in (kind.suffixes if kind else ()) if name.lower().endswith(s)), target.suffix)
+    at = len(name) - len(suffix)
+    return target.with_name(f"{name[:at]}.not-converged{name[at:]}")
+
+
+def write_result(target: Path, restored: Restored) -> tuple[str, ...]:
+    """Write a restored picture; returns what is to be said about it.
+
+    Floats outside [0, 1] go into kinds of file that hold them. In one that holds levels only, those of a file are
+    stretched to the levels, which is said; a measurement, whose unit is unknown, is refused.
+
+    Raises
+    ------
+    PictureError
+        if it cannot be written, with what to do.
+    """
+    picture = restored.picture
+    said: tuple[str, ...] = ()
+    kind = named(target)
+    floats = kind is not None and any(t.startswith("float") for t in kind.dtypes)
+    if picture.container is None and restored.range != (0, 1) and _outside(picture) > _FEW:
+        low, high = float(picture.pixels.min()), float(picture.pixels.max())
+        if not floats:
+            holds = "this kind of file" if kind is None else kind.kind
+            raise PictureError(
+                f"{target}: not written: the result is in the unit of the measurement, from {low:.4g} to {high:.4g},"
+                f" and {holds} holds 0 to 1; write .tif or .npy, which hold it"
+            )
+        return write_picture(target, _in_floats(picture))
+    untyped = picture.container is not None and picture.container.range is None and picture.range == (0, 1)
+    if untyped and not floats and _outside(picture) > _FEW:
+        picture = rebased(picture, (float(picture.pixels.min()), float(picture.pixels.max())))
+    notes = write_picture(target, picture)
+    if picture.container is None and kind is not None and picture.bits > depth(target):
+        said = (f"written with {depth(target)} bits, all that this format holds",)
+    return (*said, *notes)
+
+
+def _outside(picture: Picture) -> float:
+    return float(((picture.pixels < 0) | (picture.pixels > 1)).double().mean())
+
+
+def _in_floats(picture: Picture) -> Picture:
+    """The picture as numbers in its own unit: float32."""
+    channels, height, width = picture.pixels.shape
+    samples = channels + (picture.alpha is not None)
+    shape, axes = ((height, width, samples), "YXS") if samples > 1 else ((height, width), "YX")
+    container = Container("picture", "float32", shape, axes, 32, alpha=picture.alpha is not None)
+    return replace(picture, container=container, bits=16, range=(0.0, 1.0))
