@@ -129,7 +129,17 @@ def _found(place: Path, suffixes: Sequence[str], recursive: bool) -> list[tuple[
 def left_out(
     inputs: Sequence[Path], *, suffixes: Sequence[str] = FILE_SUFFIXES, recursive: bool = False
 ) -> dict[Path, str]:
-    """Say, for each folder of the inputs of :func:`plan` that has some, which files in it are no pictures, by kind."""
+    """Say, for each folder of the inputs of :func:`plan` that has some, which files in it are no pictures, by kind.
+
+    Parameters
+    ----------
+    inputs : sequence of Path
+        files and folders.
+    suffixes : sequence of str
+        of the kinds of file that are taken.
+    recursive : bool
+        whether folders inside folders are entered.
+    """
     kinds = _kinds(suffixes)
     folders = [i for i in inputs if _is_plain_folder(i)]
     said = {f: listing_of(f, recursive=recursive, kinds=kinds).summary() for f in folders}

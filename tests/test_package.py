@@ -34,7 +34,7 @@ ALLOWED = {
     "pictures": {"functionals", "solvers", "regularizers", "datasets", "compat"},
     "evaluation": {"functionals", "solvers", "regularizers", "datasets", "storage", "training", "pictures", "compat"},
     "app": {"solvers", "regularizers", "datasets", "pictures"},
-    "cli": {"solvers", "regularizers", "datasets", "pictures", "training", "evaluation"},
+    "cli": {"solvers", "regularizers", "datasets", "storage", "pictures", "training", "evaluation"},
 }
 SCRIPTS = ("demos", "benchmarks", "tests")
 TEXT = {".py", ".toml", ".md", ".cff", ".yaml", ".yml", ".json", ".in", ".txt", ".cfg", ".rst"}

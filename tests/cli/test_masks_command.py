@@ -31,7 +31,7 @@ def inpaint(run, mask, *more):
 
 def test_how_many_pixels_are_filled_is_said(scratched, run):
     result = inpaint(run, "good.png")
-    assert result.exit_code == 0 and result.stderr.count("\n") == 1
+    assert result.exit_code == 0 and result.stderr.count("\n") == 2
     assert "note: d.png: 64 of 1024 pixels (6.2 %) are filled in: those of 0, not of 255" in result.stderr
 
 
