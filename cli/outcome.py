@@ -151,6 +151,7 @@ class Record:
             "width": self.size[1],
             "height": self.size[0],
             "unit": unit.name,
+            "unit_in_file": (unit.file[1] - unit.file[0]) / unit.scale,
             "noise": _known(unit.scale * o.noise),
             "noise_found": o.found,
             "sigma": _known(unit.scale * o.sigma),

@@ -136,7 +136,8 @@ class Batch:
 
     def say(self, kind: str, message: str) -> None:
         """Say something about the picture in work, and keep it for machines."""
-        self.said.append(message)
+        if kind != "read":  # which has a place of its own
+            self.said.append(message)
         say(kind, message)
 
     def done(self, job: Job, record: Record) -> None:
