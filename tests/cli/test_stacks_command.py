@@ -280,7 +280,12 @@ def test_quiet_says_nothing_and_json_says_all(tmp_path, run, stack):
     assert result.exit_code == 0 and not result.stderr
     (told,) = json.loads(result.stdout)
     assert told["pages"] == 6 and (told["width"], told["height"]) == (32, 24) and told["converged"] is True
-    assert told["unit"] == "gray levels" and told["unit_in_file"] == 257 and told["noise_found"] == "estimated" and told["distance"] > 0
+    assert (
+        told["unit"] == "gray levels"
+        and told["unit_in_file"] == 257
+        and told["noise_found"] == "estimated"
+        and told["distance"] > 0
+    )
     assert told["file"].endswith("in.tif") and told["psnr"] is None and "TIFF" in told["read"]
     assert any("estimated" in note for note in told["notes"]) and told["seconds"] > 0 and told["iterations"] > 0
     result = run(*arguments, "--json", tmp_path / "o.txt")
