@@ -35,6 +35,10 @@ class Box:
         """Box from a pair (low, high); None stays None."""
         return box if box is None or isinstance(box, Box) else cls(low=float(box[0]), high=float(box[1]))
 
+    def brought(self, low: float, scale: float) -> Box:
+        """The box of (x - low) / scale."""
+        return Box(low=(self.low - low) / scale, high=(self.high - low) / scale)
+
     @property
     def bounded(self) -> bool:
         """Whether both sides are finite, so that a gap over the box can be."""

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal
-
 import torch
 from torch import Tensor
 
+from icgn.functionals.intensities import UNIT as UNIT
+from icgn.functionals.intensities import Range as Range
+from icgn.functionals.intensities import RangeOption as RangeOption
+from icgn.functionals.intensities import checked_range, quantiles
+from icgn.functionals.intensities import intensity_range as intensity_range
 from icgn.pictures.levels import Reach
 from icgn.pictures.tasks import Pose, Task
 from icgn.regularizers import ScaledRegularizer
 from icgn.regularizers.base import ConvexRegularizer
 
-Range = tuple[float, float]
-"""The intensities that are 0 and 1 to a model, in the unit of the pictures."""
-
-RangeOption = Range | Literal["auto"] | None
-"""A range that a caller gives: two numbers, ``"auto"``, or None for [0, 1] where the pictures lie in it."""
-
-UNIT: Range = (0.0, 1.0)
-
-# Part of the pixels that is left out at either end: hot and dead ones.
-_TAIL = 1e-3
 # Pictures this far outside [0, 1], noise aside, are in another unit; images of measurements ring.
 _SLACK, _RINGING = 0.02, 0.25
 # Pictures that fill less of [0, 1] are stretched, unless their noise is at least this.
@@ -33,45 +25,11 @@ _SENSIBLE = 0.2
 _MARGIN = 0.25
 
 
-def intensity_range(pixels: Tensor, *, noise: float = 0.0) -> Range:
-    r"""The range of intensities that pictures fill, without their noise and a few hot or dead pixels.
-
-    With q the distance of the quantiles 0.001 and 0.999, and z that of the normal distribution, the width is
-    :math:`\sqrt{q^2 - (z\,\text{noise})^2}`, at least 5.2 times the noise, in the middle between both. It is exactly
-    equivariant: the range of s y + b, with the noise s n, is s times that of y, plus b, for s > 0.
-
-    Parameters
-    ----------
-    pixels : Tensor
-        of one picture or several, of any shape; NaN and infinite ones are left out.
-    noise : float
-        standard deviation of their noise, in their unit.
-
-    Returns
-    -------
-    (float, float)
-        low < high. Where all pixels are equal: from 0 to that intensity, or [0, 1] if it is 0.
-
-    Raises
-    ------
-    ValueError
-        if no pixel is finite, or for a negative or non-finite noise.
-    """
-    if not 0 <= noise < math.inf:
-        raise ValueError(f"noise: got {noise:g}, expected a finite number >= 0")
-    low, high, tail = _quantiles(pixels)
-    if low == high:
-        return UNIT if low == 0 else (min(low, 0.0), max(low, 0.0))
-    normal = -2 * float(torch.special.ndtri(torch.tensor(tail, dtype=torch.float64)))
-    width = max(math.sqrt(max((high - low) ** 2 - (normal * noise) ** 2, 0.0)), 5.2 * noise)
-    return (low + high - width) / 2, (low + high + width) / 2
-
-
 def spread(pixels: Tensor) -> float:
     """How far apart the pixels lie, without a few hot or dead ones; 0 where all are equal or none is finite."""
     if not bool(torch.isfinite(pixels).any()):
         return 0.0
-    low, high, _ = _quantiles(pixels)
+    low, high, _ = quantiles(pixels)
     return high - low
 
 
@@ -97,7 +55,7 @@ def find_range(task: Task, y: Tensor, pose: Pose, noise: float | Tensor, given: 
         for a range that is none.
     """
     if given is not None and given != "auto":
-        return _checked(given)
+        return checked_range(given)
     if not bool(torch.isfinite(y).any()):
         return UNIT  # refused where the problem is posed
     shown, known = task.shown(y, pose), typical_noise(noise) if task.shows_intensities else 0.0
@@ -168,32 +126,11 @@ def typical_noise(noise: float | Tensor) -> float:
     return float(torch.as_tensor(noise, dtype=torch.float64).square().mean().sqrt())
 
 
-def _quantiles(pixels: Tensor) -> tuple[float, float, float]:
-    """The least and the largest pixel without the tails, and the part of the pixels that is below the first."""
-    finite = pixels.detach()[torch.isfinite(pixels)]
-    n = finite.numel()
-    if n == 0:
-        raise ValueError("pixels: got no finite value, expected some")
-    k = int(_TAIL * n)
-    low, high = (float(finite.kthvalue(place).values) for place in (k + 1, n - k))
-    return low, high, max(_TAIL, 0.5 / n)
-
-
 def _is_unit(pixels: Tensor, found: Range, noise: float, pictures: bool) -> bool:
     """Whether pictures are in [0, 1] apart from their noise, and wide or noisy enough to be taken as they are."""
-    low, high, _ = _quantiles(pixels)
+    low, high, _ = quantiles(pixels)
     if noise > max(1.0, high - low):  # it would be seen, were it in their unit: refused where the problem is posed
         return True
     slack = (_SLACK + 4 * noise * (noise <= 1)) if pictures else _RINGING
     wide = found[1] - found[0] >= _FILLED or noise >= _NOISY or low == high
     return low >= -slack and high <= 1 + slack and wide
-
-
-def _checked(given: Any) -> Range:
-    try:
-        low, high = (float(v) for v in given)
-    except (TypeError, ValueError):
-        low = high = math.nan
-    if isinstance(given, str) or not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"range: got {given!r}, expected two finite numbers, the lower first, 'auto' or None")
-    return low, high

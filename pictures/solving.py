@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from icgn.pictures.ranges import UNIT, Range, default_box, share_at, wider_box
 from icgn.pictures.tasks import Pose, Task
 from icgn.regularizers.base import ConvexRegularizer
 from icgn.solvers import Problem, Solution, Stats, Status, solve
+from icgn.solvers.units import brought, in_unit
 
 # Bounds that press on the pictures are doubled so many times at most.
 _WIDENINGS = 6
@@ -71,8 +71,8 @@ def solve_task(
     """
     box = default_box(task, y, limits) if pose.bounded else None
     box = box and _stretched_box(box, limits)
-    z, start, levels = _stretched(pose, limits, sigma, noise)
-    problem = Problem(z, pose.physics, regularizer, levels[0], noise=levels[1], weight=weight, box=box)
+    z, start, level, noise = brought(pose.y, pose.physics, limits, sigma, noise, pose.start)
+    problem = Problem(z, pose.physics, regularizer, level, noise=noise, weight=weight, box=box)
     # Posed in double so that nothing of the physics is rounded twice.
     posed = problem if pose.y.dtype == y.dtype else problem.to(y.dtype)
     solution = solve(posed, x0=start, **options)
@@ -87,46 +87,12 @@ def solve_task(
         solution = _framed(solution, pose.frame)
     clipped = share_at(solution.x, box) if box else 0.0
     seen = share_at((task.shown(y, pose) - limits[0]) / (limits[1] - limits[0]), box, _NEAR) if box and clipped else 0.0
-    return Solved(_in_unit(solution, limits), clipped, max(clipped - seen, 0.0))
+    return Solved(in_unit(solution, limits), clipped, max(clipped - seen, 0.0))
 
 
 def _stretched_box(box: Range, limits: Range) -> Range:
     low, high = ((bound - limits[0]) / (limits[1] - limits[0]) for bound in box)
     return low, high
-
-
-def _stretched(
-    pose: Pose, limits: Range, sigma: float | Tensor, noise: float | Tensor | None
-) -> tuple[Tensor, Tensor | None, tuple[float | Tensor, float | Tensor | None]]:
-    r"""What is measured of :math:`z = (x - b) / s`, where to start, and the levels of its noise.
-
-    No method has a constant of its own in the unit of the pictures then: the same steps are taken in any unit.
-    """
-    if limits == UNIT:
-        return pose.y, pose.start, (sigma, noise)
-    low, scale = limits[0], limits[1] - limits[0]
-    like = pose.physics.A_adjoint(pose.y) if pose.start is None else pose.start
-    y = (pose.y - pose.physics.A(torch.full_like(like, low))) / scale
-    start = None if pose.start is None else (pose.start - low) / scale
-    return y, start, (sigma / scale, None if noise is None else noise / scale)
-
-
-def _in_unit(solution: Solution, limits: Range) -> Solution:
-    """The solution in the unit of the pictures; what rounding them moves is added to the distance."""
-    if limits == UNIT:
-        return solution
-    low, scale = limits[0], limits[1] - limits[0]
-    exact, proof = low + scale * solution.x.double(), solution.certificate
-    x = exact.to(solution.x.dtype)
-    rounding = (x - exact).square().flatten(1).mean(1).sqrt()
-    moved = replace(
-        proof,
-        rms_distance=scale * proof.rms_distance + rounding,
-        residual=scale * proof.residual,
-        objective=scale**2 * proof.objective,
-        objective_gap=scale**2 * proof.objective_gap,
-    )
-    return replace(solution, x=x, certificate=moved)
 
 
 def _both(first: Stats, second: Stats) -> Stats:

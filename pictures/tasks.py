@@ -12,8 +12,8 @@ import deepinv
 import torch
 from torch import Tensor
 
+from icgn.functionals.intensities import least_squares
 from icgn.functionals.physics import converted
-from icgn.pictures.least_squares import least_squares
 from icgn.pictures.levels import Note
 from icgn.pictures.masks import Mask, check_mask, nearest_known, percent
 from icgn.pictures.placing import TAIL, cut

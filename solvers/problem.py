@@ -17,9 +17,12 @@ from icgn.compat import keyword_only
 from icgn.functionals.box import Box
 from icgn.functionals.data import DataFunctional, data_functional
 from icgn.functionals.functional import ConvexFunctional, per_image
+from icgn.functionals.intensities import RangeOption, checked_range
 from icgn.functionals.noise import Correlated, Noise, White, described
 from icgn.functionals.physics import check_physics, converted, is_identity
+from icgn.functionals.scaled import scaled
 from icgn.solvers.objective import Objective
+from icgn.solvers.units import brought, found_range
 
 _RULES = ("discrepancy", "sure")
 _NOT_DIFFERENTIABLE = (deepinv.optim.L1, deepinv.optim.IndicatorL2)
@@ -77,6 +80,12 @@ class Problem:
         bounds of the intensities; for a Poisson likelihood they are nonnegative in any case.
     condition : Tensor, optional
         condition of a conditional regularizer.
+    range : (float, float) or "auto", optional
+        the intensities that are 0 and 1 to the regularizer, in the unit of the images:
+        R is :math:`s^2 R((x - b) / s; \sigma / s)` then, of images from b to b + s, exactly equivariant; sigma, noise,
+        box and what is proved are in their unit. ``"auto"`` finds one for all images, by
+        :func:`icgn.pictures.intensity_range` of y for denoising and of a rough least-squares image otherwise; the
+        attribute is what was found. Default: the images are in [0, 1]. Only with Gaussian noise.
 
     Raises
     ------
@@ -100,6 +109,7 @@ class Problem:
     weight: float | Tensor | str = 1.0
     box: Box | tuple[float, float] | None = None
     condition: Tensor | None = None
+    range: RangeOption = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.y, Tensor):
@@ -129,6 +139,7 @@ class Problem:
                 f"noise: got {self.noise} beside the data fidelity {type(self.data_fidelity).__name__}, whose own scale"
                 " counts; expected one of the two"
             )
+        self._set_range()
         self._check_unit()
         self._check_rule()
         if not bool(torch.isfinite(self._data_weight).all()):
@@ -162,9 +173,24 @@ class Problem:
         """F built anew, attached to the automatic differentiation graph of the regularizer's parameters and of y."""
         if isinstance(self.weight, str):
             raise ValueError(f"weight: {self.weight!r} is a rule, not a number yet; solve finds it")
-        regularizer = self.regularizer.at(self.sigma, self.condition).to(self.y.dtype).blockwise(self._start.shape)
+        low, scale = self._low, self._scale
+        regularizer = self.regularizer.at(self.sigma / scale, self.condition)
+        regularizer = regularizer if (low, scale) == (0, 1) else scaled(regularizer, low, scale)
+        regularizer = regularizer.to(self.y.dtype).blockwise(self._start.shape)
         box = self.box if isinstance(self.box, Box) else None
         return Objective.of(self._data, regularizer, self._data_weight, self._per_image(self.weight), box)
+
+    def brought(self) -> Problem:
+        """The problem of images brought from their range to [0, 1]; itself where there is no range."""
+        if self.range is None:
+            return self
+        new = self._copy("objective", "_start", "_data", "_described", "_data_weight")
+        limits = self._low, self._low + self._scale
+        y, _, sigma, noise = brought(self.y, self.physics, limits, self.sigma, self.noise)
+        box = self.box.brought(self._low, self._scale) if isinstance(self.box, Box) else None
+        for name, value in (("y", y), ("sigma", sigma), ("noise", noise), ("box", box), ("range", None)):
+            object.__setattr__(new, name, value)
+        return new
 
     def given(self, *, weight: float | Tensor | str | None = None, condition: Tensor | None = None) -> Problem:
         """The same problem with another weight or condition; only what is new is checked.
@@ -287,10 +313,35 @@ class Problem:
                     " or a physics that sees them"
                 )
 
+    @property
+    def _low(self) -> float:
+        return 0.0 if self.range is None else float(self.range[0])
+
+    @property
+    def _scale(self) -> float:
+        return 1.0 if self.range is None else float(self.range[1]) - float(self.range[0])
+
+    def _set_range(self) -> None:
+        """Find or check the range."""
+        if self.range is None:
+            return
+        noise = self.sigma if self.noise is None else self.noise
+        known = noise if isinstance(noise, float | int | Tensor | White) and self.data_fidelity is None else None
+        if known is None:
+            what = noise.text() if isinstance(noise, Noise) else type(self.data_fidelity).__name__
+            raise ValueError(
+                f"range: got {self.range} beside a data term that is {what}, expected white Gaussian noise; otherwise"
+                " take icgn.ScaledRegularizer as the regularizer"
+            )
+        limits = found_range(self.y, self.physics, known) if self.range == "auto" else checked_range(self.range)
+        object.__setattr__(self, "range", limits)
+
     def _check_unit(self) -> None:
         """Refuse a sigma that can only be in gray levels, where the regularizer says what it was trained for."""
         reach = getattr(self.regularizer, "sigma_range", None)
         largest = float(torch.as_tensor(self.sigma).max())
+        if self.range is not None:
+            return
         if reach is not None and reach[1] < 1 < largest:
             raise ValueError(f"sigma: got {largest:g}, expected intensities, white being 1; divide gray levels by 255")
 

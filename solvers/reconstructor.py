@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from icgn.compat import keyword_only
 from icgn.functionals.box import Box
+from icgn.functionals.intensities import RangeOption
 from icgn.functionals.noise import Noise, described
 from icgn.solvers.methods.method import Method, State
 from icgn.solvers.problem import Problem, Regularizer
@@ -50,6 +51,8 @@ class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
         iterations allowed per image.
     data_fidelity : deepinv.optim.DataFidelity, optional
         convex and differentiable; default that of the noise model of the physics, see `noise`.
+    range : (float, float) or "auto", optional
+        the intensities that are 0 and 1 to R, as for :class:`icgn.Problem`; `tol` is a part of it then.
 
     Raises
     ------
@@ -74,18 +77,21 @@ class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
         gap_tol: float = 1e-3,
         max_iter: int = 1000,
         data_fidelity: Any = None,
+        range: RangeOption = None,
     ) -> None:
         super().__init__()
         if not isinstance(regularizer, nn.Module):
             raise TypeError(f"regularizer: got {type(regularizer).__name__}, expected a ConvexRegularizer")
         level = torch.as_tensor(sigma, dtype=torch.float64)
+        if level.ndim > 1 and level.numel() == len(level):  # (B, 1, 1, 1), as deepinv has levels
+            level = level.flatten()
         if level.ndim > 1 or not bool((torch.isfinite(level) & (level >= 0)).all()):
             raise ValueError(f"sigma: got {sigma}, expected a finite number >= 0 in intensities, or one per image")
         if noise is not None and data_fidelity is not None:
             raise ValueError(f"noise: got {noise} beside a data fidelity with its own scale, expected one of the two")
         self.regularizer, self.data_fidelity = regularizer, data_fidelity
         self.sigma = level if level.numel() > 1 else float(level)
-        self.noise, self.weight, self.box = noise, weight, Box.of(box)
+        self.noise, self.weight, self.box, self.range = noise, weight, Box.of(box), range
         self.method, self.tol, self.gap_tol, self.max_iter = method, tol, gap_tol, max_iter
 
     def forward(self, y: Tensor, physics: Any, **kwargs: Any) -> Tensor:
@@ -133,6 +139,7 @@ class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
             data_fidelity=fidelity,
             weight=self.weight,
             box=self.box,
+            range=self.range,
         )
 
     def _solve(self, y: Tensor, physics: Any, differentiable: bool) -> Solution:

@@ -15,10 +15,8 @@ from icgn.solvers.methods.choice import choose
 from icgn.solvers.methods.method import Method, State
 from icgn.solvers.methods.projection import free_pixels
 from icgn.solvers.objective import Objective
-from icgn.solvers.solution import Status
+from icgn.solvers.solution import STRONG, Status
 
-# With a smaller modulus mu the bound |x - x*| <= |g| / mu cannot be made small in practice.
-_STRONG = 1e-2
 # If the gradient has not fallen by a tenth in so many iterations, rounding is tested for.
 _STALL = 30
 
@@ -154,10 +152,10 @@ class _Run(StopRule):
         gap, residual = optimality(state.x, state.grad, objective.hessian_floor(state.x), self.box)
         pixels = state.x[0].numel()
         distance = distance_bound(gap.double(), mu, pixels) / self.tolerance.distance
-        if not self.bounded or bool((mu >= _STRONG).all()):
-            return torch.where(mu >= _STRONG, distance, residual.double() / self.tolerance.distance)
+        if not self.bounded or bool((mu >= STRONG).all()):
+            return torch.where(mu >= STRONG, distance, residual.double() / self.tolerance.distance)
         relative = gap.double() / self.tolerance.allowed_gap(objective.potential(state.u).double(), pixels)
-        return torch.where(mu >= _STRONG, distance, torch.where(gap == 0, 0.0, relative))
+        return torch.where(mu >= STRONG, distance, torch.where(gap == 0, 0.0, relative))
 
     def look(self, k: int, objective: ConvexFunctional, state: State, index: Tensor, last: Tensor) -> Verdict:
         """Finish the images that have ended, and tighten the targets of those that only seemed to."""
@@ -192,7 +190,7 @@ class _Run(StopRule):
     def verdict(self, proof: Certificate, pixels: int) -> tuple[Status | None, float]:
         """The status that the exact certificate of one image gives, and its excess over the tolerance."""
         distance = float(proof.rms_distance) / self.tolerance.distance
-        if float(proof.strong_convexity) >= _STRONG or distance <= 1:
+        if float(proof.strong_convexity) >= STRONG or distance <= 1:
             return (Status.CONVERGED if distance <= 1 else None), distance
         allowed = self.tolerance.allowed_gap(proof.objective, pixels)
         gap = float(torch.where(proof.objective_gap == 0, 0.0, proof.objective_gap / allowed))

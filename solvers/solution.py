@@ -11,6 +11,11 @@ from torch import Tensor
 from icgn.compat import keyword_only
 from icgn.solvers.certificate import Certificate
 
+STRONG = 1e-2
+"""With a smaller modulus mu the bound |x - x*| <= |g| / mu cannot be made small in practice: gaps count instead."""
+
+_BOUNDS = ("rms_distance", "relative_gap", "objective_gap")
+
 
 class Status(Enum):
     """How the solution of one image ended; the values are the messages."""
@@ -82,11 +87,18 @@ class Solution:
 
     def __repr__(self) -> str:
         ended = ", ".join(f"{self.status.count(s)} {s.name}" for s in dict.fromkeys(self.status))
-        distance, gap = self.certificate.rms_distance.max(), self.certificate.relative_gap.max()
-        by_gap = bool(torch.isinf(distance)) and bool(torch.isfinite(gap))
-        proved = f"relative_gap <= {float(gap):.3g}" if by_gap else f"rms_distance <= {float(distance):.3g}"
         took = f"{int(self.stats.iterations.max())} iterations, {self.stats.seconds:.2f} s, {self.stats.method}"
-        return f"Solution(x {tuple(self.x.shape)}: {ended}; {proved}; {took})"
+        return f"Solution(x {tuple(self.x.shape)}: {ended}; {self._proved()}; {took})"
+
+    def _proved(self) -> str:
+        """The bound by which images count as converged, of those that were solved; another one where that is inf."""
+        solved = torch.tensor([s is not Status.INVALID_INPUT for s in self.status])
+        proof = self.certificate
+        bounds = {n: getattr(proof, n)[solved].nan_to_num(torch.inf) for n in _BOUNDS}
+        if bool((proof.strong_convexity[solved] < STRONG).any()):
+            bounds["rms_distance"] = bounds.pop("rms_distance")
+        proved = (f"{name} <= {float(v.max()):.3g}" for name, v in bounds.items() if bool((v < torch.inf).all()))
+        return next(proved, "nothing is proved") if bool(solved.any()) else "nothing is proved"
 
     @property
     def converged(self) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from icgn.compat import keyword_only
+from icgn.functionals.intensities import checked_range
 from icgn.solvers.conditioning import conditioned, is_conditional
 from icgn.solvers.implicit import attach_gradient
 from icgn.solvers.iterate import Callback, Event, watching
@@ -19,6 +20,7 @@ from icgn.solvers.objective import LiftedObjective
 from icgn.solvers.problem import Problem
 from icgn.solvers.run import Minimum, Tolerance, minimize
 from icgn.solvers.solution import Solution, Stats
+from icgn.solvers.units import in_unit
 from icgn.solvers.weight import resolved
 
 
@@ -62,14 +64,15 @@ def solve(
     method : str or Method
         ``"auto"``, the name of a method, or a configured one.
     tol : float
-        RMS distance to the minimizer, in intensities.
+        RMS distance to the minimizer, in intensities; of a problem with a range, as a part of it.
     gap_tol : float
         relative objective gap.
     max_iter : int
         iterations allowed per image, those of all solutions on the way to a condition included.
     callback : callable, optional
         ``callback(event)`` before each iteration of every stage, with an :class:`icgn.solvers.Event`; returning True
-        stops the run: every image is certified where it is.
+        stops the run: every image is certified where it is. Of a problem with a range events show images brought to
+        [0, 1].
     x0 : Tensor, optional
         starting images; default :meth:`Problem.start`.
     differentiable : bool
@@ -97,6 +100,20 @@ def solve(
     ('CONVERGED', True)
     """
     _check_arguments(problem, tol, gap_tol, max_iter, x0)
+    if problem.range is not None:
+        limits = checked_range(problem.range)
+        start = None if x0 is None else (x0 - limits[0]) / (limits[1] - limits[0])
+        inside = solve(
+            problem.brought(),
+            method=method,
+            tol=tol,
+            gap_tol=gap_tol,
+            max_iter=max_iter,
+            callback=callback,
+            x0=start,
+            differentiable=differentiable,
+        )
+        return in_unit(inside, limits)
     begin = time.perf_counter()
     with watching(_adapted(callback)):
         problem = resolved(problem)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from icgn.functionals.functional import dot, per_image
+from icgn.functionals.intensities import checked_range
 from icgn.functionals.noise import Noise
 from icgn.functionals.physics import is_identity
 from icgn.solvers.conditioning import conditioned, is_conditional
@@ -101,6 +102,9 @@ def best_weight(problem: Problem, clean: Tensor) -> float:
     if clean.shape != expected:
         raise ValueError(f"clean: got shape {tuple(clean.shape)}, expected {tuple(expected)}")
     path = _Path.of(problem.given(weight=1.0), None)
+    if problem.range is not None:
+        low, high = checked_range(problem.range)
+        clean = (clean - low) / (high - low)
 
     def loss(s: Tensor) -> Tensor:
         error = path.solve(s.expand(len(clean))).x - clean
@@ -147,6 +151,7 @@ class _Path:
         if rule is not None and problem.data_fidelity is not None:
             kind = type(problem.data_fidelity).__name__
             raise ValueError(f"weight: {rule!r} assumes Gaussian data of known noise, got the data fidelity {kind}")
+        problem = problem.brought()
         level = problem.sigma if problem.noise is None else problem.noise
         noise = torch.as_tensor(level, dtype=torch.float64, device=problem.y.device).reshape(-1).expand(len(problem.y))
         batch = len(problem.y)
