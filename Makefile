@@ -48,7 +48,7 @@ audit: $(VENV)/.installed-dev
 
 # 200 bad inputs of each kind, 20 kills of each kind, and 1,000 certificates against the truth.
 fuzz: $(VENV)/.installed-test
-	FUZZ_EXAMPLES=200 FAULT_KILLS=20 $(BIN)/pytest tests/test_fuzz.py tests/test_faults.py --timeout 1200
+	FUZZ_EXAMPLES=200 FAULT_KILLS=20 $(BIN)/pytest tests/test_fuzz.py tests/cli/test_kinds_command.py tests/test_faults.py --timeout 1200
 	$(BIN)/python benchmarks/certificates.py --problems 1000
 
 # The suite with the oldest torch and deepinv that are supported; PYTHON must be one that this torch has, 3.10 to 3.12.

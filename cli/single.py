@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from icgn.cli.options import check_channels
@@ -14,9 +16,9 @@ from icgn.cli.request import Batch
 from icgn.cli.screen import naming
 from icgn.cli.units import Unit, level_of, picture_unit, words_of
 from icgn.cli.watching import Watch, say_expected
-from icgn.cli.writing import marked, write_result
+from icgn.cli.writing import marked, write_copy, write_result
 from icgn.datasets import Job, Picture, read_picture, write_picture
-from icgn.pictures import Denoise, NoiseLevel, Task, measured_level, restore_picture
+from icgn.pictures import Denoise, NoiseLevel, Restored, Task, measured_level, restore_picture
 from icgn.pictures.stacks import known_part, range_of
 
 
@@ -55,7 +57,7 @@ def restore_one(batch: Batch, job: Job) -> None:
     target = marked(job.target) if stopped else job.target
     if not restored.converged:
         batch.say("warning", naming(job.source, str(restored.status)))
-    for lost in write_result(target, restored):
+    for lost in _written(job, target, measured, restored):
         batch.say("note", f"{target}: {lost}")
     if batch.request.compare is not None:
         write_picture(batch.request.compare, figure(restored, clean, batch.label))
@@ -65,6 +67,15 @@ def restore_one(batch: Batch, job: Job) -> None:
     if stopped:
         batch.say("warning", f"{target}: what was reached when Ctrl-C was pressed, not converged")
         raise KeyboardInterrupt
+
+
+def _written(job: Job, target: Path, measured: Picture | Tensor, restored: Restored) -> tuple[str, ...]:
+    """Write the result; returns what is to be said about it."""
+    if isinstance(measured, Picture) and measured.container is not None and measured.container.range is None:
+        after = restored.picture.pixels
+        if measured.pixels.shape == after.shape and torch.equal(measured.pixels, after):
+            return write_copy(target, job.source, measured.range)
+    return write_result(target, restored)
 
 
 def read_reference(job: Job, like: Picture | Tensor) -> Picture:

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from icgn.cli.references import rebased
-from icgn.datasets import Container, Picture, PictureError, depth, write_picture
+from icgn.datasets import Container, Picture, PictureError, create_stack, depth, open_stack, write_picture
 from icgn.datasets.formats import named
 from icgn.pictures import Restored
+from icgn.pictures.ranges import Range
 
 # Part of the pixels that may lie outside [0, 1] and be limited to it: overshoot of a few.
 _FEW = 0.01
@@ -54,6 +55,15 @@ def write_result(target: Path, restored: Restored) -> tuple[str, ...]:
     if picture.container is None and kind is not None and picture.bits > depth(target):
         said = (f"written with {depth(target)} bits, all that this format holds",)
     return (*said, *notes)
+
+
+def write_copy(target: Path, source: Path, range: Range) -> tuple[str, ...]:
+    """Write the numbers of a file as they are, where nothing has changed: exactly, also those of floats."""
+    with open_stack(source) as stack, create_stack(target, stack, range=range) as writer:
+        page = stack.page(0)
+        if writer.done == 0:
+            writer.write(page.values, page.alpha)
+        return writer.finish()
 
 
 def _outside(picture: Picture) -> float:

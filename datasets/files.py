@@ -160,6 +160,9 @@ def _is_folder(output: Path, several: bool) -> bool:
         raise ValueError(f"--output {output}: is a file, expected a folder for several pictures")
     if several and not output.exists() and named(output) is not None:
         raise ValueError(f"--output {output}: named like a file, expected a folder for several pictures")
+    kind = named(output)
+    if kind is not None and (kind.kind == "Zarr" or split_inner(output)[1]):
+        return several  # a folder that is one file, or a place inside a file
     return several or output.is_dir() or (not output.suffix and not output.exists())
 
 

@@ -95,8 +95,8 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
     not that of colour: one channel, written as three again (:attr:`Picture.as_rgb`).
 
     Unsigned integers of at most 16 bits are divided by the largest of their type. Of floats, signed and 32-bit
-    integers, the least and the largest number of the picture become 0 and 1, unless all lie in [0, 1]
-    (:attr:`Picture.range`).
+    integers, the least and the largest number of the picture become 0 and 1 (:attr:`Picture.range`), unless all lie in
+    [-1/2, 3/2], as noisy ones in [0, 1] do.
 
     Raises
     ------
