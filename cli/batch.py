@@ -108,10 +108,10 @@ def _work(batch: Batch, todo: list[Job], verb: str) -> None:
     _tell_machines(batch)
     if done and not request.quiet and str(request.json) != "-":
         print_table(batch.rows, request.reference is not None, batch.label)
-        written = todo[0].target if len(todo) == 1 else request.output
+        written = batch.records[-1]["output"] if len(todo) == 1 else request.output
         console().print(f"Restored: {written}", soft_wrap=True, markup=False)
     if ended:
-        say("error", f"interrupted: {done} of {len(todo)} pictures are written")
+        say("error", f"interrupted: {done - batch.unfinished} of {len(todo)} pictures are written")
         raise typer.Exit(130)
     if done < len(todo):
         say("error", f"{len(todo) - done} of {len(todo)} pictures failed")

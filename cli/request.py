@@ -122,6 +122,7 @@ class Batch:
     records: list[dict[str, Any]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     before: int = 0
+    unfinished: int = 0
 
     def begin(self, before: int, job: Job) -> None:
         """Begin with the next picture, `before` being done; ``KeyboardInterrupt`` if Ctrl-C was pressed."""

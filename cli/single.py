@@ -55,8 +55,11 @@ def restore_one(batch: Batch, job: Job) -> None:
         batch.say("warning" if note.warning else "note", f"{job.source}: {words_of(note, unit, restored.range)}")
     stopped = batch.interrupt.asked and not restored.converged
     target = marked(job.target) if stopped else job.target
-    if not restored.converged:
+    if not restored.converged and not stopped:
         batch.say("warning", naming(job.source, str(restored.status)))
+    if stopped:
+        batch.unfinished += 1
+        batch.say("warning", f"{target}: what was reached when Ctrl-C was pressed, not converged")
     for lost in _written(job, target, measured, restored):
         batch.say("note", f"{target}: {lost}")
     if batch.request.compare is not None:
@@ -65,7 +68,6 @@ def restore_one(batch: Batch, job: Job) -> None:
     _, height, width = restored.picture.pixels.shape
     batch.done(job, Record(job.source, target, read, 1, (height, width), unit, outcome))
     if stopped:
-        batch.say("warning", f"{target}: what was reached when Ctrl-C was pressed, not converged")
         raise KeyboardInterrupt
 
 

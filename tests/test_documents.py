@@ -56,6 +56,7 @@ def test_code_in_documents_runs(code, tmp_path, run_file):
     "module",
     [
         "icgn.compat.arguments",
+        "icgn.datasets.camera",
         "icgn.datasets.noise",
         "icgn.pictures.noise",
         "icgn.pictures.picture",

@@ -321,6 +321,7 @@ def test_ctrl_c_writes_what_was_reached_beside(tmp_path, run, stack, monkeypatch
     result = run("denoise", tmp_path / "one.tif", "-o", tmp_path / "o.tif", "--json", out, "--tol", 1e-7)
     assert result.exit_code == 130 and not (tmp_path / "o.tif").exists()
     assert "o.not-converged.tif: what was reached" in result.stderr and "stopped" in result.stdout
+    assert "interrupted: 0 of 1" in result.stderr and result.stdout.strip().endswith("o.not-converged.tif")
     assert tifffile.imread(tmp_path / "o.not-converged.tif").shape == SHAPE
     assert json.loads(out.read_text())[0]["converged"] is False
     result = run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif", "--tol", 1e-7)
