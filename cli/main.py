@@ -4,11 +4,32 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from icgn.cli.arguments import (
+    UNIT,
+    Border,
+    Compare,
+    Device,
+    Gap,
+    Inputs,
+    Json,
+    Model,
+    ModelSigma,
+    Noise,
+    Output,
+    Precision,
+    Quiet,
+    Range,
+    Recursive,
+    Reference,
+    Threads,
+    Tol,
+    Weight,
+)
 from icgn.cli.screen import console, refuse, say, warnings_said
 
 # Commands import what they need inside, torch, deepinv and scikit-image included: `icgn --help` answers at once.
@@ -22,9 +43,6 @@ app = typer.Typer(
 
 # Old spellings of options, which keep working for one release.
 _RENAMED = {"--strength": "--weight"}
-
-Precision = Literal["auto", "float32", "bfloat16"]
-Border = Literal["valid", "circular"]
 
 
 class Command(TyperCommand):
@@ -42,96 +60,13 @@ class Command(TyperCommand):
         return f"{new}{equals}{value}"
 
 
-# Levels are typed so.
-_UNIT = (
-    "in gray levels of 255 (also of 16-bit files, and of floats in [0, 1]); in the unit of the file for floats beyond,"
-    " signed, 32-bit and scaled integers"
-)
-
-# Options that several commands have.
-Inputs = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="IN...",
-        help="Pictures or stacks (PNG, JPEG, TIFF, .npy, FITS, NIfTI, DICOM, HDF5 by path inside, ...), or folders of"
-        " them. All pages of a stack are restored, one by one.",
-    ),
-]
-Recursive = Annotated[
-    bool, typer.Option("--recursive", help="Enter folders inside folders, and make them again in OUT.")
-]
-Range = Annotated[
-    str | None,
-    typer.Option(
-        "--range",
-        metavar="LOW,HIGH|auto",
-        help="The numbers of the file, in its own unit, that are black and white to the model; auto: found in the"
-        " picture. Default: all of the type, or auto where a picture fills little of it.",
-    ),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say warnings and errors only; no table.")]
-Json = Annotated[
-    Path | None,
-    typer.Option(
-        "--json", metavar="FILE", help="What was read, assumed and proved, an object for each picture; - for stdout."
-    ),
-]
-Output = Annotated[
-    Path, typer.Option("--output", "-o", metavar="OUT", help="File, or folder for several; what is there is replaced.")
-]
-Reference = Annotated[
-    Path | None, typer.Option("--reference", metavar="CLEAN", help="Clean picture, or folder: adds PSNR and SSIM.")
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        help="Shipped model or path; default conditional-gray or conditional-color. Gray ones take each channel.",
-    ),
-]
-Tol = Annotated[float, typer.Option("--tol", help="Certified RMS distance to the minimizer, in intensities (0 to 1).")]
-Gap = Annotated[
-    float, typer.Option("--gap", help="Certified relative gap of the objective, where no distance can be certified.")
-]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; default cuda where there is one.")]
-Compare = Annotated[
-    Path | None,
-    typer.Option(
-        "--compare", metavar="FIG", help="Figure of one picture: before, restored and difference side by side."
-    ),
-]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads.")]
-Noise = Annotated[
-    float | None,
-    typer.Option("--noise", metavar="LEVEL", help=f"Noise of the measurement, {_UNIT}; default estimated."),
-]
-ModelSigma = Annotated[
-    float | None,
-    typer.Option(
-        "--sigma",
-        help=f"Noise level at which the model is used, {_UNIT}: how much is smoothed. Default the noise, times"
-        " 7.5 (deblur) or 6 (inpaint), which suits them; for restore, try six to eight times the noise.",
-    ),
-]
-Weight = Annotated[
-    str,
-    typer.Option(
-        "--weight",
-        metavar="W",
-        help="Factor of the regularizer, or the rule that finds it from the noise level: discrepancy (the residual as"
-        " large as the noise) or sure (the least estimated error); both take five to ten times as long; large"
-        " pictures are searched on tiles that make up a quarter megapixel.",
-    ),
-]
-
-
 @app.command(cls=Command)
 def denoise(
     inputs: Inputs,
     output: Output,
     sigma: Annotated[
         float | None,
-        typer.Option(help=f"Standard deviation of the noise, {_UNIT}."),
+        typer.Option(help=f"Standard deviation of the noise, {UNIT}."),
     ] = None,
     reference: Annotated[
         Path | None,
@@ -157,23 +92,11 @@ def denoise(
     from icgn.cli.request import Request
     from icgn.cli.restoring import denoise_files
 
-    denoise_files(
-        Request(
-            inputs,
-            output,
-            reference,
-            compare,
-            model,
-            device,
-            weight,
-            tol,
-            sigma=sigma,
-            range=range,
-            recursive=recursive,
-            quiet=quiet,
-            json=json,
-        )
-    )
+    request = Request(
+        inputs, output, reference, compare, model, device, weight, tol,
+        sigma=sigma, range=range, recursive=recursive, quiet=quiet, json=json,
+    )  # fmt: skip
+    denoise_files(request)
 
 
 @app.command(cls=Command)
@@ -216,22 +139,9 @@ def deblur(
     from icgn.cli.restoring import deblur_files
 
     request = Request(
-        inputs,
-        output,
-        reference,
-        compare,
-        model,
-        device,
-        weight,
-        tol,
-        gap,
-        sigma,
-        noise,
-        range=range,
-        recursive=recursive,
-        quiet=quiet,
-        json=json,
-    )
+        inputs, output, reference, compare, model, device, weight, tol, gap, sigma, noise,
+        range=range, recursive=recursive, quiet=quiet, json=json
+    )  # fmt: skip
     deblur_files(request, kernel, border)
 
 
@@ -253,7 +163,7 @@ def inpaint(
     ] = False,
     noise: Annotated[
         float | None,
-        typer.Option(metavar="LEVEL", help=f"Noise of the known pixels, {_UNIT}; default 1/255 of the range."),
+        typer.Option(metavar="LEVEL", help=f"Noise of the known pixels, {UNIT}; default 1/255 of the range."),
     ] = None,
     sigma: ModelSigma = None,
     weight: Weight = "1",
@@ -277,22 +187,9 @@ def inpaint(
     from icgn.cli.restoring import inpaint_files
 
     request = Request(
-        inputs,
-        output,
-        reference,
-        compare,
-        model,
-        device,
-        weight,
-        tol,
-        gap,
-        sigma,
-        noise,
-        range=range,
-        recursive=recursive,
-        quiet=quiet,
-        json=json,
-    )
+        inputs, output, reference, compare, model, device, weight, tol, gap, sigma, noise,
+        range=range, recursive=recursive, quiet=quiet, json=json
+    )  # fmt: skip
     inpaint_files(request, mask, invert=invert, yes=yes)
 
 
@@ -329,21 +226,9 @@ def restore(
     from icgn.cli.restoring import restore_files
 
     request = Request(
-        inputs,
-        output,
-        reference,
-        compare,
-        model,
-        device,
-        weight,
-        tol,
-        gap,
-        sigma,
-        noise,
-        range=range,
-        quiet=quiet,
-        json=json,
-    )
+        inputs, output, reference, compare, model, device, weight, tol, gap, sigma, noise,
+        range=range, quiet=quiet, json=json
+    )  # fmt: skip
     restore_files(request, physics)
 
 
@@ -454,18 +339,9 @@ def evaluate(
         check_tolerance("--tol", tol, "1e-4: intensities, white being 1")
         place, factor = find_device(device), parse_weight(weight)
         request = evaluation.Request(
-            model,
-            dataset=dataset,
-            sigmas=levels,
-            data=data,
-            color=color,
-            every=every,
-            seed=seed,
-            tol=tol,
-            device=place,
-            threads=threads,
-            weight=factor,
-        )
+            model, dataset=dataset, sigmas=levels, data=data, color=color, every=every, seed=seed, tol=tol,
+            device=place, threads=threads, weight=factor,
+        )  # fmt: skip
         with warnings_said():
             table = evaluation.evaluation(request, out=output, progress=Bar(transient=True))
     except (ValueError, OSError, ImportError) as error:

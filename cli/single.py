@@ -18,8 +18,11 @@ from icgn.cli.units import Unit, level_of, picture_unit, words_of
 from icgn.cli.watching import Watch, say_expected
 from icgn.cli.writing import marked, write_copy, write_result
 from icgn.datasets import Job, Picture, read_picture, write_picture
-from icgn.pictures import Denoise, NoiseLevel, Restored, Task, measured_level, restore_picture
+from icgn.pictures import Denoise, NoiseLevel, Restored, Task, estimated_level, measured_level, restore_picture
 from icgn.pictures.stacks import known_part, range_of
+
+# More than so many times the noise that is found should not be removed, if it is more than this part of the range.
+_MUCH, _LITTLE = 2.0, 4 / 255
 
 
 def restore_one(batch: Batch, job: Job) -> None:
@@ -53,6 +56,8 @@ def restore_one(batch: Batch, job: Job) -> None:
         clean = _matching(clean, job, restored.picture.pixels)
     for note in restored.notes:
         batch.say("warning" if note.warning else "note", f"{job.source}: {words_of(note, unit, restored.range)}")
+    if isinstance(measured, Picture) and isinstance(task, Denoise) and options["sigma"]:
+        _doubt_removed(batch, job, measured, restored, unit)
     stopped = batch.interrupt.asked and not restored.converged
     target = marked(job.target) if stopped else job.target
     if not restored.converged and not stopped:
@@ -69,6 +74,21 @@ def restore_one(batch: Batch, job: Job) -> None:
     batch.done(job, Record(job.source, target, read, 1, (height, width), unit, outcome))
     if stopped:
         raise KeyboardInterrupt
+
+
+def _doubt_removed(batch: Batch, job: Job, measured: Picture, restored: Restored, unit: Unit) -> None:
+    """Warn where much more was removed, at a level that was given, than the noise that is found."""
+    removed = float((measured.pixels - restored.picture.pixels).double().square().mean().sqrt())
+    width = restored.range[1] - restored.range[0]
+    if removed <= width * _LITTLE:
+        return
+    noise = estimated_level(measured).value
+    if removed > _MUCH * noise:
+        batch.say(
+            "warning",
+            f"{job.source}: {unit.scale * removed:.3g} {unit.name} (RMS) were removed, and noise of"
+            f" {unit.scale * noise:.3g} is found: details may be lost; without --sigma the level is estimated",
+        )
 
 
 def _written(job: Job, target: Path, measured: Picture | Tensor, restored: Restored) -> tuple[str, ...]:

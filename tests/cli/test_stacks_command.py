@@ -326,3 +326,11 @@ def test_ctrl_c_writes_what_was_reached_beside(tmp_path, run, stack, monkeypatch
     assert json.loads(out.read_text())[0]["converged"] is False
     result = run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif", "--tol", 1e-7)
     assert result.exit_code == 130 and "0 of 6 pages are kept" in result.stderr and not (tmp_path / "o.tif").exists()
+
+
+def test_more_removed_than_there_is_noise_warns(tmp_path, run):
+    texture = (125 + 40 * np.sin(np.indices(SHAPE).sum(0) / 1.7)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "in.tif", texture)
+    result = run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif", "--sigma", 50)
+    assert result.exit_code == 0 and "were removed, and noise of" in result.stderr
+    assert "were removed" not in run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif", "--sigma", 2).stderr
