@@ -53,7 +53,8 @@ Model = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="Shipped model or path; default conditional-gray or conditional-color. Gray ones take each channel.",
+        help="Shipped model, path, tv, or FILE.py:CLASS of your own, which is run; default conditional-gray or"
+        " conditional-color. Gray ones take each channel.",
     ),
 ]
 Tol = Annotated[float, typer.Option("--tol", help="Certified RMS distance to the minimizer, in intensities (0 to 1).")]

@@ -304,7 +304,10 @@ def train(
 @app.command(cls=Command)
 def evaluate(
     model: Annotated[
-        list[str], typer.Option(help="Shipped model, path, or a baseline: tv, bm3d (if installed). May be repeated.")
+        list[str],
+        typer.Option(
+            help="Shipped model, path, FILE.py:CLASS, or a baseline: tv, bm3d (if installed). May be repeated."
+        ),
     ],
     dataset: Annotated[
         str, typer.Option(metavar="D", help="bundled (photographs of scikit-image), bsd68 (with --data), or a folder.")

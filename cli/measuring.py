@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from icgn.cli.request import Request
 from icgn.datasets import SUFFIXES, Job, plan
+from icgn.storage.code import first_line, load_object
 
 TENSORS = (".npy", ".pt", ".safetensors")
 """Suffixes of measurements that are not pictures."""
@@ -28,25 +28,7 @@ def load_factory(text: str) -> Factory:
     ValueError
         if there is no such file or function, or the file fails.
     """
-    file, _, name = text.rpartition(":")
-    if not file or not name:
-        raise ValueError(f"physics: got {text!r}, expected FILE.py:factory, e.g. camera.py:physics")
-    path = Path(file)
-    if not path.is_file():
-        raise ValueError(f"physics {text}: {path}: no such file")
-    spec = importlib.util.spec_from_file_location("icgn_physics_file", path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"physics {text}: got suffix {path.suffix!r}, expected .py")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # whatever the file raises
-        raise ValueError(f"physics {text}: cannot be imported: {_reason(error)}") from error
-    factory = getattr(module, name, None)
-    if not callable(factory):
-        own = {n: v for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__}
-        known = [n for n, v in own.items() if callable(v) and not n.startswith("_")]
-        raise ValueError(f"physics {text}: no function {name!r}, expected one of {', '.join(known) or 'some'}")
+    factory: Factory = load_object(text, "physics", "FILE.py:factory, e.g. camera.py:physics")
     return factory
 
 
@@ -63,7 +45,7 @@ def read_measurement(path: Path) -> Tensor:
     try:
         y = _load(path)
     except Exception as error:  # the formats raise errors of every type
-        raise ValueError(f"{path}: cannot be read: {_reason(error)}") from error
+        raise ValueError(f"{path}: cannot be read: {first_line(error)}") from error
     if not y.is_floating_point() or y.numel() == 0:
         raise ValueError(f"{path}: got {y.dtype} of shape {tuple(y.shape)}, expected nonempty floating-point numbers")
     while y.ndim < 3:
@@ -115,7 +97,3 @@ def _load(path: Path) -> Tensor:
     if not isinstance(loaded, Tensor):
         raise ValueError(f"got {type(loaded).__name__}, expected one tensor")
     return loaded.detach()
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

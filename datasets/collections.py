@@ -20,6 +20,7 @@ from icgn.datasets.folders import list_pictures
 from icgn.datasets.picture import LUMA, Picture, read_picture
 from icgn.datasets.stack import PictureError
 
+_INNER = ("images", "data/images")
 _LAYOUTS = ("BSDS500/images", "BSDS500/data/images", "BSR/BSDS500/data/images", "BSDS500-master/BSDS500/data/images")
 _COUNTS = {"train": 200, "val": 100, "test": 200}
 _SPLITS = (*_COUNTS, "val-rest")
@@ -173,7 +174,8 @@ def bsds500(root: str | os.PathLike[str], *, split: str = "train", gray: bool = 
     Parameters
     ----------
     root : path
-        folder that holds ``BSDS500/images/{train,val,test}``, or one of the published archives unpacked:
+        BSDS500 itself, the folder that holds it as ``BSDS500/images/{train,val,test}``, or one of the published
+        archives unpacked:
         ``BSDS500/data/images``, ``BSR/BSDS500/data/images`` or ``BSDS500-master/BSDS500/data/images``.
     split : {"train", "val", "test", "val-rest"}
         200, 100 and 200 photographs; ``val-rest`` are the 32 of val that are not in BSD68.
@@ -286,16 +288,18 @@ def _tensor(levels: np.ndarray[Any, Any]) -> Tensor:
 
 
 def _images_of(root: str | os.PathLike[str]) -> Path:
-    for layout in _LAYOUTS:
+    for layout in (*_LAYOUTS, *_INNER):
         place = Path(root) / layout
-        if place.is_dir():
+        if place.is_dir() and (layout in _LAYOUTS or (place / "train").is_dir()):
             return place
     expected = ", ".join(f"{layout}/{{train,val,test}}" for layout in _LAYOUTS)
-    raise FileNotFoundError(f"{root}: no BSDS500 here, expected one of the folders {expected} in it")
+    raise FileNotFoundError(f"{root}: no BSDS500 here, expected one of the folders {expected} in it, or BSDS500 itself")
 
 
 def _bsd68_names(root: str | os.PathLike[str]) -> list[str]:
-    file = Path(root) / _NAMES_FILE
+    # The list lies beside the photographs or beside their folder, whichever of both the root is.
+    places = [Path(root), Path(root) / "BSDS500", Path(root).absolute().parent]
+    file = next((p / _NAMES_FILE for p in places if (p / _NAMES_FILE).is_file()), Path(root) / _NAMES_FILE)
     try:
         names = file.read_text(encoding="utf-8").split()
     except OSError as error:

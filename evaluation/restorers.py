@@ -18,7 +18,8 @@ import icgn
 from icgn.compat import keyword_only
 from icgn.pictures import restore_picture
 from icgn.regularizers.base import ConvexRegularizer
-from icgn.regularizers.pretrained import load_pretrained, read_card
+from icgn.regularizers.named import is_code, load_regularizer
+from icgn.regularizers.pretrained import read_card
 
 BASELINES = ("tv", "bm3d")
 
@@ -46,6 +47,15 @@ class Restoration:
     iterations: float = math.nan
     rms_distance: float = math.nan
     status: str = "no certificate"
+
+
+def card_of(name: str) -> dict[str, Any]:
+    """The card of a model; of one in a file of code its name, and the hash of the file in place of that of weights."""
+    if not is_code(name):
+        return read_card(name)
+    file, _, own = name.rpartition(":")
+    digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return {"name": own, "architecture": name, "sha256": digest}
 
 
 class Restorer(ABC):
@@ -83,7 +93,7 @@ class Model(Restorer):
     Parameters
     ----------
     name : str
-        shipped model or path.
+        as for :func:`icgn.regularizers.load_regularizer`.
     device : torch.device
         where it computes.
     tol : float
@@ -98,8 +108,8 @@ class Model(Restorer):
     """
 
     def __init__(self, name: str, device: torch.device, tol: float, weight: float | str = 1.0) -> None:
-        self.regularizer: ConvexRegularizer = load_pretrained(name, device=device)
-        self.card = read_card(name)
+        self.regularizer: ConvexRegularizer = load_regularizer(name, device=device)
+        self.card = card_of(name)
         self.parameters = sum(p.numel() for p in self.regularizer.parameters())
         self.tol, self.weight = tol, weight
         self.call(str(self.card.get("name", Path(name).name)))
@@ -191,7 +201,8 @@ def make_restorer(name: str, device: torch.device, tol: float, *, weight: float 
     Parameters
     ----------
     name : str
-        ``tv``, ``bm3d``, a shipped model, or the path of one.
+        ``tv``, ``bm3d``, a shipped model, the path of one, or ``FILE.py:NAME`` as for
+        :func:`icgn.regularizers.load_regularizer`.
     device : torch.device
         where models compute.
     tol : float

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from icgn.regularizers import ConvexRegularizer, PerChannel, load_pretrained
+from icgn.regularizers.named import load_regularizer
 from icgn.regularizers.pretrained import DEFAULT_MODELS
 
 ModelFor = Callable[[int], ConvexRegularizer]
@@ -43,7 +44,8 @@ def regularizers_by_channels(*, name: str | Path | None = None, device: str | to
     Parameters
     ----------
     name : str or path, optional
-        shipped model or path, for any number of channels; it is loaded at once, so that a wrong name is refused here.
+        as for :func:`icgn.regularizers.load_regularizer`, for any number of channels; it is loaded at once, so that a
+        wrong name is refused here.
         Default the shipped models of :data:`icgn.regularizers.pretrained.DEFAULT_MODELS`.
     device : str or torch.device
         where they compute.
@@ -56,7 +58,7 @@ def regularizers_by_channels(*, name: str | Path | None = None, device: str | to
 
     @cache
     def load(name: str | Path) -> ConvexRegularizer:
-        return load_pretrained(name, device=device)
+        return load_regularizer(name, device=device)
 
     if name is not None:
         load(name)

@@ -116,6 +116,7 @@ def restore_picture(
     if isinstance(weight, str):
         found = ", ".join(f"{w:.3g}" for w in solution.weight.tolist())
         notes.append(Note("weight", f"weight {found}, found by {weight}" + " (one per channel)" * (len(y) > 1)))
+        notes += [Note("weight", solved.doubt, warning=True)] * bool(solved.doubt)
     image = solution.x.flatten(0, 1).detach().float().cpu()
     kept = Picture(image, bits=16) if read is None else read
     if kept.alpha is not None and kept.alpha.shape[1:] != image.shape[1:]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from icgn.pictures.ranges import UNIT, Range, default_box, share_at, wider_box
@@ -16,6 +17,8 @@ from icgn.solvers.units import brought, in_unit
 
 # Bounds that press on the pictures are doubled so many times at most.
 _WIDENINGS = 6
+# Weights that a rule may find: outside them the noise is not what the rule assumes.
+_SANE = 1 / 100, 20.0
 # A pixel of the measurement that lies within this part of the range from a bound explains one on the bound.
 _NEAR = 0.05
 
@@ -32,11 +35,14 @@ class Solved:
         the part of their pixels that lie on a bound of the intensities.
     unexplained : float
         how much more that is than the part of the measurement that is as dark or as bright.
+    doubt : str
+        that the rule for the weight ended where no weight is trusted, in words.
     """
 
     solution: Solution
     clipped: float = 0.0
     unexplained: float = 0.0
+    doubt: str = ""
 
 
 def solve_task(
@@ -75,7 +81,7 @@ def solve_task(
     problem = Problem(z, pose.physics, regularizer, level, noise=noise, weight=weight, box=box)
     # Posed in double so that nothing of the physics is rounded twice.
     posed = problem if pose.y.dtype == y.dtype else problem.to(y.dtype)
-    solution = solve(posed, x0=start, **options)
+    solution, doubt = _sane(weight, posed, solve(posed, x0=start, **options), **options)
     for _ in range(_WIDENINGS if limits != UNIT else 0):
         # Pictures may be brighter than their measurement shows.
         if box is None or Status.STOPPED in solution.status or not share_at(solution.x, box):
@@ -87,7 +93,21 @@ def solve_task(
         solution = _framed(solution, pose.frame)
     clipped = share_at(solution.x, box) if box else 0.0
     seen = share_at((task.shown(y, pose) - limits[0]) / (limits[1] - limits[0]), box, _NEAR) if box and clipped else 0.0
-    return Solved(in_unit(solution, limits), clipped, max(clipped - seen, 0.0))
+    return Solved(in_unit(solution, limits), clipped, max(clipped - seen, 0.0), doubt)
+
+
+def _sane(rule: float | Tensor | str, posed: Problem, solution: Solution, **options: Any) -> tuple[Solution, str]:
+    """The solution, with the weight 1 where its rule ended at one that is not trusted, and what is to be said then."""
+    ended = solution.weight
+    sane = (ended >= _SANE[0]) & (ended <= _SANE[1])
+    if not isinstance(rule, str) or bool(sane.all()) or Status.STOPPED in solution.status:
+        return solution, ""
+    again = solve(replace(posed, weight=torch.where(sane, ended, 1.0)), x0=solution.x.nan_to_num(), **options)
+    where = ", ".join(f"{w:.3g}" for w in ended[~sane].tolist())
+    return replace(again, stats=_both(solution.stats, again.stats)), (
+        f"the rule {rule} ended at the weight {where}, outside {_SANE[0]:g} to {_SANE[1]:g}: the noise is not white, or"
+        " not of the level that is assumed; weight 1 is taken instead: give the noise or a weight"
+    )
 
 
 def _stretched_box(box: Range, limits: Range) -> Range:

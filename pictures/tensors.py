@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -242,4 +243,7 @@ def _solved(
     reach = reach_at(regularizer, limits)
     level = scaled_level(levels, reach, task.smoothing) if sigma is None else sigma
     check_level(level if sigma is not None or noise is None else task.smoothing * levels, reach, limits, given)
-    return solve_task(task, y, pose, limits, regularizer, level, noise, weight, **options).solution
+    solved = solve_task(task, y, pose, limits, regularizer, level, noise, weight, **options)
+    if solved.doubt:
+        warnings.warn(solved.doubt, stacklevel=4)
+    return solved.solution

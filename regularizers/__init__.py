@@ -13,6 +13,7 @@ from icgn.regularizers.head import Head
 from icgn.regularizers.icgn import ICGN, IntegrabilityDefect, NotAGradientError
 from icgn.regularizers.icnn import ICNN
 from icgn.regularizers.latent import LatentICGN
+from icgn.regularizers.named import load_regularizer
 from icgn.regularizers.network import BankRegularizer, BankSpec, Network
 from icgn.regularizers.pretrained import available_models, load_pretrained, read_card, save_model
 from icgn.regularizers.pullback import PerChannel, PullBack
@@ -52,6 +53,7 @@ __all__ = [
     "available_models",
     "check_regularizer",
     "load_pretrained",
+    "load_regularizer",
     "read_card",
     "register",
     "save_model",

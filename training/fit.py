@@ -129,6 +129,8 @@ def fit(
             report.message("TensorBoard is not installed: no curves are written (pip install 'icgn[train]')")
         channels = {1: "gray", 3: "colour"}.get(regularizer.channels or 0, "any number of channels")
         report.message(f"{recipe.name}, {channels}: {data}")
+        if run.step:
+            report.message(f"goes on after step {run.step} of {recipe.steps}")
         report.start(recipe.name, recipe.steps, run.step)
         try:
             with interrupts_deferred() as pressed:
@@ -208,7 +210,8 @@ class _Training:
         if self.processes.from_main(self.path.exists):
             if not resume:
                 raise TrainingError(
-                    f"{self.path}: a run is there already; resume it (--resume) or choose another folder"
+                    f"{self.path}: a run is there already; resume it (--resume), or choose another folder, with"
+                    " --init to start from its model"
                 )
             self._load(self.processes.from_main(lambda: read_checkpoint(self.path)))
 
@@ -345,7 +348,10 @@ class _Training:
             ("architecture", differences(made, architecture)),
         ):
             if other:
-                raise TrainingError(f"{self.path}: the checkpoint is of another {what}: {other}")
+                raise TrainingError(
+                    f"{self.path}: the checkpoint is of another {what}: {other}; resume with what it was made with, or"
+                    " start a new run from its model (--init)"
+                )
         if content.get("data", self.digest) != self.digest:
             raise TrainingError(
                 f"{self.path}: the checkpoint is of other pictures; resume with the data it was made on, or start from"

@@ -122,6 +122,18 @@ def test_every_published_layout_is_found(tmp_path, layout):
         assert datasets.bsds500(tmp_path, split="val").names == ("a", "b", "c")
 
 
+@pytest.mark.parametrize("layout", ["BSDS500/images", "BSDS500/data/images"])
+@pytest.mark.parametrize("at", ["", "BSDS500"])
+def test_bsds500_itself_is_a_root_too_and_the_list_may_lie_in_it_or_beside_it(tmp_path, layout, at):
+    fake_bsds(tmp_path, layout)
+    (tmp_path / at / "BSD68.txt").write_text("\n".join(map(str, range(68))))
+    for root in (tmp_path, tmp_path / "BSDS500"):
+        with pytest.warns(UserWarning, match="3 photographs in val, expected 100"):
+            assert datasets.bsds500(root, split="val").names == ("a", "b", "c")
+        with pytest.raises(FileNotFoundError, match="68 of 68 photographs are missing"):
+            datasets.bsd68(root)
+
+
 def test_wrong_roots_say_what_was_expected_where(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"BSDS500/images/\{train,val,test\}"):
         datasets.bsds500(tmp_path)

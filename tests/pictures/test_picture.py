@@ -176,3 +176,16 @@ def test_progress_of_a_solution_and_its_stop(model):
     assert restored.converged and told[0] == 0 and told == sorted(told) and told[-1] > 0.8
     stopped = restore_picture(noisy(), sigma=10 / 255, regularizer=model, callback=lambda event: event.iteration == 4)
     assert stopped.status is Status.STOPPED and stopped.iterations == 4
+
+
+def test_a_rule_that_ends_outside_the_sane_range_says_so_and_falls_back():
+    model = icgn.load_pretrained("ridge-gray-small")
+    y = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.1 + 0.45
+    restored = icgn.pictures.restore_picture(
+        y[0], noise=0.3, sigma=0.02, regularizer=model, weight="discrepancy", range=(0, 1), tol=1e-3
+    )
+    assert float(restored.solution.weight) == 1
+    (said,) = (n.text() for n in restored.notes if n.topic == "weight" and n.warning)
+    assert "outside 0.01 to 20: the noise is not white" in said and "weight 1 is taken instead" in said
+    with pytest.warns(UserWarning, match="the rule discrepancy ended at the weight"):
+        icgn.denoise(y, 0.2, regularizer=model, weight="discrepancy", range=(0, 1), tol=1e-3)

@@ -286,12 +286,26 @@ def test_nan_before_the_first_checkpoint(tmp_path, monkeypatch):
         train(tmp_path, recipe())
 
 
+def test_a_resumed_run_says_after_which_step_it_goes_on(tmp_path):
+    said = []
+
+    class Report(training.Progress):
+        def message(self, text):
+            said.append(text)
+
+    wanted = recipe()
+    train(tmp_path, wanted, progress=Report())
+    assert not any("goes on" in text for text in said)
+    train(tmp_path, wanted, resume=True, progress=Report())
+    assert f"goes on after step {wanted.steps} of {wanted.steps}" in said
+
+
 def test_checkpoint_of_another_recipe(finished):
     with pytest.raises(
-        TrainingError, match=f"{CHECKPOINT}: the checkpoint is of another recipe: seed: got 1, expected 0"
+        TrainingError, match=f"{CHECKPOINT}: the checkpoint is of another recipe: seed: got 1, expected 0.*--init"
     ):
         train(finished, recipe(seed=1), resume=True)
-    with pytest.raises(TrainingError, match=f"{CHECKPOINT}: a run is there already"):
+    with pytest.raises(TrainingError, match=f"{CHECKPOINT}: a run is there already.*--resume.*--init"):
         train(finished, recipe())
     other = RidgeICGN(filters=4, size=3, knots=3)
     with pytest.raises(
