@@ -45,8 +45,23 @@ app = typer.Typer(
 _RENAMED = {"--strength": "--weight"}
 
 
+# The table of docs/words.md in short.
+_WORDS = """\b
+Words          unit           in Python    too smooth?     too noisy?
+--sigma        gray levels    sigma        lower it        raise it
+--noise        gray levels    noise        lower it        raise it
+--weight       none, 1        weight       lower it        raise it
+sigma: the level that the model removes; noise: that of the measurement;
+weight: a factor of the smoothing (once called strength). More: docs/words.md."""
+
+
 class Command(TyperCommand):
     """A command that takes old spellings of its options, with a warning that names the new one."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if {"inputs", "weight"} <= {p.name for p in self.params}:
+            self.epilog = _WORDS
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, [self._renamed(a) for a in args])

@@ -126,7 +126,9 @@ def _levels(
     """Sigma and noise in intensities, as they are given, measured or usual."""
     request = batch.request
     typed = {"sigma": request.sigma, "noise": request.noise}
-    if not isinstance(measured, Picture) or not task.shows_intensities:
+    if not isinstance(measured, Picture):  # of any unit, of which a gray level is the 255th part
+        return {k: None if v is None else v / unit.scale for k, v in typed.items()}
+    if not task.shows_intensities:
         return {k: None if v is None else unit.intensity(f"--{k}", v) for k, v in typed.items()}
     found: dict[str, Any] = dict.fromkeys(typed)
     for name, value in typed.items():

@@ -13,6 +13,8 @@ from icgn.pictures.ranges import Range
 
 # Part of the pixels that may lie outside [0, 1] and be limited to it: overshoot of a few.
 _FEW = 0.01
+# A result that is narrower than so many levels of 16 bits would lose its shades.
+_FAINT = 255 / 65535
 
 
 def marked(target: Path) -> Path:
@@ -39,15 +41,16 @@ def write_result(target: Path, restored: Restored) -> tuple[str, ...]:
     said: tuple[str, ...] = ()
     kind = named(target)
     floats = kind is not None and any(t.startswith("float") for t in kind.dtypes)
-    if picture.container is None and restored.range != (0, 1) and _outside(picture) > _FEW:
+    if picture.container is None and restored.range != (0, 1):
         low, high = float(picture.pixels.min()), float(picture.pixels.max())
-        if not floats:
+        if floats:
+            return write_picture(target, _in_floats(picture))
+        if _outside(picture) > _FEW or high - low < _FAINT:
             holds = "this kind of file" if kind is None else kind.kind
             raise PictureError(
                 f"{target}: not written: the result is in the unit of the measurement, from {low:.4g} to {high:.4g},"
-                f" and {holds} holds 0 to 1; write .tif or .npy, which hold it"
+                f" and {holds} holds 0 to 1 in coarse levels; write .tif or .npy, which hold it"
             )
-        return write_picture(target, _in_floats(picture))
     untyped = picture.container is not None and picture.container.range is None and picture.range == (0, 1)
     if untyped and not floats and _outside(picture) > _FEW:
         picture = rebased(picture, (float(picture.pixels.min()), float(picture.pixels.max())))

@@ -349,6 +349,24 @@ def test_a_tensor_restores_like_the_picture(tmp_path, run, factory):
     assert run("restore", folder / "a.npy", "-o", folder / "a.png", "--physics", factory, *QUICK).exit_code == 0
 
 
+@pytest.mark.parametrize(("scale", "low"), [(1e-5, 0.0), (300.0, 0.0), (0.05, 0.0), (1.0, -0.5)])
+def test_a_measurement_of_another_unit_keeps_it(tmp_path, run, scale, low):
+    (tmp_path / "same.py").write_text(
+        "import deepinv\ndef same(img_size, device): return deepinv.physics.Denoising()\n"
+    )
+    np.save(tmp_path / "y.npy", scale * add_noise(clean(), 5 / 255, 0)[0].double().numpy() + low)
+    noise = 5 * scale
+    asked = ["--physics", f"{tmp_path}/same.py:same", "--model", "ridge-gray-small", "--noise", noise, "--sigma", noise]
+    result = run("restore", tmp_path / "y.npy", "-o", tmp_path / "r.npy", *asked)
+    assert result.exit_code == 0, result.output
+    assert psnr((torch.from_numpy(np.load(tmp_path / "r.npy")).float() - low) / scale, clean()[0]) > 30
+    result = run("restore", tmp_path / "y.npy", "-o", tmp_path / "r.png", *asked)
+    if scale == 0.05:
+        assert result.exit_code == 0 and psnr(read_picture(tmp_path / "r.png").pixels / scale, clean()) > 30
+    else:
+        assert result.exit_code == 1 and "write .tif or .npy" in result.stderr and not (tmp_path / "r.png").exists()
+
+
 def test_a_physics_without_float64_is_used_as_it_is(tmp_path, run):
     code = (
         "import deepinv, torch\n"
