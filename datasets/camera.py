@@ -36,7 +36,7 @@ class Shot:
     noisy : Tensor
         what it writes, of the same shape.
     level : float
-        root mean square of the noise before rounding and compression, in intensities.
+        root mean square of noisy - clean, in intensities.
     likeness : float
         correlation of the noise of neighbouring pixels in the luma, from 0 for white noise to 1.
     """
@@ -54,10 +54,10 @@ def simulate_camera(scene: Tensor, sigma: float, generator: torch.Generator) -> 
     becomes linear light (:math:`x^{2.2}`, white balance and a saturation matrix undone), is seen through a Bayer
     mosaic, with noise of variance :math:`a x + b^2`, demosaicked (Malvar, He, Cutler 2004, or bilinearly), and
     developed: white balance, saturation, tone curve. What the noise has added to the picture is smoothed as the noise
-    reduction of a camera does, more in the colours than in the luma, and scaled to the level asked for. The picture
-    may be sharpened, is rounded to 8 bits, and mostly compressed by JPEG at a quality of 70 to 98. The order is that of
-    Guo et al. 2019 (CBDNet, arXiv:1807.04686) and Brooks et al. 2019 (arXiv:1811.11127), whose ranges of a and b are
-    used.
+    reduction of a camera does, more in the colours than in the luma and less at detail, and scaled to the level asked
+    for. The picture may be sharpened, is rounded to 8 bits, and mostly compressed by JPEG, at a quality of 87 to 98 or,
+    in a fifth of the cases, 70 to 86. The order is that of Guo et al. 2019 (CBDNet, arXiv:1807.04686) and Brooks et al.
+    2019 (arXiv:1811.11127), whose ranges of a and b are used.
 
     Parameters
     ----------
@@ -78,8 +78,8 @@ def simulate_camera(scene: Tensor, sigma: float, generator: torch.Generator) -> 
     >>> import torch
     >>> from icgn.datasets import simulate_camera
     >>> shot = simulate_camera(torch.rand(3, 64, 48), 0.05, torch.Generator().manual_seed(0))
-    >>> shot.noisy.shape, shot.level
-    (torch.Size([3, 64, 48]), 0.05)
+    >>> shot.noisy.shape, 0.04 < shot.level < 0.06
+    (torch.Size([3, 64, 48]), True)
     """
     if scene.ndim != 3 or len(scene) != 3 or min(scene.shape[1:]) < 16:
         raise ValueError(f"scene: got shape {tuple(scene.shape)}, expected (3, H, W), H and W at least 16")
@@ -92,7 +92,7 @@ def simulate_camera(scene: Tensor, sigma: float, generator: torch.Generator) -> 
     raw = camera.undeveloped(scene)
     clean = camera.developed(camera.demosaicked(camera.mosaic(raw)))
     noise = camera.developed(camera.demosaicked(camera.exposed(camera.mosaic(raw), generator))) - clean
-    noise = _reduced(noise, draw)
+    noise = _reduced(noise, draw) * _detail_kept(clean, draw)
     strength, radius = draw.part(0.4) * draw.uniform(0.2, 0.8), draw.uniform(0.6, 1.2)
     clean, noise = (p + strength * (p - _smoothed(p, radius)) for p in (clean, noise))
     top, left = (draw.integer(2 * _BORDER + 1) for _ in range(2))
@@ -102,8 +102,10 @@ def simulate_camera(scene: Tensor, sigma: float, generator: torch.Generator) -> 
     clean = clean.clamp(0, 1)
     noisy = ((clean + noise).clamp(0, 1) * 255).round() / 255
     if draw.part(0.75):
-        noisy = _compressed(noisy, draw.integer(29) + 70, draw.integer(3))
-    return Shot(clean[cut], noisy[cut], sigma, _likeness(noise[cut]))
+        quality = draw.integer(12) + 87 if draw.part(0.8) else draw.integer(17) + 70
+        noisy = _compressed(noisy, quality, (0, 0, 1, 1, 2)[draw.integer(5)])
+    error = (noisy - clean)[cut]
+    return Shot(clean[cut], noisy[cut], float(error.square().mean().sqrt()), _likeness(error))
 
 
 class _Draw:
@@ -221,6 +223,14 @@ def _reduced(noise: Tensor, draw: _Draw) -> Tensor:
     if draw.part(0.85):
         colours = _mixed(colours, draw.uniform(0.6, 3.0), draw.uniform(0, 0.1))
     return luma + draw.uniform(0.1, 0.9) * colours
+
+
+def _detail_kept(clean: Tensor, draw: _Draw) -> Tensor:
+    """Factors of the noise (1, H, W): noise reduction spares what it takes for detail."""
+    flat = draw.uniform(0.25, 1) if draw.part(0.6) else 1.0
+    luma = torch.einsum("c,chw->hw", torch.tensor(LUMA), clean)[None]
+    detail = _smoothed((luma - _smoothed(luma, 1.5)).abs(), 2.0)
+    return flat + (1 - flat) * (detail / draw.uniform(0.01, 0.04)).clamp(0, 1)
 
 
 def _mixed(noise: Tensor, radius: float, kept: float) -> Tensor:
