@@ -28,7 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import save_file
 from torch import Tensor
 
-from icgn.datasets import bsds500, simulate_camera
+from icgn.datasets import bsds500, neighbour_correlation, simulate_camera
 from icgn.datasets.picture import LUMA
 from icgn.functionals.noise import removal
 from icgn.pictures.noise_network import BLOCK, NoiseNetwork
@@ -139,8 +139,8 @@ def loss(network: NoiseNetwork, noisy: Tensor, noise: Tensor) -> Tensor:
     found = network(noisy)
     noise = noise - noise.mean((2, 3), keepdim=True)
     power = noise.square()
-    likeness = torch.tensor([_likeness(n) for n in noise])
-    wanted = torch.tensor([removal(1.0, float(r)) for r in likeness]) * power.mean((1, 2, 3)).sqrt()
+    correlation = torch.tensor([neighbour_correlation(n) for n in noise])
+    wanted = torch.tensor([removal(1.0, float(r)) for r in correlation]) * power.mean((1, 2, 3)).sqrt()
     local = F.avg_pool2d(F.avg_pool2d(power.mean(1, keepdim=True), BLOCK), 5, 1, 2, count_include_pad=False)
     pairs = [
         (found.levels.square().mean((2, 3)), power.mean((2, 3)), 1.0),
@@ -151,12 +151,6 @@ def loss(network: NoiseNetwork, noisy: Tensor, noise: Tensor) -> Tensor:
     tiny = (0.1 / 255) ** 2
     parts = [w * F.huber_loss(0.5 * (a + tiny).log(), 0.5 * (b + tiny).log(), delta=0.3) for a, b, w in pairs]
     return torch.stack(parts).sum()
-
-
-def _likeness(noise: Tensor) -> float:
-    luma = torch.einsum("c,chw->hw", torch.tensor(LUMA), noise)
-    along = (luma[1:] * luma[:-1]).mean() + (luma[:, 1:] * luma[:, :-1]).mean()
-    return float((along / 2 / luma.square().mean().clamp_min(1e-24)).clamp(0, 1))
 
 
 def main(
@@ -188,7 +182,7 @@ def main(
         value.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        step, mean = step + 1, float(value) if math.isnan(mean) else 0.99 * mean + 0.01 * float(value)
+        step, mean = step + 1, float(value.detach()) if math.isnan(mean) else 0.99 * mean + 0.01 * float(value.detach())
         if step == steps or time.monotonic() - written > 60:
             written = time.monotonic()
             state = {"model": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "loss": mean}

@@ -15,7 +15,7 @@ from icgn.datasets.figure import comparison, difference, visible_gain
 from icgn.datasets.files import Job, left_out, plan, prepare_folders
 from icgn.datasets.folders import Listing, list_pictures, survey
 from icgn.datasets.formats import Container
-from icgn.datasets.noise import add_noise, estimate_sigma, measure_sigma, scaled_luma, seed_of
+from icgn.datasets.noise import add_noise, estimate_sigma, measure_sigma, neighbour_correlation, scaled_luma, seed_of
 from icgn.datasets.picture import (
     FILE_SUFFIXES,
     PIXEL_LIMIT,
@@ -63,6 +63,7 @@ __all__ = [
     "list_pictures",
     "measure",
     "measure_sigma",
+    "neighbour_correlation",
     "open_stack",
     "plan",
     "prepare_folders",

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from icgn.compat import keyword_only
+from icgn.datasets.noise import neighbour_correlation
 from icgn.datasets.picture import LUMA
 
 _GAMMA = 2.2
@@ -37,14 +38,14 @@ class Shot:
         what it writes, of the same shape.
     level : float
         root mean square of noisy - clean, in intensities.
-    likeness : float
-        correlation of the noise of neighbouring pixels in the luma, from 0 for white noise to 1.
+    correlation : float
+        that of neighbouring pixels of the noise (:func:`icgn.datasets.neighbour_correlation`).
     """
 
     clean: Tensor
     noisy: Tensor
     level: float
-    likeness: float
+    correlation: float
 
 
 def simulate_camera(scene: Tensor, sigma: float, generator: torch.Generator) -> Shot:
@@ -105,7 +106,7 @@ def simulate_camera(scene: Tensor, sigma: float, generator: torch.Generator) -> 
         quality = draw.integer(12) + 87 if draw.part(0.8) else draw.integer(17) + 70
         noisy = _compressed(noisy, quality, (0, 0, 1, 1, 2)[draw.integer(5)])
     error = (noisy - clean)[cut]
-    return Shot(clean[cut], noisy[cut], float(error.square().mean().sqrt()), _likeness(error))
+    return Shot(clean[cut], noisy[cut], float(error.square().mean().sqrt()), neighbour_correlation(error))
 
 
 class _Draw:
@@ -245,13 +246,6 @@ def _smoothed(picture: Tensor, radius: float) -> Tensor:
     line = (line / line.sum()).reshape(1, 1, 1, -1)
     padded = F.pad(picture[:, None], (half, half, half, half), mode="reflect")
     return F.conv2d(F.conv2d(padded, line), line.transpose(2, 3))[:, 0]
-
-
-def _likeness(noise: Tensor) -> float:
-    luma = torch.einsum("c,chw->hw", torch.tensor(LUMA), noise)
-    luma = luma - luma.mean()
-    along = (luma[1:] * luma[:-1]).mean() + (luma[:, 1:] * luma[:, :-1]).mean()
-    return float((along / 2 / luma.square().mean().clamp_min(1e-24)).clamp(0, 1))
 
 
 def _compressed(picture: Tensor, quality: int, subsampling: int) -> Tensor:

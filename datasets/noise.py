@@ -86,6 +86,27 @@ def measure_sigma(noisy: Tensor, clean: Tensor) -> float:
     return float((noisy.double() - clean.double()).std(correction=0))
 
 
+def neighbour_correlation(noise: Tensor) -> float:
+    r"""Correlation of the noise of neighbouring pixels, in rows and columns, from 0 for white noise to 1.
+
+    Parameters
+    ----------
+    noise : Tensor
+        noisy - clean, (1, H, W), or (3, H, W) of which the luma is taken. H and W at least 2.
+
+    Raises
+    ------
+    ValueError
+        for another shape.
+    """
+    if noise.ndim != 3 or len(noise) not in (1, 3) or min(noise.shape[1:]) < 2:
+        raise ValueError(f"noise: got shape {tuple(noise.shape)}, expected (1, H, W) or (3, H, W) of 2 x 2 or more")
+    luma = scaled_luma(noise.detach().double())[0]
+    luma = luma - luma.mean()
+    along = (luma[1:] * luma[:-1]).mean() + (luma[:, 1:] * luma[:, :-1]).mean()
+    return float((along / 2 / luma.square().mean().clamp_min(1e-24)).clamp(0, 1))
+
+
 def estimate_sigma(image: Tensor) -> float:
     """Estimate the standard deviation of white Gaussian noise, in intensities: scikit-image's wavelet estimator.
 

@@ -294,7 +294,7 @@ class Correlated(Noise):
         object.__setattr__(self, "spectrum", s.double().clone())
 
     @property
-    def likeness(self) -> float:
+    def correlation(self) -> float:
         """Correlation of neighbouring pixels, from 0 to 1: that of the spectrum along rows and columns."""
         k = len(self.spectrum)
         # Frequencies 0 and 1/2 count once, those between are two of the whole spectrum.
@@ -306,8 +306,8 @@ class Correlated(Noise):
 
     @property
     def removal(self) -> float:
-        """The level that a regularizer should be asked to remove: :func:`removal` of level and likeness."""
-        return removal(self.level, self.likeness)
+        """The level that a regularizer should be asked to remove: :func:`removal` of level and correlation."""
+        return removal(self.level, self.correlation)
 
     def draw(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         height, width = x.shape[-2:]
@@ -339,7 +339,7 @@ class Correlated(Noise):
         return half / half[:, torch.minimum(columns, width - columns)].mean()
 
 
-def removal(level: float, likeness: float) -> float:
+def removal(level: float, correlation: float) -> float:
     r"""The level that a regularizer should be asked to remove, the noise being correlated.
 
     :math:`(1 + 1.5\, r)` times the level, r being the correlation of neighbouring pixels. Coarse noise looks like
@@ -350,10 +350,10 @@ def removal(level: float, likeness: float) -> float:
     ----------
     level : float
         root mean square of the noise.
-    likeness : float
+    correlation : float
         correlation of neighbouring pixels, from 0 to 1.
     """
-    return level * (1 + 1.5 * min(max(likeness, 0.0), 1.0))
+    return level * (1 + 1.5 * min(max(correlation, 0.0), 1.0))
 
 
 def described(noise: Any) -> Noise:
