@@ -26,7 +26,6 @@ _HOMES = {
     "check_regularizer": "icgn.regularizers",
     "deblur": "icgn.pictures",
     "denoise": "icgn.pictures",
-    "denoise_counts": "icgn.pictures",
     "estimate_noise": "icgn.pictures",
     "inpaint": "icgn.pictures",
     "load_pretrained": "icgn.regularizers",
@@ -56,7 +55,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from icgn import datasets, evaluation, functionals, pictures, regularizers, solvers, training, transport
-    from icgn.pictures import deblur, denoise, denoise_counts, estimate_noise, inpaint
+    from icgn.pictures import deblur, denoise, estimate_noise, inpaint
     from icgn.regularizers import (
         ICGN,
         ICNN,

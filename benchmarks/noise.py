@@ -29,7 +29,7 @@ from torch import Tensor
 import icgn
 from icgn.datasets import Picture, bsd68, bsds500, bundled, estimate_sigma
 from icgn.functionals.noise import Poisson, White
-from icgn.pictures.noise import denoise_counts, estimate_noise
+from icgn.pictures import estimate_noise
 
 
 class Part(str, Enum):
@@ -166,7 +166,7 @@ def counts(side: int, out: Path) -> None:
 def _routes(y: Tensor, noise: Poisson) -> Iterator[Tensor]:
     """Pictures denoised by stabilized counts, by weights from that solution, and by the likelihood."""
     model = icgn.load_pretrained("conditional-gray")
-    stable = denoise_counts(y, noise, regularizer=model, tol=1e-3).x
+    stable = icgn.denoise(y, noise=noise, regularizer=model, tol=1e-3).x
     yield stable
     variance = noise.variance(stable.clamp_min(noise.gain / 2))
     sigma = float(variance.mean().sqrt())

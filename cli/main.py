@@ -79,9 +79,17 @@ class Command(TyperCommand):
 def denoise(
     inputs: Inputs,
     output: Output,
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="Noise of the pictures: auto (the default: found in each); white:LEVEL or correlated:LEVEL, levels as"
+            " for --sigma; poisson, poisson:GAIN or poisson-gaussian:GAIN,READ for counts, in values of the file.",
+        ),
+    ] = None,
     sigma: Annotated[
         float | None,
-        typer.Option(help=f"Standard deviation of the noise, {UNIT}."),
+        typer.Option(help=f"Level to remove, that of the noise if it is white, {UNIT}. Default by --noise."),
     ] = None,
     reference: Annotated[
         Path | None,
@@ -97,12 +105,12 @@ def denoise(
     quiet: Quiet = False,
     json: Json = None,
 ) -> None:
-    """Remove white noise from pictures.
+    """Remove noise from pictures.
 
-    Without --sigma the noise level is measured against --reference, or else estimated from the picture and clamped to
-    the range of the model. Depth, transparency, colour profile, dpi and Exif data are kept as far as the format of OUT
-    can, and pictures are turned upright. The exit code is 0 only if every picture was written; 2 if the command cannot
-    be carried out as given.
+    Without --noise and --sigma the noise is measured against --reference, or else found in the picture: white,
+    correlated as in photographs, or of counts; how large it is; and this is said. Depth, transparency, colour profile,
+    dpi and Exif data are kept as far as the format of OUT can, and pictures are turned upright. The exit code is 0 only
+    if every picture was written; 2 if the command cannot be carried out as given.
     """
     from icgn.cli.request import Request
     from icgn.cli.restoring import denoise_files
@@ -111,7 +119,7 @@ def denoise(
         inputs, output, reference, compare, model, device, weight, tol,
         sigma=sigma, range=range, recursive=recursive, quiet=quiet, json=json,
     )  # fmt: skip
-    denoise_files(request)
+    denoise_files(request, noise)
 
 
 @app.command(cls=Command)

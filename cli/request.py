@@ -15,7 +15,7 @@ from icgn.cli.screen import Steps, say
 from icgn.cli.units import INTENSITIES, Unit, check_typed, has_own_unit, parse_range
 from icgn.datasets import FILE_SUFFIXES, Job, Picture, Stack, left_out, plan
 from icgn.datasets.formats import split_inner
-from icgn.pictures import Task
+from icgn.pictures import NoiseWords, Task
 from icgn.pictures.models import ModelFor
 from icgn.pictures.ranges import RangeOption
 from icgn.pictures.stacks import PageTask
@@ -59,6 +59,7 @@ class Request:
     gap: float = 1e-2
     sigma: float | None = None
     noise: float | None = None
+    words: NoiseWords | None = None
     range: str | None = None
     recursive: bool = False
     quiet: bool = False

@@ -10,7 +10,7 @@ from torch import Tensor
 from icgn.cli.batch import restore_all
 from icgn.cli.masking import Masks
 from icgn.cli.measuring import is_tensor, load_factory, plan_measurements, read_measurement
-from icgn.cli.options import find_device
+from icgn.cli.options import as_option, find_device
 from icgn.cli.outcome import figure, row
 from icgn.cli.request import Request, Source
 from icgn.cli.screen import console, naming, refuse, say
@@ -26,7 +26,7 @@ from icgn.datasets import (
     seed_of,
     write_picture,
 )
-from icgn.pictures import Deblur, Denoise, Inpaint, Measured, Restored, Task, load_kernel, restore_picture
+from icgn.pictures import Deblur, Denoise, Inpaint, Measured, Restored, Task, load_kernel, parse_noise, restore_picture
 from icgn.pictures.models import ModelFor, regularizers_by_channels
 from icgn.pictures.stacks import PageTask
 from icgn.pictures.tasks import Border
@@ -39,9 +39,21 @@ DEMO_SIGMA = 25.0
 """Noise level of the demo in gray levels."""
 
 
-def denoise_files(request: Request) -> None:
-    """Remove noise from picture files; its level is measured or estimated where sigma is None."""
-    restore_all(request, lambda: _same(Denoise()), "denoising", "noisy")
+def denoise_files(request: Request, noise: str | None = None) -> None:
+    """Remove noise from picture files; it is measured or estimated where neither sigma nor noise is given.
+
+    Parameters
+    ----------
+    request : Request
+        what to do.
+    noise : str, optional
+        the noise in words, as for :func:`icgn.pictures.parse_noise`.
+    """
+    try:
+        words = None if noise is None else parse_noise(noise)
+    except ValueError as error:
+        refuse(as_option(str(error)))
+    restore_all(replace(request, words=words), lambda: _same(Denoise()), "denoising", "noisy")
 
 
 def deblur_files(request: Request, kernel: str, border: Border) -> None:
@@ -154,7 +166,7 @@ def _demonstrate(sample: Sample, models: ModelFor, folder: Path) -> tuple[Restor
     """Add noise to a photograph, remove it, and write both and the comparison; returns the result and the original."""
     clean = Picture(sample.image)
     noisy = Picture(add_noise(sample.image, DEMO_SIGMA / 255, seed_of(sample.name)))
-    restored = restore_picture(noisy, sigma=DEMO_SIGMA / 255, regularizer=models(len(sample.image)))
+    restored = restore_picture(noisy, sigma=DEMO_SIGMA / 255, regularizer=models(len(sample.image), None))
     write_picture(folder / f"{sample.name}-noisy.png", noisy)
     write_picture(folder / f"{sample.name}-restored.png", restored.picture)
     write_picture(folder / f"{sample.name}-compare.png", figure(restored, clean, "noisy"))

@@ -39,19 +39,18 @@ def restore_one(batch: Batch, job: Job) -> None:
     pixels = measured.pixels if isinstance(measured, Picture) else measured
     unit = picture_unit(measured)
     read = _said_read(batch, job, measured, unit)
-    regularizer = batch.models(3 if len(pixels) == 3 else 1)
     clean = None if job.reference is None else read_reference(job, measured)
     if task.shows_intensities:  # refused before the work, as far as can be
-        check_channels(regularizer, len(pixels))
+        check_channels(batch.models(3 if len(pixels) == 3 else 1, None), len(pixels))
         clean = None if clean is None else _matching(clean, job, pixels)
     options = {
         **batch.settings,
         **_levels(batch, job, measured, task, unit, clean),
         "range": batch.request.limits(unit),
     }
-    say_expected(job.source, measured, task, regularizer, options)
+    say_expected(job.source, measured, task, batch.models, options)
     watch = Watch(batch.interrupt, lambda part: batch.step(part, job.source.name), rare=not batch.bar.shown)
-    restored = restore_picture(measured, task=task, regularizer=regularizer, callback=watch, **options)
+    restored = restore_picture(measured, task=task, regularizer=batch.models, callback=watch, **options)
     if clean is not None:
         clean = _matching(clean, job, restored.picture.pixels)
     for note in restored.notes:
@@ -131,13 +130,18 @@ def _levels(
     if not task.shows_intensities:
         return {k: None if v is None else unit.intensity(f"--{k}", v) for k, v in typed.items()}
     found: dict[str, Any] = dict.fromkeys(typed)
-    for name, value in typed.items():
-        if value is not None:
-            tight = name == "noise" or isinstance(task, Denoise)
-            found[name], doubt = level_of(f"--{name}", value, unit, measured.pixels, tight=tight)
-            if doubt:
-                batch.say("warning", f"{job.source}: {doubt}")
-    if clean is not None and isinstance(task, Denoise) and found["sigma"] is None:
+
+    def level(name: str, value: float) -> float:
+        tight = name == "noise" or isinstance(task, Denoise)
+        intensity, doubt = level_of(f"--{name}", value, unit, measured.pixels, tight=tight)
+        if doubt:
+            batch.say("warning", f"{job.source}: {doubt}")
+        return intensity
+
+    found |= {name: level(name, value) for name, value in typed.items() if value is not None}
+    if request.words is not None:
+        found["noise"] = request.words.describe(measured, lambda value: level("noise", value))
+    elif clean is not None and isinstance(task, Denoise) and found["sigma"] is None:
         found["noise"] = measured_level(measured, clean)
     if found["noise"] is None and batch.source.usual_noise:
         low, high = range_of([known_part(task, measured)], 0.0, request.limits(unit))

@@ -95,15 +95,22 @@ def _file_range(stack: Stack, task: PageTask) -> tuple[Range, str]:
 def _paged(batch: Batch, job: Job, stack: Stack, task: PageTask, file: Range, unit: Unit) -> PagedTask:
     """The task with the levels that are typed, which the first page that is not empty explains."""
     request = batch.request
-    levels: dict[str, float | None] = {"sigma": None, "noise": None}
     plain = PagedTask(stack, file, task, batch.models)
     shown = torch.cat([p.pixels.flatten() for i in plain.sampled(0) for p in page_pictures(stack.page(i), file)])
-    for name, value in (("sigma", request.sigma), ("noise", request.noise)):
-        if value is not None:
-            tight = name == "noise" or isinstance(task(0), Denoise)
-            levels[name], doubt = level_of(f"--{name}", value, unit, shown, tight=tight)
-            if doubt:
-                batch.say("warning", f"{job.source}: {doubt}")
+
+    def level(name: str, value: float) -> float:
+        tight = name == "noise" or isinstance(task(0), Denoise)
+        intensity, doubt = level_of(f"--{name}", value, unit, shown, tight=tight)
+        if doubt:
+            batch.say("warning", f"{job.source}: {doubt}")
+        return intensity
+
+    typed = {"sigma": request.sigma, "noise": request.noise}
+    levels = {name: None if value is None else level(name, value) for name, value in typed.items()}
+    if request.words is not None:
+        picture = page_pictures(stack.page(plain.sampled(0)[0]), file)[0]
+        read = replace(picture, container=stack.container)
+        levels["noise"] = request.words.describe(read, lambda value: level("noise", value))
     return PagedTask(
         stack, file, task, batch.models, range=request.limits(unit), usual_noise=batch.source.usual_noise, **levels
     )
@@ -128,7 +135,7 @@ def _key(batch: Batch, bases: dict[Place, Basis], paged: PagedTask) -> str:
         "source": batch.source.key,
         "model": request.model,
         "settings": [request.weight, request.tol, request.gap],
-        "levels": [paged.sigma, paged.noise, paged.file],
+        "levels": [paged.sigma, str(paged.noise), paged.file],
         "bases": [[*place, b.range, None if b.noise is None else b.noise.value] for place, b in bases.items()],
     }
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
@@ -229,8 +236,7 @@ def _say_expected(work: _Work) -> None:
     picture = page_pictures(paged.stack.page(middle), paged.file)
     basis = next(iter(work.bases.values()))
     options: dict[str, Any] = {"noise": basis.noise, "sigma": paged.sigma, "range": basis.range, **work.batch.settings}
-    model = paged.models(len(picture[0].pixels))
-    say_expected(work.job.source, picture[0], paged.task(middle), model, options, work.pages * len(picture))
+    say_expected(work.job.source, picture[0], paged.task(middle), paged.models, options, work.pages * len(picture))
 
 
 class _Reference:

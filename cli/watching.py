@@ -13,8 +13,8 @@ from icgn.cli.screen import duration, say
 from icgn.datasets import Picture
 from icgn.pictures import Task
 from icgn.pictures.expected import expected_seconds
+from icgn.pictures.models import ModelFor
 from icgn.pictures.progress import Progress
-from icgn.regularizers import ConvexRegularizer
 from icgn.solvers import Event
 from icgn.storage.interrupts import Interrupts
 
@@ -56,13 +56,13 @@ def say_expected(
     source: Path,
     measured: Picture | Tensor,
     task: Task,
-    regularizer: ConvexRegularizer,
+    models: ModelFor,
     options: dict[str, Any],
     pages: int = 1,
 ) -> None:
     """Say how long a restoration will take, if it is over a minute; large pictures are tried on a small part."""
     if not isinstance(measured, Picture):
         return
-    seconds = expected_seconds(measured, task, regularizer, pages=pages, **options)
+    seconds = expected_seconds(measured, task, models, pages=pages, **options)
     if seconds is not None and seconds > _LONG:
         say("note", f"{source}: {duration(seconds)} expected")

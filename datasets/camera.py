@@ -20,9 +20,10 @@ _GAMMA = 2.2
 # Added on each side before anything is computed: borders of filters, and of the blocks of JPEG.
 _BORDER = 4
 # Malvar, He, Cutler 2004: green at red and blue; a colour at green, with its neighbours in the row; red at blue.
-_GREEN = [[0, 0, -1, 0, 0], [0, 0, 2, 0, 0], [-1, 2, 4, 2, -1], [0, 0, 2, 0, 0], [0, 0, -1, 0, 0]]
-_IN_ROW = [[0, 0, 0.5, 0, 0], [0, -1, 0, -1, 0], [-1, 4, 5, 4, -1], [0, -1, 0, -1, 0], [0, 0, 0.5, 0, 0]]
-_ACROSS = [[0, 0, -1.5, 0, 0], [0, 2, 0, 2, 0], [-1.5, 0, 6, 0, -1.5], [0, 2, 0, 2, 0], [0, 0, -1.5, 0, 0]]
+_Kernel = list[list[float]]
+_GREEN: _Kernel = [[0, 0, -1, 0, 0], [0, 0, 2, 0, 0], [-1, 2, 4, 2, -1], [0, 0, 2, 0, 0], [0, 0, -1, 0, 0]]
+_IN_ROW: _Kernel = [[0, 0, 0.5, 0, 0], [0, -1, 0, -1, 0], [-1, 4, 5, 4, -1], [0, -1, 0, -1, 0], [0, 0, 0.5, 0, 0]]
+_ACROSS: _Kernel = [[0, 0, -1.5, 0, 0], [0, 2, 0, 2, 0], [-1.5, 0, 6, 0, -1.5], [0, 2, 0, 2, 0], [0, 0, -1.5, 0, 0]]
 
 
 @keyword_only
@@ -194,7 +195,7 @@ class _Camera:
             ]
         )
 
-    def _filtered(self, mosaic: Tensor, kernel: list[list[float]]) -> Tensor:
+    def _filtered(self, mosaic: Tensor, kernel: _Kernel) -> Tensor:
         weight = torch.tensor(kernel)[None, None] / 8
         return F.conv2d(F.pad(mosaic[None], (2, 2, 2, 2), mode="reflect"), weight)[0, 0]
 

@@ -50,8 +50,32 @@ def unstabilized(z: Tensor, noise: Poisson | PoissonGaussian) -> Tensor:
     # At the transform of 0 counts, which is root, the closed form is 0 and it increases from there on.
     d = z.clamp_min(root)
     counts = d.square() / 4 + root / (4 * d) - 11 / (8 * d.square()) + 5 * root / (8 * d.pow(3)) - 1 / 8
-    scale = 1.0 if isinstance(noise, PoissonGaussian) or not noise.counted else noise.gain
-    return gain * scale * (counts - (read / gain) ** 2).clamp_min(0)
+    return noise.gain * (counts - (read / gain) ** 2).clamp_min(0)
+
+
+def unstabilized_distance(z: Tensor, distance: Tensor, noise: Poisson | PoissonGaussian) -> Tensor:
+    r"""Bound on the RMS distance between :func:`unstabilized` pictures whose stabilized ones are that far apart.
+
+    The derivative of the inverse at d is at most :math:`d/2 + 0.3`, so that for any :math:`z^*`, in units of a count,
+
+    .. math::
+
+        \|g(z) - g(z^*)\|_{\text{rms}} \le \big(\max z/2 + 0.3\big)\,\delta + \sqrt{n}\,\delta^2 / 4, \qquad
+        \delta = \|z - z^*\|_{\text{rms}}.
+
+    Parameters
+    ----------
+    z : Tensor
+        stabilized pictures (B, C, H, W) of n numbers each.
+    distance : Tensor
+        RMS distance of each to another one, float64 (B,).
+    noise : Poisson or PoissonGaussian
+        what the counts were.
+    """
+    flat = z.detach().double().flatten(1)
+    steepest = flat.amax(1).clamp_min(0) / 2 + 0.3
+    bound: Tensor = noise.gain * (steepest * distance + math.sqrt(flat.shape[1]) * distance.square() / 4)
+    return bound
 
 
 def _numbers(noise: Poisson | PoissonGaussian) -> tuple[float, float, float]:

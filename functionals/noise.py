@@ -293,6 +293,31 @@ class Correlated(Noise):
             raise ValueError("spectrum: got one that vanishes or is not finite and >= 0, expected power of frequencies")
         object.__setattr__(self, "spectrum", s.double().clone())
 
+    @classmethod
+    def gaussian(cls, level: float, correlation: float, where: str = "") -> Correlated:
+        """White noise smoothed by a Gaussian until neighbouring pixels are correlated as they should.
+
+        Parameters
+        ----------
+        level : float
+            standard deviation.
+        correlation : float
+            r, that of neighbouring pixels, from 0 to below 1.
+        where : str
+            as for the class.
+
+        Raises
+        ------
+        ValueError
+            for a correlation out of its range.
+        """
+        if not 0 <= correlation < 1:
+            raise ValueError(f"correlation: got {correlation}, expected a number from 0 to below 1")
+        # Noise smoothed by a Gaussian of deviation s has the correlation exp(-1 / 4 s^2) of neighbours.
+        square = -1 / (4 * math.log(max(correlation, 1e-12)))
+        power = torch.exp(-4 * math.pi**2 * square * torch.linspace(0, 0.5, 16, dtype=torch.float64).square())
+        return cls(level, power * power[:, None], where)
+
     @property
     def correlation(self) -> float:
         """Correlation of neighbouring pixels, from 0 to 1: that of the spectrum along rows and columns."""

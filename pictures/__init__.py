@@ -1,10 +1,12 @@
 """One picture in, one certified picture out: what the command line, the page and scripts call."""
 
+from icgn.pictures.counts import Stabilized, stabilize
 from icgn.pictures.kernels import Kernel, load_kernel, make_kernel, read_kernel
 from icgn.pictures.levels import NoiseLevel, Note, estimated_level, measured_level
 from icgn.pictures.masks import Mask, known_pixels, load_mask, read_mask
 from icgn.pictures.models import default_regularizer, regularizers_by_channels
-from icgn.pictures.noise import Counted, NoiseEstimate, denoise_counts, estimate_noise
+from icgn.pictures.noise import NoiseEstimate, estimate_noise
+from icgn.pictures.noise_words import NoiseWords, parse_noise
 from icgn.pictures.picture import restore_picture
 from icgn.pictures.ranges import intensity_range
 from icgn.pictures.result import Restored
@@ -12,7 +14,6 @@ from icgn.pictures.tasks import Deblur, Denoise, Enlarge, Inpaint, Measured, Pos
 from icgn.pictures.tensors import deblur, denoise, inpaint
 
 __all__ = [
-    "Counted",
     "Deblur",
     "Denoise",
     "Enlarge",
@@ -22,14 +23,15 @@ __all__ = [
     "Measured",
     "NoiseEstimate",
     "NoiseLevel",
+    "NoiseWords",
     "Note",
     "Pose",
     "Restored",
+    "Stabilized",
     "Task",
     "deblur",
     "default_regularizer",
     "denoise",
-    "denoise_counts",
     "estimate_noise",
     "estimated_level",
     "inpaint",
@@ -39,8 +41,10 @@ __all__ = [
     "load_mask",
     "make_kernel",
     "measured_level",
+    "parse_noise",
     "read_kernel",
     "read_mask",
     "regularizers_by_channels",
     "restore_picture",
+    "stabilize",
 ]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from icgn.datasets import Picture
+from icgn.pictures.models import ModelFor
 from icgn.pictures.picture import restore_picture
 from icgn.pictures.tasks import Deblur, Denoise, Inpaint, Task
 from icgn.regularizers import ConvexRegularizer
@@ -17,7 +18,7 @@ _SEARCHED, _TILES = 7, 250_000
 
 
 def expected_seconds(
-    picture: Picture, task: Task, regularizer: ConvexRegularizer, *, pages: int = 1, **options: Any
+    picture: Picture, task: Task, regularizer: ConvexRegularizer | ModelFor, *, pages: int = 1, **options: Any
 ) -> float | None:
     """Seconds that :func:`icgn.pictures.restore_picture` will take, by those of the middle of the picture.
 
@@ -27,8 +28,8 @@ def expected_seconds(
         the picture, or one page of a stack.
     task : Task
         what happened to it.
-    regularizer : ConvexRegularizer
-        R.
+    regularizer : ConvexRegularizer or callable
+        R, or a function that gives it, as for :func:`icgn.pictures.restore_picture`.
     pages : int
         how many such pictures there are.
     **options

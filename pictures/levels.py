@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
-from icgn.datasets import Picture, estimate_sigma, measure_sigma, scaled_luma
+from icgn.datasets import Picture, measure_sigma, neighbour_correlation, scaled_luma
+from icgn.functionals.noise import Correlated, Noise, removal
+from icgn.pictures.noise import ALIKE, NoiseEstimate, estimate_noise
 
 Reach = tuple[float, float] | None
 """Trained range of a regularizer (``sigma_range``)."""
@@ -41,6 +44,24 @@ class Note:
         return self.template.format(*(scale * level for level in self.levels), unit=unit)
 
 
+@dataclass(frozen=True, eq=False)
+class EstimateNote(Note):
+    """The sentence that says which noise was found.
+
+    Attributes
+    ----------
+    estimate : NoiseEstimate
+        what was found.
+    """
+
+    estimate: NoiseEstimate | None = None
+
+    def text(self, *, scale: float = 1.0, unit: str = "of intensity") -> str:
+        """The sentence with the levels times `scale`."""
+        assert self.estimate is not None
+        return f"noise estimated: {self.estimate.text(scale, unit)}"
+
+
 @dataclass(frozen=True)
 class NoiseLevel:
     """The noise of a picture.
@@ -48,16 +69,27 @@ class NoiseLevel:
     Attributes
     ----------
     value : float
-        standard deviation, in intensities.
+        root mean square over the picture, in intensities.
     found : {"given", "measured", "estimated"}
         how it was found.
     notes : tuple of Note
         what is to be said about it.
+    noise : Noise, optional
+        its description, where it is more than a level.
+    removal : float, optional
+        the level that a regularizer should be asked to remove, where it is not `value`: correlated noise.
     """
 
     value: float
     found: Literal["given", "measured", "estimated"] = "given"
     notes: tuple[Note, ...] = ()
+    noise: Noise | None = None
+    removal: float | None = None
+
+    @property
+    def to_remove(self) -> float:
+        """The level that a regularizer should be asked to remove."""
+        return self.value if self.removal is None else self.removal
 
 
 def measured_level(noisy: Picture, clean: Picture, *, reach: Reach = None) -> NoiseLevel:
@@ -75,27 +107,56 @@ def measured_level(noisy: Picture, clean: Picture, *, reach: Reach = None) -> No
     ValueError
         if the shapes differ.
     """
-    value = measure_sigma(_noise_part(noisy, noisy.pixels), _noise_part(noisy, clean.pixels))
+    parts = [_noise_part(noisy, p) for p in (noisy.pixels, clean.pixels)]
+    value, alike = measure_sigma(*parts), neighbour_correlation(parts[0] - parts[1])
     note = Note("noise", "noise of sigma {:.4g} {unit}, measured against the reference", (value,))
-    return clamped_level(NoiseLevel(value, "measured", (note,)), reach)
+    level = NoiseLevel(value, "measured", (note,), removal=removal(value, alike) if alike >= ALIKE else None)
+    return clamped_level(level, reach)
 
 
 def estimated_level(noisy: Picture, *, reach: Reach = None) -> NoiseLevel:
-    """Estimate the noise of a picture by :func:`icgn.datasets.estimate_sigma`.
+    """Estimate the noise of a picture by :func:`icgn.estimate_noise`.
 
     Parameters
     ----------
     noisy : Picture
-        the noise of a JPEG file is estimated in its luma.
+        as it was read; pixels of any unit.
     reach : (float, float), optional
         trained range of the regularizer, to which the level is clamped.
     """
-    value = estimate_sigma(_noise_part(noisy, noisy.pixels))
-    notes = [Note("noise", "noise of sigma {:.4g} {unit}, estimated", (value,))]
-    if noisy.jpeg:
-        hint = "JPEG compression leaves noise that is not white; if some is left, give a higher level"
-        notes.append(Note("jpeg", hint))
-    return clamped_level(NoiseLevel(value, "estimated", tuple(notes)), reach)
+    found = estimate_noise(noisy)
+    note = EstimateNote("noise", "", (found.level,), warning=found.sure == "low", estimate=found)
+    return clamped_level(NoiseLevel(found.level, "estimated", (note,), found.noise, found.sigma), reach)
+
+
+def described_level(noise: Noise, pixels: Tensor) -> NoiseLevel:
+    """The level of noise that is described.
+
+    Parameters
+    ----------
+    noise : Noise
+        its description, in the unit of the pixels.
+    pixels : Tensor
+        the noisy picture (C, H, W).
+    """
+    y = pixels[None].double().nan_to_num(0.0)
+    value, removed = float(noise.root_mean_square(y)), float(level_to_remove(noise, y).max())
+    return NoiseLevel(value, "given", (), noise, removed if removed != value else None)
+
+
+def level_to_remove(noise: Noise, y: Tensor) -> Tensor:
+    """The levels that a regularizer should be asked to remove, one per picture, (B,), in the precision of y.
+
+    Parameters
+    ----------
+    noise : Noise
+        the noise of all pictures, in their unit.
+    y : Tensor
+        noisy pictures (B, C, H, W).
+    """
+    if isinstance(noise, Correlated):
+        return torch.full((len(y),), noise.removal).to(y)
+    return noise.root_mean_square(y).to(y)
 
 
 def model_level(noise: NoiseLevel, given: float | None, reach: Reach, smoothing: float) -> tuple[float, list[Note]]:
@@ -116,7 +177,7 @@ def model_level(noise: NoiseLevel, given: float | None, reach: Reach, smoothing:
         outside = reach is not None and given > 0 and not _within(given, reach)
         return given, [_outside(given, reach)] if outside and reach else []
     if smoothing == 1:
-        clamped = clamped_level(NoiseLevel(noise.value), reach)
+        clamped = clamped_level(NoiseLevel(noise.to_remove), reach)
         return clamped.value, list(clamped.notes)
     # A multiple of the noise that ends at the range is no news.
     return float(scaled_level(noise.value, reach, smoothing)), []
@@ -131,11 +192,13 @@ def scaled_level(noise: float | Tensor, reach: Reach, smoothing: float) -> float
 
 def clamped_level(noise: NoiseLevel, reach: Reach) -> NoiseLevel:
     """The level within the trained range, with a note if it was not."""
-    if reach is None or _within(noise.value, reach):
+    if reach is None or _within(noise.to_remove, reach):
         return noise
-    value = min(max(noise.value, reach[0]), reach[1])
+    value = min(max(noise.to_remove, reach[0]), reach[1])
     note = Note("clamped", "clamped to {:g}, the trained range being {:g} to {:g}", (value, *reach), warning=True)
-    return NoiseLevel(value, noise.found, (*noise.notes, note))
+    if noise.removal is None:
+        return replace(noise, value=value, notes=(*noise.notes, note))
+    return replace(noise, removal=value, notes=(*noise.notes, note))
 
 
 def _noise_part(noisy: Picture, pixels: Tensor) -> Tensor:

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from icgn.functionals.noise import Correlated, Noise
 from icgn.regularizers import ConvexRegularizer, PerChannel, load_pretrained
 from icgn.regularizers.named import load_regularizer
-from icgn.regularizers.pretrained import DEFAULT_MODELS
-
-ModelFor = Callable[[int], ConvexRegularizer]
-"""Gives the regularizer for pictures of so many channels, 1 or 3."""
+from icgn.regularizers.pretrained import CAMERA_MODELS, DEFAULT_MODELS
 
 
-def default_regularizer(y: Tensor) -> ConvexRegularizer:
+class ModelFor(Protocol):
+    """Gives the regularizer for pictures of so many channels, 1 or 3, with such noise, white by default."""
+
+    def __call__(self, channels: int, noise: Noise | None = None, /) -> ConvexRegularizer:
+        """The regularizer."""
+
+
+def model_name(channels: int, noise: Noise | None = None) -> str:
+    """The shipped model for pictures of so many channels, 1 or 3: one for cameras where the noise is correlated."""
+    names = CAMERA_MODELS if isinstance(noise, Correlated) else DEFAULT_MODELS
+    return names[channels]
+
+
+def default_regularizer(y: Tensor, noise: Noise | None = None) -> ConvexRegularizer:
     """The shipped regularizer for pictures like y (B, C, H, W), on its device.
 
     ``conditional-gray`` for one channel, and for each of three channels that are equal; ``conditional-color`` for other
-    pictures of three channels.
+    pictures of three channels, and ``camera-color`` where their noise is correlated.
+
+    Parameters
+    ----------
+    y : Tensor
+        pictures (B, C, H, W).
+    noise : Noise, optional
+        their noise; default white.
 
     Raises
     ------
@@ -35,18 +53,18 @@ def default_regularizer(y: Tensor) -> ConvexRegularizer:
     # Gray stored as colour has one noise, not the three independent ones that a model for colour expects.
     if channels == 3 and bool(((y == y[:, :1]) | y.isnan()).all()):
         return PerChannel(load_pretrained(DEFAULT_MODELS[1], device=y.device))
-    return load_pretrained(DEFAULT_MODELS[channels], device=y.device)
+    return load_pretrained(model_name(channels, noise), device=y.device)
 
 
 def regularizers_by_channels(*, name: str | Path | None = None, device: str | torch.device = "cpu") -> ModelFor:
-    """A function that gives the regularizer for a number of channels, and loads each one once.
+    """A function that gives the regularizer for a number of channels and a noise, and loads each one once.
 
     Parameters
     ----------
     name : str or path, optional
         as for :func:`icgn.regularizers.load_regularizer`, for any number of channels; it is loaded at once, so that a
         wrong name is refused here.
-        Default the shipped models of :data:`icgn.regularizers.pretrained.DEFAULT_MODELS`.
+        Default those of :func:`model_name`.
     device : str or torch.device
         where they compute.
 
@@ -62,7 +80,11 @@ def regularizers_by_channels(*, name: str | Path | None = None, device: str | to
 
     if name is not None:
         load(name)
-    return lambda channels: load(name or DEFAULT_MODELS[channels])
+
+    def model_for(channels: int, noise: Noise | None = None, /) -> ConvexRegularizer:
+        return load(name or model_name(channels, noise))
+
+    return model_for
 
 
 def as_batch(y: Tensor, regularizer: ConvexRegularizer) -> Tensor:

@@ -1,4 +1,4 @@
-"""The noise of a picture as it was made: found, said in words, and counts denoised where their noise is even."""
+"""The noise of a picture as it was made: found, and said in words."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-import deepinv
 import numpy as np
 import torch
 from torch import Tensor
 
 from icgn.datasets import Picture, estimate_sigma, scaled_luma
 from icgn.datasets.estimation import COARSE, Measured, clipped_level, count_step, dark_frame, measure_flat
-from icgn.functionals.anscombe import stabilized, unstabilized
 from icgn.functionals.noise import Correlated, Noise, Poisson, PoissonGaussian, White
-from icgn.pictures.models import default_regularizer
-from icgn.regularizers.base import ConvexRegularizer, check_image
-from icgn.solvers import Problem, Solution, solve
+from icgn.pictures.noise_network import BLOCK, noise_network
 
 Sure: TypeAlias = Literal["high", "fair", "low"]
 _HIGH: Sure = "high"
@@ -26,10 +22,15 @@ _LOW: Sure = "low"
 
 _SURE = {_HIGH: "", _FAIR: " (about)", _LOW: " (a guess: hardly any part of the picture is flat)"}
 
+ALIKE = 0.15
+"""Correlation of neighbouring pixels from which noise is not called white."""
+
 # Growth of the variance over the picture from which the noise is said to depend on the brightness.
 _GROWS = 2.5
 # Patches that an estimate should compare.
 _MANY = 200
+# Blocks and side of a picture that the network needs.
+_BLOCKS, _SIDE = 9, 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +114,41 @@ def estimate_noise(picture: Picture | Tensor) -> NoiseEstimate:
     measured = measure_flat(values, ignored=ignored)
     if measured is None:
         return _without_flat_parts(values, ignored)
-    if measured.coarseness >= COARSE:
-        return _correlated(measured)
+    learned = _learned(values, ignored)
+    if _is_correlated(measured, learned):
+        return _correlated(measured, learned)
     jpeg = isinstance(picture, Picture) and picture.jpeg
     return _white(measured, _finest(values, ignored, jpeg))
+
+
+def _is_correlated(measured: Measured, learned: _Learned | None) -> bool:
+    return measured.coarseness >= COARSE if learned is None else learned.correlation >= ALIKE
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """Levels over the picture that the network finds: of channels, of the whole, and to remove."""
+
+    channels: tuple[float, ...]
+    level: float
+    correlation: float
+
+
+def _learned(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> _Learned | None:
+    """What the network finds; None for a picture that is too small."""
+    if min(values.shape[1:]) < _SIDE:
+        return None
+    y = torch.from_numpy(values).float().expand(3, -1, -1)[None]
+    height, width = (side // BLOCK for side in y.shape[2:])
+    shares = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(ignored).float()[None], (height, width))[0]
+    used = shares < 0.1
+    if int(used.sum()) < _BLOCKS:
+        return None
+    found = noise_network()(y, used)
+    levels, removed = (p[0, :, used].double().square().mean(1).sqrt() for p in (found.levels, found.removal))
+    level = _rms(levels.numpy())
+    channels = tuple(levels.tolist()) if len(values) == 3 else (level,)
+    return _Learned(channels, level, min(max((float(removed) / level - 1) / 1.5, 0.0), 1.0))
 
 
 def _white(measured: Measured, finest: float | None) -> NoiseEstimate:
@@ -139,13 +171,16 @@ def _white(measured: Measured, finest: float | None) -> NoiseEstimate:
     return NoiseEstimate(noise, level, level, channels, sure)
 
 
-def _correlated(measured: Measured) -> NoiseEstimate:
-    level = _rms(measured.levels)
-    noise = Correlated(
-        level, torch.from_numpy(measured.spectrum), "as of a demosaicked, resized or compressed photograph"
-    )
-    sure = _FAIR if measured.patches >= _MANY else _LOW
-    return NoiseEstimate(noise, level, noise.removal, tuple(float(v) for v in measured.levels), sure)
+def _correlated(measured: Measured, learned: _Learned | None) -> NoiseEstimate:
+    """Correlated noise: its level by the network, and its spectrum that of the flat parts."""
+    where = "as of a demosaicked, resized or compressed photograph"
+    if learned is None:
+        level = _rms(measured.levels)
+        noise = Correlated(level, torch.from_numpy(measured.spectrum), where)
+        return NoiseEstimate(noise, level, noise.removal, tuple(float(v) for v in measured.levels), _LOW)
+    noise = Correlated.gaussian(learned.level, min(learned.correlation, 0.95), where)
+    sure = _HIGH if 0.5 < _rms(measured.levels) / learned.level < 1.5 else _FAIR
+    return NoiseEstimate(noise, learned.level, noise.removal, learned.channels, sure)
 
 
 def _without_flat_parts(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> NoiseEstimate:
@@ -191,69 +226,3 @@ def _finest(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any], jpeg: b
 
 def _rms(levels: Any) -> float:
     return float(np.sqrt(np.mean(np.square(levels))))
-
-
-@dataclass(frozen=True, eq=False)
-class Counted:
-    """Counts that were denoised where their noise is even.
-
-    Attributes
-    ----------
-    x : Tensor
-        pictures (B, C, H, W), in the unit of the counts.
-    solution : Solution
-        of the problem of stabilized counts: its pictures and its certificate are those of f(y) / scale, not of x.
-    scale : float
-        standard deviations of the noise that are 1 in the solution.
-    """
-
-    x: Tensor
-    solution: Solution
-    scale: float
-
-
-def denoise_counts(
-    y: Tensor,
-    noise: Poisson | PoissonGaussian,
-    *,
-    regularizer: ConvexRegularizer | None = None,
-    weight: float | Tensor | str = 1.0,
-    **options: Any,
-) -> Counted:
-    r"""Denoise counts, as of photons: stabilized by the generalized Anscombe transform f, solved, and brought back.
-
-    x is the exact unbiased inverse (:mod:`icgn.functionals.anscombe`) of the minimizer of
-    :math:`\tfrac12 |z - f(y) / s|^2 + w R(z; 1 / s)`, s the largest f(y): a convex problem of white noise, which is
-    certified in that space, as everywhere else.
-
-    Parameters
-    ----------
-    y : Tensor
-        counts (B, C, H, W) in the unit of the noise, finite.
-    noise : Poisson or PoissonGaussian
-        gain, read-out and offset.
-    regularizer : ConvexRegularizer, optional
-        R, of intensities in [0, 1]; default as for :func:`icgn.denoise`.
-    weight : float, Tensor or str
-        w, as for :func:`icgn.denoise`.
-    **options
-        of :func:`icgn.solve`; `tol` is in units of the solution.
-
-    Raises
-    ------
-    TypeError
-        if the noise is none of counts.
-    ValueError
-        for a wrong shape, or negative counts of a Poisson noise.
-    """
-    if not isinstance(noise, Poisson | PoissonGaussian):
-        raise TypeError(f"noise: got {type(noise).__name__}, expected Poisson or PoissonGaussian")
-    check_image(y, "y")
-    if isinstance(noise, Poisson) and bool((y < 0).any()):
-        raise ValueError(f"y: got negative values down to {float(y.min()):.4g}, expected counts >= 0 for Poisson")
-    z = stabilized(y, noise)
-    scale = float(z.nan_to_num(0.0).max())
-    regularizer = default_regularizer(y) if regularizer is None else regularizer
-    problem = Problem(z / scale, deepinv.physics.Denoising(), regularizer, 1 / scale, weight=weight)
-    solution = solve(problem, **options)
-    return Counted(unstabilized(scale * solution.x, noise), solution, scale)

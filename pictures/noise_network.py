@@ -16,7 +16,11 @@ from icgn.compat import keyword_only
 BLOCK = 8
 """Side of the squares of pixels that have a level each."""
 
-_SCALES, _FIRST, _WIDTH = 3, 24, 48
+_SCALES, _WIDTH = 3, 64
+# Luma, red - green, blue - yellow, each of the deviation of white noise in one channel.
+_PLANES = ((0.4472, 0.8765, 0.1789), (0.7071, -0.7071, 0.0), (-0.4082, -0.4082, 0.8165))
+# Responses are compared with this part of the mean before their logarithm is taken.
+_FLOOR = 1e-2
 _QUANTILES = (0.05, 0.25, 0.5)
 _WEIGHTS = "noise-network.safetensors"
 
@@ -42,22 +46,28 @@ class NoiseMap:
 class NoiseNetwork(nn.Module):
     r"""Levels of noise of each 8 x 8 block of colour pictures, of white and of correlated noise.
 
-    Filters of 5 x 5 pixels with mean 0, on the picture and on the same averaged over 2 x 2 and 4 x 4 pixels; their
-    absolute values are averaged, and three layers with ReLU compare them with one another and with their mean and
-    quantiles over the picture. No layer has a bias. So the levels of :math:`s\,y + b` are s times those of y for every
-    s > 0 and b: it works in any unit (homogeneous networks: Mohan et al. 2020, arXiv:1906.05478).
+    Luma and two colour differences, each at full resolution and averaged over 2 x 2 and 4 x 4 pixels, are filtered by
+    the 24 cosine functions of 5 x 5 pixels that have mean 0. The mean absolute responses of a block are its features.
+    Their logarithms, less the mean logarithm of the picture, go through a small network that compares them with one
+    another and with their mean and quantiles over the picture; what it adds to that mean logarithm is the logarithm of
+    a level. So the levels of :math:`s\,y + b` are s times those of y for every s > 0 and b: it works in any unit.
 
     It was trained on simulated cameras and other noise; ``benchmarks/noise_network.py`` makes its weights.
     """
 
+    cosines: Tensor
+    planes: Tensor
+
     def __init__(self) -> None:
         super().__init__()
-        self.filters = nn.ModuleList(nn.Conv2d(3, _FIRST, 5, bias=False) for _ in range(_SCALES))
-        self.inner = nn.Conv2d(_FIRST * _SCALES, _WIDTH, 3, padding=1, bias=False)
-        self.local = nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1, bias=False)
-        self.overall = nn.Linear((1 + len(_QUANTILES)) * _WIDTH, _WIDTH, bias=False)
-        self.mixed = nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1, bias=False)
-        self.last = nn.Conv2d(_WIDTH, 4, 1, bias=False)
+        self.register_buffer("cosines", _cosines(), persistent=False)
+        self.register_buffer("planes", torch.tensor(_PLANES), persistent=False)
+        features = len(self.cosines) * len(_PLANES) * _SCALES
+        self.first = nn.Conv2d(features, _WIDTH, 1)
+        self.local = nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1)
+        self.overall = nn.Linear((1 + len(_QUANTILES)) * _WIDTH, _WIDTH)
+        self.mixed = nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1)
+        self.last = nn.Conv2d(_WIDTH, 4, 1)
 
     def forward(self, x: Tensor, used: Tensor | None = None) -> NoiseMap:
         """Find the levels of pictures.
@@ -76,35 +86,49 @@ class NoiseNetwork(nn.Module):
         """
         if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < 24:
             raise ValueError(f"x: got shape {tuple(x.shape)}, expected (B, 3, H, W), H and W at least 24")
-        amplitudes = self._amplitudes(x)
-        z = F.relu(self.inner(amplitudes))
-        z = F.relu(self.local(F.avg_pool2d(z, 2)))
-        z = F.relu(z + self.overall(_statistics(z, used))[:, :, None, None])
-        z = z + F.relu(self.mixed(z))
-        floor = 1e-3 * amplitudes.mean((1, 2, 3))[:, None, None, None]
-        levels, removal = (self.last(z).abs() + floor).split([3, 1], 1)
+        logs, mean = _logarithms(self._amplitudes(x), used)
+        z = F.gelu(self.first(logs))
+        z = z + F.gelu(self.local(z))
+        z = F.gelu(z + self.overall(_statistics(z, used))[:, :, None, None])
+        z = z + F.gelu(self.mixed(z))
+        levels, removal = (self.last(z) + mean).exp().split([3, 1], 1)
         return NoiseMap(levels=levels, removal=removal)
 
     def _amplitudes(self, x: Tensor) -> Tensor:
-        """Mean absolute responses at a quarter of the resolution, of all scales."""
-        size = [side // BLOCK * 2 for side in x.shape[2:]]
+        """Mean absolute responses of blocks, (B, F, h, w)."""
+        size = (x.shape[2] // BLOCK, x.shape[3] // BLOCK)
+        planes = torch.einsum("pc,bchw->bphw", self.planes.to(x), x)
+        filters = self.cosines.to(x).repeat(len(_PLANES), 1, 1, 1)
         found = []
-        for scale, layer in enumerate(self.filters):
-            assert isinstance(layer, nn.Conv2d)
-            # Of mean 0 in each channel: a constant has no response.
-            weight = layer.weight - layer.weight.mean((2, 3), keepdim=True)
-            reduced = F.avg_pool2d(x, 2**scale) if scale else x
-            responses = F.conv2d(F.pad(reduced, (2, 2, 2, 2), mode="replicate"), weight)
+        for scale in range(_SCALES):
+            reduced = F.pad(F.avg_pool2d(planes, 2**scale), (2, 2, 2, 2), mode="replicate")
+            responses = F.conv2d(reduced, filters, groups=len(_PLANES))
             found.append(F.adaptive_avg_pool2d(responses.abs(), size))
         return torch.cat(found, 1)
+
+
+def _cosines() -> Tensor:
+    """The products of cosines over 5 x 5 pixels but the constant one, (24, 1, 5, 5), of norm 1."""
+    places = torch.arange(5) + 0.5
+    waves = torch.stack([torch.cos(torch.pi * k * places / 5) for k in range(5)])
+    waves = waves / waves.norm(dim=1, keepdim=True)
+    return torch.einsum("ki,lj->klij", waves, waves).reshape(25, 1, 5, 5)[1:]
+
+
+def _logarithms(amplitudes: Tensor, used: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Logarithms of features relative to their mean over the picture, and that mean, (B, 1, 1, 1)."""
+    parts = amplitudes.flatten(2) if used is None else amplitudes.flatten(2)[..., used.flatten()]
+    floor = _FLOOR * parts.mean((1, 2)).clamp_min(torch.finfo(amplitudes.dtype).tiny)[:, None, None, None]
+    logs = (amplitudes + floor).log()
+    mean = (parts + floor[:, :, 0]).log().mean((1, 2))[:, None, None, None]
+    return logs - mean, mean
 
 
 def _statistics(z: Tensor, used: Tensor | None) -> Tensor:
     """Mean and quantiles of features over the blocks, (B, 4 C)."""
     flat = z.flatten(2) if used is None else z.flatten(2)[..., used.flatten()]
     parts = torch.tensor(_QUANTILES, dtype=z.dtype, device=z.device)
-    quantiles = torch.quantile(flat, parts, dim=2)
-    return torch.cat([flat.mean(2), *quantiles], 1)
+    return torch.cat([flat.mean(2), *torch.quantile(flat, parts, dim=2)], 1)
 
 
 @cache

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from icgn.datasets import Picture
-from icgn.pictures.levels import NoiseLevel, Note, clamped_level, estimated_level, model_level
-from icgn.pictures.models import as_batch, default_regularizer
+from icgn.functionals.noise import Noise, Poisson, PoissonGaussian, White
+from icgn.pictures.counts import Stabilized
+from icgn.pictures.levels import NoiseLevel, Note, clamped_level, described_level, estimated_level, model_level
+from icgn.pictures.models import ModelFor, as_batch, default_regularizer
 from icgn.pictures.ranges import UNIT, Range, RangeOption, check_level, find_range, fixed_range, reach_at
 from icgn.pictures.result import Restored
 from icgn.pictures.solving import Solved, solve_task
@@ -25,9 +28,9 @@ def restore_picture(
     picture: Picture | Tensor,
     *,
     task: Task | None = None,
-    noise: float | NoiseLevel | None = None,
+    noise: float | NoiseLevel | Noise | None = None,
     sigma: float | None = None,
-    regularizer: ConvexRegularizer | None = None,
+    regularizer: ConvexRegularizer | ModelFor | None = None,
     tol: float = 1e-4,
     gap_tol: float = 1e-2,
     max_iter: int = 1000,
@@ -46,14 +49,16 @@ def restore_picture(
         :class:`~icgn.pictures.Measured` a measurement (C, ...) of any shape.
     task : Task, optional
         what happened to it; default :class:`~icgn.pictures.Denoise`.
-    noise : float or NoiseLevel, optional
-        standard deviation of the noise, in intensities; default sigma for denoising, else estimated from the picture
-        and clamped to the trained range.
+    noise : float, NoiseLevel or Noise, optional
+        standard deviation of the noise, in intensities, or a description (:mod:`icgn.functionals.noise`); default sigma
+        for denoising, else estimated from the picture (:func:`icgn.estimate_noise`) and clamped to the trained range.
+        Denoising removes more than the level of correlated noise, and stabilizes counts, as :func:`icgn.denoise` does.
     sigma : float, optional
         level that the regularizer is asked to remove, in intensities; default the noise times ``task.smoothing``,
         clamped to the trained range.
-    regularizer : ConvexRegularizer, optional
-        R; default the shipped conditional model for gray or for colour.
+    regularizer : ConvexRegularizer or callable, optional
+        R, or a function that gives it for the number of channels and the noise, as :func:`regularizers_by_channels`
+        returns; default the shipped model for them.
     tol : float
         RMS distance to the exact minimizer to be proved where the objective is strongly convex, as a part of the range.
     gap_tol : float
@@ -92,10 +97,12 @@ def restore_picture(
     task = Denoise() if task is None else task
     read = picture if isinstance(picture, Picture) else None
     pixels = picture.pixels if isinstance(picture, Picture) else picture
-    if regularizer is None:
-        # Three channels are a colour picture; any other number is measured of a gray one.
-        regularizer = default_regularizer(pixels[None] if len(pixels) == 3 else pixels[None, :1])
     level = _noise(read, pixels, task, sigma if noise is None and isinstance(task, Denoise) else noise)
+    regularizer = _regularizer(regularizer, pixels, level.noise)
+    options: dict[str, Any] = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
+    if isinstance(task, Denoise) and sigma is None and isinstance(level.noise, Poisson | PoissonGaussian):
+        counts, kept = stabilize(pixels[None], level.noise), Picture(pixels, bits=16) if read is None else read
+        return _restore_counts(counts, kept, level, regularizer, counts.limits(range), weight=weight, **options)
     y = as_batch(pixels, regularizer)
     if task.shows_intensities:
         check_image(y, "y")
@@ -107,9 +114,7 @@ def restore_picture(
     if level.found != "given":
         level = clamped_level(level, reach)
     asked, said = model_level(level, sigma, reach, task.smoothing)
-    # Equal levels cancel, also where both are 0.
-    own = None if level.value == asked else level.value
-    options: dict[str, Any] = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
+    own = _own_noise(task, level, asked, both=noise is not None and sigma is not None)
     solved = solve_task(task, y, pose, limits, regularizer, asked, own, weight, **options)
     solution = solved.solution
     notes = [*task.notes(pose), *_range_notes(limits, range), *level.notes, *said, *_bound_notes(solved)]
@@ -128,6 +133,51 @@ def restore_picture(
     return Restored(replace(kept, pixels=image), before, solution, level, asked, tuple(notes), limits)
 
 
+def _regularizer(given: ConvexRegularizer | ModelFor | None, pixels: Tensor, noise: Noise | None) -> ConvexRegularizer:
+    if isinstance(given, ConvexRegularizer):
+        return given
+    # Three channels are a colour picture; any other number is measured of a gray one.
+    if given is not None:
+        return given(3 if len(pixels) == 3 else 1, noise)
+    return default_regularizer(pixels[None] if len(pixels) == 3 else pixels[None, :1], noise)
+
+
+def _own_noise(task: Task, level: NoiseLevel, asked: float, *, both: bool) -> float | Tensor | None:
+    """The noise of the data term, None where it is the level that is asked for: both cancel, also where both are 0.
+
+    Denoising has one level, that which is removed, unless both are given, or the noise is that of each pixel.
+    """
+    if isinstance(task, Denoise) and isinstance(level.noise, White) and level.noise.is_map:
+        return torch.as_tensor(level.noise.level)
+    return None if level.value == asked or (isinstance(task, Denoise) and not both) else level.value
+
+
+def _restore_counts(
+    counts: Stabilized,
+    picture: Picture,
+    level: NoiseLevel,
+    regularizer: ConvexRegularizer,
+    limits: Range,
+    **options: Any,
+) -> Restored:
+    """Denoise a picture of counts where their noise is even, and bring it back."""
+    stable = replace(picture, pixels=counts.z[0])
+    even = restore_picture(stable, noise=counts.sigma, regularizer=regularizer, range=limits, **options)
+    solution = counts.back(even.solution)
+    image = solution.x.flatten(0, 1).detach().float().cpu()
+    said = Note("counts", "counts, denoised where their noise is even: the objective is that of stabilized counts")
+    return replace(
+        even,
+        picture=replace(picture, pixels=image),
+        before=picture.pixels,
+        solution=solution,
+        noise=level,
+        sigma=level.value,
+        notes=(*level.notes, said, *even.notes),
+        range=UNIT,
+    )
+
+
 def _range_notes(limits: Range, given: RangeOption) -> list[Note]:
     if limits == UNIT or given not in (None, "auto"):
         return []
@@ -141,9 +191,11 @@ def _bound_notes(solved: Solved) -> list[Note]:
     return [Note("bounds", template, warning=solved.unexplained > _MANY)]
 
 
-def _noise(read: Picture | None, pixels: Tensor, task: Task, noise: float | NoiseLevel | None) -> NoiseLevel:
+def _noise(read: Picture | None, pixels: Tensor, task: Task, noise: float | NoiseLevel | Noise | None) -> NoiseLevel:
     if isinstance(noise, NoiseLevel):
         return noise
+    if isinstance(noise, Noise):
+        return described_level(noise, pixels)
     if noise is not None:
         return NoiseLevel(noise)
     if read is None and not task.shows_intensities:

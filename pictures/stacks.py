@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from icgn.datasets import Page, Picture, Stack
-from icgn.pictures.levels import NoiseLevel, Note, clamped_level, estimated_level, measured_level
+from icgn.functionals.noise import Noise
+from icgn.pictures.levels import (
+    NoiseLevel,
+    Note,
+    clamped_level,
+    described_level,
+    estimated_level,
+    measured_level,
+)
 from icgn.pictures.models import ModelFor
 from icgn.pictures.picture import restore_picture
 from icgn.pictures.ranges import Range, RangeOption, check_level, find_range, fixed_range, reach_at, spread
@@ -76,7 +84,7 @@ class PagedTask:
     task: PageTask
     models: ModelFor
     _: KW_ONLY
-    noise: float | None = None
+    noise: float | Noise | None = None
     sigma: float | None = None
     range: RangeOption = None
     usual_noise: float = 0.0
@@ -141,7 +149,7 @@ class PagedTask:
                 restore_picture(
                     picture,
                     task=self.task(index),
-                    regularizer=self.models(len(picture.pixels)),
+                    regularizer=self.models,
                     noise=basis.noise,
                     sigma=self.sigma,
                     range=basis.range,
@@ -151,7 +159,7 @@ class PagedTask:
 
     def _basis(self, pages: Sequence[int], pictures: Sequence[Picture], clean: Sequence[Picture] | None) -> Basis:
         task = self.task(pages[0])
-        regularizer = self.models(max(len(p.pixels) for p in pictures))
+        regularizer = self.models(max(len(p.pixels) for p in pictures), None)
         shown = [known_part(self.task(i), p) for i, p in zip(pages, pictures, strict=True)]
         given = fixed_range(regularizer, self.range)
         if self.noise is None and self.usual_noise:
@@ -173,6 +181,8 @@ class PagedTask:
     ) -> NoiseLevel:
         """The noise of some pages: the one that is given, or the median of what is found in each."""
         given = self.sigma if self.noise is None and isinstance(task, Denoise) else self.noise
+        if isinstance(given, Noise):
+            return described_level(given, pictures[0].pixels)
         if given is not None:
             return NoiseLevel(given)
         # Pages without a picture have no noise to find.

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from icgn.compat import keyword_only
+from icgn.functionals.noise import Noise, Poisson, PoissonGaussian, White
+from icgn.pictures.counts import stabilize
 from icgn.pictures.kernels import make_kernel, read_kernel
-from icgn.pictures.levels import scaled_level
+from icgn.pictures.levels import level_to_remove, scaled_level
 from icgn.pictures.models import default_regularizer
+from icgn.pictures.noise import estimate_noise
 from icgn.pictures.ranges import RangeOption, check_level, find_range, fixed_range, reach_at
 from icgn.pictures.solving import solve_task
 from icgn.pictures.tasks import Border, Deblur, Denoise, Inpaint, Task
@@ -22,8 +26,9 @@ from icgn.solvers import Callback, Solution
 @keyword_only
 def denoise(
     y: Tensor,
-    sigma: float | Tensor,
+    sigma: float | Tensor | None = None,
     *,
+    noise: Noise | Literal["auto"] | None = None,
     regularizer: ConvexRegularizer | None = None,
     tol: float = 1e-4,
     max_iter: int = 1000,
@@ -31,17 +36,27 @@ def denoise(
     callback: Callback | None = None,
     range: RangeOption = None,
 ) -> Solution:
-    r"""Remove white Gaussian noise: minimize :math:`\tfrac12 |x - y|^2 + w R(x; \sigma)`, certified.
+    r"""Remove noise: minimize :math:`\tfrac12 |x - y|^2 + w R(x; \sigma)`, certified.
+
+    Counts (``noise=Poisson(...)`` or ``PoissonGaussian(...)``) are stabilized by the generalized Anscombe transform, so
+    that their noise is white; the objective is that of the stabilized counts, and the picture is its minimizer brought
+    back by the exact unbiased inverse. ``rms_distance`` is that of the picture, in the unit of y; the gap is that of
+    the objective.
 
     Parameters
     ----------
     y : Tensor
         noisy pictures (B, C, H, W), floating point, in any unit.
-    sigma : float or Tensor
-        standard deviation of the noise, in the unit of y, one or one per picture; 0 returns y.
+    sigma : float or Tensor, optional
+        the level to remove, the standard deviation of the noise if it is white, in the unit of y, one or one per
+        picture; 0 returns y. Default that of `noise`.
+    noise : Noise or "auto", optional
+        a description of the noise (:mod:`icgn.functionals.noise`); ``"auto"`` finds it by :func:`icgn.estimate_noise`.
+        Levels of pixels (``White`` with a map) are those of the data term, and their root mean square is the sigma of
+        R. Default white noise of the level sigma.
     regularizer : ConvexRegularizer, optional
-        default the shipped ``conditional-gray`` for one channel or three equal ones, ``conditional-color`` for other
-        three, on the device of y.
+        default the shipped ``conditional-gray`` for one channel or three equal ones, for other three
+        ``conditional-color``, or ``camera-color`` if the noise is correlated, on the device of y.
     tol : float
         RMS distance to the exact minimizer that the certificate must prove, as a part of the range.
     max_iter : int
@@ -60,16 +75,17 @@ def denoise(
     Returns
     -------
     Solution
-        ``x`` and its certificate are in the unit of y; ``x`` is not clipped.
+        ``x`` and its distance are in the unit of y; ``x`` is not clipped.
 
     Raises
     ------
     TypeError
-        if y is not a floating-point tensor.
+        if y is not a floating-point tensor, or the noise is none.
     ValueError
         for a wrong shape or channel count, pictures smaller than a filter, a range that is none, a level that is far
         too small for the range that was found (as 25/255 for pictures in 0..255), a batch without any finite picture,
-        or a negative or non-finite sigma or weight.
+        a negative or non-finite sigma or weight, neither sigma nor noise, negative counts, or pictures of a batch whose
+        noise is found to be of different kinds.
 
     Examples
     --------
@@ -81,7 +97,37 @@ def denoise(
     ('CONVERGED', True)
     """
     options = {"tol": tol, "max_iter": max_iter, "callback": callback}
-    return _solved(Denoise(), y, None, sigma, regularizer, weight, range, options)
+    if noise is None:
+        if sigma is None:
+            raise ValueError("sigma: got none, expected the level of the noise, or noise='auto' to estimate it")
+        return _solved(Denoise(), y, None, sigma, regularizer, weight, range, options)
+    check_image(y, "y")
+    found = _common_noise(y) if noise == "auto" else _described(noise)
+    regularizer = default_regularizer(y, found) if regularizer is None else regularizer
+    if isinstance(found, Poisson | PoissonGaussian) and sigma is None:
+        counts = stabilize(y, found)
+        limits = counts.limits(range)
+        z = _solved(Denoise(), counts.z, None, counts.sigma, regularizer, weight, limits, options)
+        return counts.back(z)
+    level = level_to_remove(found, y) if sigma is None else sigma
+    local = found.level if isinstance(found, White) and found.is_map else None
+    return _solved(Denoise(), y, local, level, regularizer, weight, range, options)
+
+
+def _described(noise: Noise) -> Noise:
+    if not isinstance(noise, Noise):
+        raise TypeError(f"noise: got {noise!r}, expected a description of icgn.functionals, or 'auto'")
+    return noise
+
+
+def _common_noise(y: Tensor) -> Noise:
+    """The noise of the pictures of a batch: of one kind, that of white and correlated noise with a level for each."""
+    found = [estimate_noise(picture).noise for picture in y]
+    if len(found) == 1:
+        return found[0]
+    if all(isinstance(f, White) for f in found):
+        return White(torch.cat([f.root_mean_square(p[None]) for f, p in zip(found, y, strict=True)]))
+    raise ValueError("noise: got a batch of pictures with different kinds of noise, expected one picture, or sigma")
 
 
 def deblur(
