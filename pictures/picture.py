@@ -10,7 +10,7 @@ from torch import Tensor
 
 from icgn.datasets import Picture
 from icgn.functionals.noise import Noise, Poisson, PoissonGaussian, White
-from icgn.pictures.counts import Stabilized
+from icgn.pictures.counts import Stabilized, stabilize
 from icgn.pictures.levels import NoiseLevel, Note, clamped_level, described_level, estimated_level, model_level
 from icgn.pictures.models import ModelFor, as_batch, default_regularizer
 from icgn.pictures.ranges import UNIT, Range, RangeOption, check_level, find_range, fixed_range, reach_at
