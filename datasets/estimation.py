@@ -203,7 +203,7 @@ def count_step(picture: Array) -> float | None:
     step = float(np.quantile(gaps, 0.1))
     whole = gaps / step
     # Files of 16 bits round the values.
-    return step if step > 0 and np.abs(whole - whole.round()).max() * step < 4e-5 else None
+    return step if step > 0 and np.abs(whole - whole.round()).max() * step < min(4e-5, 0.1 * step) else None
 
 
 def _energies(picture: Array, step: int, ignored: Array | None, ends: bool) -> tuple[Array, Array]:

@@ -1,0 +1,59 @@
+"""The network that finds levels of noise: in any unit, of any part of a picture, white or not."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from icgn.datasets import add_noise, bundled
+from icgn.pictures.noise_network import BLOCK, NoiseNetwork, noise_network
+
+
+def picture(side=96):
+    return bundled().find("coffee").image[None, :, 100 : 100 + side, 200 : 200 + side]
+
+
+@settings(max_examples=20, deadline=None)
+@given(scale=st.floats(1e-3, 1e5), shift=st.floats(-100, 100))
+def test_levels_are_equivariant(scale, shift):
+    network, y = noise_network().double(), add_noise(picture(), 0.05, seed=0).double()
+    found, moved = network(y), network(scale * y + scale * shift)
+    noise_network().float()
+    assert torch.allclose(moved.levels, scale * found.levels, rtol=1e-5)
+    assert torch.allclose(moved.removal, scale * found.removal, rtol=1e-5)
+
+
+def test_a_level_for_each_block_of_each_channel():
+    found = noise_network()(add_noise(picture(), 0.05, seed=0)[..., :-3])
+    assert found.levels.shape == (1, 3, 96 // BLOCK, 93 // BLOCK) and found.removal.shape == (1, 1, 12, 11)
+    assert (found.levels > 0).all()
+
+
+@pytest.mark.parametrize("sigma", [5 / 255, 15 / 255, 30 / 255])
+def test_white_noise_is_found(sigma):
+    found = noise_network()(add_noise(picture(192), sigma, seed=0))
+    assert float(found.levels.square().mean().sqrt()) == pytest.approx(sigma, rel=0.15)
+    assert float(found.removal.square().mean().sqrt()) == pytest.approx(sigma, rel=0.3)
+
+
+def test_halves_of_different_noise_are_told_apart():
+    noise = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    noise[..., 64:] *= 4
+    levels = noise_network()(picture(128) + 0.02 * noise).levels.mean(1)[0]
+    assert levels[:, 9:].median() > 2 * levels[:, :7].median()
+
+
+def test_blocks_that_are_not_used_do_not_count():
+    y = add_noise(picture(128), 0.05, seed=0)
+    framed = torch.zeros_like(y)
+    framed[..., 32:96, 32:96] = y[..., 32:96, 32:96]
+    used = torch.zeros(16, 16, dtype=torch.bool)
+    used[4:12, 4:12] = True
+    found = noise_network()(framed, used).levels[..., used].square().mean().sqrt()
+    assert float(found) == pytest.approx(0.05, rel=0.25)
+
+
+def test_what_it_does_not_take_is_refused():
+    for shape in ((3, 64, 64), (1, 1, 64, 64), (1, 3, 16, 64)):
+        with pytest.raises(ValueError, match="x: got shape"):
+            NoiseNetwork()(torch.zeros(shape))
