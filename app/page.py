@@ -114,7 +114,7 @@ def _order_controls(actions: Actions) -> tuple[list[Any], gr.UploadButton, dict[
     with gr.Group(visible=False, elem_id="enlarge-options") as groups["enlarge"]:
         factor = gr.Radio([2, 3, 4], value=2, label="Enlarge by", elem_id="factor")
     noise = gr.Slider(0.5, 50, TASKS["denoise"].noise, step=0.5, label="Noise, gray levels of 255", elem_id="noise")
-    estimate = gr.Checkbox(False, label="Estimate the noise (of my own pictures)", elem_id="estimate")
+    estimate = gr.Checkbox(True, label="Find the noise of my own pictures", elem_id="estimate")
     model = gr.Dropdown(models.choices(), value="fast", label="Model", elem_id="model")
     with gr.Accordion("More", open=False):
         weight = gr.Slider(0.1, 4, 1, step=0.1, label="Weight of the regularizer; 1 as trained", elem_id="weight")

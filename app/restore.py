@@ -11,7 +11,7 @@ from icgn.app.pictures import check_pixels, photograph
 from icgn.app.tasks import TASKS, Damage
 from icgn.app.watch import TooLongError, Watch
 from icgn.datasets import Picture, add_noise, seed_of
-from icgn.pictures import Restored, restore_picture
+from icgn.pictures import NoiseLevel, Restored, estimated_level, restore_picture
 
 GAP = 1e-2
 """Relative objective gap to be proved where no distance can be."""
@@ -106,12 +106,12 @@ def _restore(order: Order, picture: Picture, name: str, clean: bool, watch: Watc
     elif clean:
         raise ValueError("noise: the photograph is clean, expected the level to add; only uploads can be estimated")
     task = TASKS[order.task]
-    model = model_name(order.model, len(picture.pixels))
     posed, truth = task.pose(order.damage), None
-    noise = None if order.noise is None else order.noise / 255
-    if clean and noise is not None:
+    noise = estimated_level(picture) if order.noise is None else NoiseLevel(order.noise / 255)
+    model = model_name(order.model, len(picture.pixels), noise.noise)
+    if clean:
         measured, truth = task.damaged(picture.pixels, order.damage)
-        picture = replace(picture, pixels=add_noise(measured, noise, seed_of(name)))
+        picture = replace(picture, pixels=add_noise(measured, noise.value, seed_of(name)))
     if order.task == "enlarge":
         check_pixels(name, *(order.damage.factor * side for side in picture.pixels.shape[1:]))
     restored = restore_picture(

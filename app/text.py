@@ -37,6 +37,8 @@ def report(result: Result) -> str:
         f"<p>Noise {255 * done.noise.value:.1f} gray levels{estimated}; model <code>{html.escape(result.model)}</code>,"
         f" asked to remove {255 * done.sigma:.1f}; {done.iterations} iterations, {done.seconds:.1f} s.</p>"
     )
+    found = [note.text(scale=255, unit="gray levels") for note in done.notes if note.topic == "noise"]
+    lines += [f"<p>{html.escape(words[0].upper() + words[1:])}.</p>" for words in found]
     if done.solution.condition is not None:
         lines.append(
             "<p>The proof is for the convex problem that is left once a network has computed from the picture where"
