@@ -104,8 +104,20 @@ def page(clean: Tensor, sigma: float, g: torch.Generator) -> Noisy:
     return white(x, sigma, g)
 
 
+def mosaic(clean: Tensor, sigma: float, g: torch.Generator) -> Noisy:
+    """White noise of a Bayer mosaic, the colours being interpolated bilinearly."""
+    places = torch.zeros(3, SIDE, SIDE)
+    places[0, ::2, ::2] = places[1, ::2, 1::2] = places[1, 1::2, ::2] = places[2, 1::2, 1::2] = 1
+    kernel = (torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4).expand(3, 1, 3, 3)
+    noise = 1.6 * sigma * torch.randn(1, SIDE, SIDE, generator=g)
+    known = F.pad(torch.stack([(clean * places).sum(0) * places, noise * places, places]), (1, 1, 1, 1), mode="reflect")
+    x, n, weights = F.conv2d(known, kernel, groups=3)
+    return x / weights, n / weights
+
+
 KINDS: list[tuple[float, Callable[[Tensor, float, torch.Generator], Noisy]]] = [
-    (0.45, camera), (0.15, white), (0.08, growing), (0.1, blurred), (0.07, enlarged), (0.1, compressed), (0.05, page),
+    (0.34, camera), (0.15, white), (0.08, growing), (0.08, blurred), (0.08, enlarged), (0.13, compressed), (0.05, page),
+    (0.09, mosaic),
 ]  # fmt: skip
 
 

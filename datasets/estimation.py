@@ -240,6 +240,10 @@ def _flattest(energy: Array, low: Array) -> tuple[Array, Array]:
 
 def _fit(x: Array, variance: Array, counts: Array) -> _Line:
     """The best line of nonnegative slope and offset through the lower variances, errors being relative ones."""
+    # Parts of one colour have none; errors are relative ones.
+    variance = np.maximum(variance, 1e-6 * variance.max())
+    if variance.max() == 0:
+        return _Line(0.0, 0.0, 1.0)
     constant, sloped, steep = (_solved(c, variance, counts) for c in _columns(x))
     if len(x) < 3 or np.ptp(x) <= 1e-6 * np.abs(x).max():
         return _Line(0.0, float(variance.min()), 1.0)

@@ -29,6 +29,8 @@ ALIKE = 0.15
 _GROWS = 2.5
 # Patches that an estimate should compare.
 _MANY = 200
+# Flat parts with so many times the level of the noise show content.
+_CONTENT = 1.2
 # Blocks and side of a picture that the network needs.
 _BLOCKS, _SIDE = 9, 24
 
@@ -122,7 +124,14 @@ def estimate_noise(picture: Picture | Tensor) -> NoiseEstimate:
 
 
 def _is_correlated(measured: Measured, learned: _Learned | None) -> bool:
-    return measured.coarseness >= COARSE if learned is None else learned.correlation >= ALIKE
+    if learned is None:
+        return measured.coarseness >= COARSE
+    return learned.correlation >= ALIKE or _spectrum_is_of_noise(measured, learned)
+
+
+def _spectrum_is_of_noise(measured: Measured, learned: _Learned) -> bool:
+    """Whether flat parts show a coarse spectrum, and no more power than the noise has: then it is not the content's."""
+    return measured.coarseness >= COARSE and _rms(measured.levels) < _CONTENT * learned.level
 
 
 @dataclass(frozen=True)
@@ -178,7 +187,10 @@ def _correlated(measured: Measured, learned: _Learned | None) -> NoiseEstimate:
         level = _rms(measured.levels)
         noise = Correlated(level, torch.from_numpy(measured.spectrum), where)
         return NoiseEstimate(noise, level, noise.removal, tuple(float(v) for v in measured.levels), _LOW)
-    noise = Correlated.gaussian(learned.level, min(learned.correlation, 0.95), where)
+    alike = min(learned.correlation, 0.9)
+    noise = Correlated.gaussian(learned.level, alike, where)
+    if _spectrum_is_of_noise(measured, learned):
+        noise = Correlated(learned.level, torch.from_numpy(measured.spectrum), where)
     sure = _HIGH if 0.5 < _rms(measured.levels) / learned.level < 1.5 else _FAIR
     return NoiseEstimate(noise, learned.level, noise.removal, learned.channels, sure)
 
