@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -106,7 +106,7 @@ def _paged(batch: Batch, job: Job, stack: Stack, task: PageTask, file: Range, un
         return intensity
 
     typed = {"sigma": request.sigma, "noise": request.noise}
-    levels = {name: None if value is None else level(name, value) for name, value in typed.items()}
+    levels: dict[str, Any] = {name: None if value is None else level(name, value) for name, value in typed.items()}
     if request.words is not None:
         picture = page_pictures(stack.page(plain.sampled(0)[0]), file)[0]
         read = replace(picture, container=stack.container)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.ndimage
 import torch
 from torch import Tensor
 
@@ -22,7 +23,7 @@ class Cleared:
     Attributes
     ----------
     picture : Picture
-        without stripes.
+        without stripes; pixels that say nothing are the median of those around them.
     known : Tensor or None
         bool (1, H, W), False for dead pixels, salt and pepper; None if there are none.
     notes : tuple of Note
@@ -42,7 +43,7 @@ def clear(picture: Picture) -> Cleared:
     picture : Picture
         as it was read.
     """
-    values = picture.pixels.detach().double().cpu().numpy()
+    values = picture.pixels.detach().double().cpu().numpy().copy()
     finite = np.isfinite(values).all()
     notes: list[Note] = []
     stripes = find_stripes(values) if finite else None
@@ -55,6 +56,9 @@ def clear(picture: Picture) -> Cleared:
     dead = find_impulses(values) if finite else np.zeros(values.shape[1:], bool)
     if not dead.any():
         return Cleared(picture=picture, known=None, notes=tuple(notes))
+    for plane in values:
+        plane[dead] = scipy.ndimage.median_filter(plane, size=5, mode="reflect")[dead]
+    picture = replace(picture, pixels=torch.from_numpy(values).to(picture.pixels))
     said = f"{int(dead.sum())} pixels ({dead.mean():.2%}) are dead, salt or pepper; they are filled in"
     notes.append(Note("dead", said, warning=True))
     return Cleared(picture=picture, known=torch.from_numpy(~dead)[None], notes=tuple(notes))

@@ -11,12 +11,13 @@ from torch import Tensor
 from icgn.datasets import Picture
 from icgn.functionals.noise import Noise, Poisson, PoissonGaussian, White
 from icgn.pictures.counts import Stabilized, stabilize
+from icgn.pictures.defects import Cleared, clear
 from icgn.pictures.levels import NoiseLevel, Note, clamped_level, described_level, estimated_level, model_level
 from icgn.pictures.models import ModelFor, as_batch, default_regularizer
 from icgn.pictures.ranges import UNIT, Range, RangeOption, check_level, find_range, fixed_range, reach_at
 from icgn.pictures.result import Restored
 from icgn.pictures.solving import Solved, solve_task
-from icgn.pictures.tasks import Denoise, Task
+from icgn.pictures.tasks import Denoise, Inpaint, Task
 from icgn.regularizers.base import ConvexRegularizer, check_image
 from icgn.solvers import Callback
 
@@ -97,9 +98,20 @@ def restore_picture(
     task = Denoise() if task is None else task
     read = picture if isinstance(picture, Picture) else None
     pixels = picture.pixels if isinstance(picture, Picture) else picture
+    if isinstance(task, Denoise) and noise is None and sigma is None:
+        cleared = clear(Picture(pixels, bits=16) if read is None else read)
+        if cleared.notes:
+            options: dict[str, Any] = {
+                "tol": tol,
+                "gap_tol": gap_tol,
+                "max_iter": max_iter,
+                "callback": callback,
+                "range": range,
+            }
+            return _restore_cleared(cleared, pixels, regularizer, weight=weight, **options)
     level = _noise(read, pixels, task, sigma if noise is None and isinstance(task, Denoise) else noise)
     regularizer = _regularizer(regularizer, pixels, level.noise)
-    options: dict[str, Any] = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
+    options = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
     if isinstance(task, Denoise) and sigma is None and isinstance(level.noise, Poisson | PoissonGaussian):
         counts, kept = stabilize(pixels[None], level.noise), Picture(pixels, bits=16) if read is None else read
         return _restore_counts(counts, kept, level, regularizer, counts.limits(range), weight=weight, **options)
@@ -176,6 +188,21 @@ def _restore_counts(
         notes=(*level.notes, said, *even.notes),
         range=UNIT,
     )
+
+
+def _restore_cleared(
+    cleared: Cleared, before: Tensor, regularizer: ConvexRegularizer | ModelFor | None, **options: Any
+) -> Restored:
+    """Denoise a picture without stripes, its dead pixels being missing; those of counts are filled in before."""
+    level = estimated_level(cleared.picture)
+    if cleared.known is None or isinstance(level.noise, Poisson | PoissonGaussian):
+        restored = restore_picture(cleared.picture, noise=level, regularizer=regularizer, **options)
+    else:
+        task, level = Inpaint(cleared.known), replace(level, value=level.to_remove, removal=None)
+        restored = restore_picture(
+            cleared.picture, task=task, noise=level, sigma=level.value, regularizer=regularizer, **options
+        )
+    return replace(restored, before=before, notes=(*cleared.notes, *restored.notes))
 
 
 def _range_notes(limits: Range, given: RangeOption) -> list[Note]:

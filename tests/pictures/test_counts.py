@@ -111,7 +111,7 @@ def test_the_gain_of_counts_is_the_distance_of_their_values():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "white", "blue:3", "0", "-3", "nan", "300", "poisson:0", "poisson-gaussian:1", "correlated:5,1", "white:1,2"],
+    ["", "white", "blue:3", "0", "-3", "nan", "poisson:0", "poisson-gaussian:1", "correlated:5,1", "white:1,2"],
 )
 def test_other_words_are_refused(text):
     with pytest.raises(ValueError, match="noise: got"):
