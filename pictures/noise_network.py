@@ -86,7 +86,8 @@ class NoiseNetwork(nn.Module):
         """
         if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < 24:
             raise ValueError(f"x: got shape {tuple(x.shape)}, expected (B, 3, H, W), H and W at least 24")
-        logs, mean = _logarithms(self._amplitudes(x), used)
+        # No filter sees a constant; without it nothing is lost to rounding where it is large.
+        logs, mean = _logarithms(self._amplitudes(x - x.mean((1, 2, 3), keepdim=True)), used)
         z = F.gelu(self.first(logs))
         z = z + F.gelu(self.local(z))
         z = F.gelu(z + self.overall(_statistics(z, used))[:, :, None, None])

@@ -98,6 +98,7 @@ def restore_picture(
     task = Denoise() if task is None else task
     read = picture if isinstance(picture, Picture) else None
     pixels = picture.pixels if isinstance(picture, Picture) else picture
+    options: dict[str, Any] = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
     if isinstance(task, Denoise) and noise is None and sigma is None:
         cleared = clear(Picture(pixels, bits=16) if read is None else read)
         if cleared.notes:
@@ -111,7 +112,6 @@ def restore_picture(
             return _restore_cleared(cleared, pixels, regularizer, weight=weight, **options)
     level = _noise(read, pixels, task, sigma if noise is None and isinstance(task, Denoise) else noise)
     regularizer = _regularizer(regularizer, pixels, level.noise)
-    options = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
     if isinstance(task, Denoise) and sigma is None and isinstance(level.noise, Poisson | PoissonGaussian):
         counts, kept = stabilize(pixels[None], level.noise), Picture(pixels, bits=16) if read is None else read
         return _restore_counts(counts, kept, level, regularizer, counts.limits(range), weight=weight, **options)

@@ -64,12 +64,10 @@ def test_levels_that_are_found_are_clamped_to_the_trained_range_and_it_is_said(l
         )
 
 
-def test_the_noise_of_a_jpeg_is_sought_in_its_luma():
-    levels = add_noise(torch.full((1, 64, 64), 0.5), 0.1, 0).expand(3, -1, -1)
-    # White noise in the luma alone, as compression leaves it.
-    plain, packed = (estimated_level(Picture(levels, jpeg=jpeg)) for jpeg in (False, True))
-    assert "jpeg" in [n.topic for n in packed.notes] and "jpeg" not in [n.topic for n in plain.notes]
-    assert packed.value == pytest.approx(plain.value / (0.299**2 + 0.587**2 + 0.114**2) ** 0.5, rel=0.01)
+def test_correlated_noise_that_is_measured_has_a_larger_level_to_remove():
+    coarse = torch.nn.functional.avg_pool2d(torch.randn(1, 42, 42, generator=torch.Generator().manual_seed(0)), 3, 1)
+    measured = measured_level(Picture(clean() + 0.1 * coarse), Picture(clean()))
+    assert measured.to_remove > 1.5 * measured.value and measured_level(noisy(20), Picture(clean())).removal is None
 
 
 @pytest.mark.parametrize(
