@@ -13,12 +13,16 @@ Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 _MAD = 1.4826
 # A pixel is an outlier from so many deviations of its neighbours' differences on.
 _FAR = 8.0
+# The part of the extreme pixels that are so far away where there is salt or pepper.
+_MAINLY = 0.3
 # Once there is salt or pepper, an extreme pixel this near to its neighbours is one of them.
 _NEAR = 2.0
 # Salt and pepper are called so where at least this part of the pixels is; more cannot be told from a picture.
 _LEAST, _MOST = 5e-4, 0.4
 # Isolated outliers: at most this part, else they are texture.
 _DEAD = 0.01
+# Side of the squares in which differences are compared.
+_AROUND = 15
 # Rows that a stripe is compared with, on either side together.
 _WINDOW = 9
 # Stripes of more than this part of the range are no error of an instrument.
@@ -99,7 +103,9 @@ def _salt_and_pepper(plane: Array) -> Array:
         return np.zeros(plane.shape, bool)
     difference = np.abs(plane - scipy.ndimage.median_filter(plane, size=5, mode="reflect"))
     spread = _MAD * np.median(difference[~extreme])
-    if (extreme & (difference > max(_FAR * spread, 0.1 * (largest - least)))).mean() < _LEAST:
+    far = extreme & (difference > max(_FAR * spread, 0.1 * (largest - least)))
+    # Most are far from their neighbours: white paper is not.
+    if far.mean() < max(_LEAST, _MAINLY * extreme.mean()):
         return np.zeros(plane.shape, bool)
     return extreme & (difference > _NEAR * spread)
 
@@ -108,7 +114,7 @@ def _is_scattered(found: Array) -> bool:
     """Whether pixels lie as by chance: about as many pairs of neighbours as independent ones would make."""
     share = found.mean()
     pairs = (found[1:] & found[:-1]).mean() + (found[:, 1:] & found[:, :-1]).mean()
-    return bool(pairs / 2 < 2 * share**2 + 0.1 * share)
+    return bool(pairs / 2 < 1.5 * share**2 + 0.1 * share)
 
 
 def _dead(plane: Array) -> Array:
@@ -120,6 +126,8 @@ def _dead(plane: Array) -> Array:
     if spread == 0:
         return np.zeros(plane.shape, bool)
     near = scipy.ndimage.maximum_filter(difference, footprint=ring, mode="reflect")
+    # The noise may differ from place to place: 1.25 mean absolute values are one deviation of normal noise.
+    spread = np.maximum(spread, 1.25 * scipy.ndimage.uniform_filter(difference, _AROUND, mode="reflect"))
     # Detail of a picture is never one pixel alone: the differences around it are large too.
     found = (difference > _FAR * spread) & (near < 0.6 * difference) & _beyond(plane, ring, difference)
     return found if found.mean() <= _DEAD and _is_scattered(found) else np.zeros(plane.shape, bool)
@@ -149,9 +157,10 @@ def _rows(picture: Array) -> Array | None:
     power = np.square(varied).mean(2).mean(0)
     pairs = [(varied[i] * varied[j]).mean(1) for i in range(_PARTS) for j in range(i)]
     agree = np.mean(pairs, 0) / np.maximum(power, 1e-24)
-    size = typical[:, 0] / max(np.ptp(picture), 1e-24)
+    size, whole = (v / max(np.ptp(picture), 1e-24) for v in (typical[:, 0], offsets.std(1)))
     # Large ones, or such that go on in the next rows, are what the picture shows: blinds, shelves, boards.
-    strong = (agree > _AGREE) & (size > 1e-3) & (size < _LARGE) & (np.abs(_with_next(offsets)) < 0.5)
+    strong = (agree > _AGREE) & (size > 1e-3) & (whole < _LARGE) & (np.abs(_with_next(offsets)) < 0.5)
+    strong &= _shifted(difference, offsets)
     return np.where(strong[:, None], offsets, 0.0) if strong.any() else None
 
 
@@ -160,3 +169,12 @@ def _with_next(offsets: Array) -> Array:
     power = np.maximum(np.square(offsets).mean(1), 1e-24)
     pairs = [(offsets[:, k:] * offsets[:, :-k]).mean(1) / power for k in (1, 2)]
     return np.max(np.abs(pairs), 0)
+
+
+def _shifted(difference: Array, offsets: Array) -> Array:
+    """Whether dark and bright pixels of the lines are shifted alike, (C,): letters leave the paper as it is."""
+    power = np.maximum(np.square(offsets).mean(1), 1e-24)
+    quartiles = np.quantile(difference, (0.25, 0.75), axis=2)
+    quartiles = quartiles - np.median(quartiles, 2, keepdims=True)
+    slopes = (quartiles * offsets).mean(2) / power
+    return ((slopes > 0.5) & (slopes < 2)).all(0)

@@ -26,11 +26,15 @@ ALIKE = 0.15
 """Correlation of neighbouring pixels from which noise is not called white."""
 
 # Growth of the variance over the picture from which the noise is said to depend on the brightness.
-_GROWS = 2.5
+_GROWS = 4.0
 # Patches that an estimate should compare.
 _MANY = 200
 # Flat parts with so many times the level of the noise show content.
 _CONTENT = 1.2
+# Levels found in two ways differ by less than this factor; letters make a page look as much noisier at least.
+_NEAR, _FULL = 1.3, 6.0
+# The part of all that a picture varies from which noise is strong.
+_STRONG = 0.15
 # Blocks and side of a picture that the network needs.
 _BLOCKS, _SIDE = 9, 24
 
@@ -113,14 +117,14 @@ def estimate_noise(picture: Picture | Tensor) -> NoiseEstimate:
     counted = _counts(values, ignored)
     if counted is not None:
         return counted
+    learned = _learned(values, ignored)
     measured = measure_flat(values, ignored=ignored)
     if measured is None:
-        return _without_flat_parts(values, ignored)
-    learned = _learned(values, ignored)
+        return _without_flat_parts(values, ignored, learned)
     if _is_correlated(measured, learned):
         return _correlated(measured, learned)
     jpeg = isinstance(picture, Picture) and picture.jpeg
-    return _white(measured, _finest(values, ignored, jpeg))
+    return _white(measured, _finest(values, ignored, jpeg), learned, float(np.ptp(values)))
 
 
 def _is_correlated(measured: Measured, learned: _Learned | None) -> bool:
@@ -160,18 +164,24 @@ def _learned(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> _Le
     return _Learned(channels, level, min(max((float(removed) / level - 1) / 1.5, 0.0), 1.0))
 
 
-def _white(measured: Measured, finest: float | None) -> NoiseEstimate:
+def _white(measured: Measured, finest: float | None, learned: _Learned | None, spread: float) -> NoiseEstimate:
     """White noise, or noise that grows with the brightness: by the finest frequencies, the wavelets if they find less.
 
-    Between white and correlated the level goes from the one to the other.
+    Between white and correlated the level goes from the one to the other. It is averaged with that of the network where
+    both are near to one another, else that of the network counts.
     """
     fine, whole = _rms(measured.fine), _rms(measured.levels)
     least = fine if finest is None else min(fine, finest)
     part = min(max((measured.coarseness - 1.1) / 0.9, 0.0), 1.0)
     level = least ** (1 - part) * max(whole, least) ** part if least > 0 else 0.0
+    growing = measured.growth > _GROWS and measured.gain > 0 and fine > 0
+    # The network has seen neither steep growth nor more noise than picture.
+    if learned is not None and not growing and level < _STRONG * spread:
+        near = max(level, learned.level) < _NEAR * min(level, learned.level)
+        level = math.sqrt(level * learned.level) if near else learned.level
     channels = tuple(float(level * f / fine) if fine > 0 else level for f in measured.fine)
     sure = _HIGH if measured.patches >= _MANY and whole < 1.3 * fine else _FAIR
-    if measured.growth > _GROWS and measured.gain > 0 and fine > 0:
+    if growing:
         ratio = level / fine
         noise: Noise = PoissonGaussian(measured.gain * ratio**2, measured.read * ratio)
         return NoiseEstimate(noise, level, level, channels, _FAIR)
@@ -195,13 +205,18 @@ def _correlated(measured: Measured, learned: _Learned | None) -> NoiseEstimate:
     return NoiseEstimate(noise, learned.level, noise.removal, learned.channels, sure)
 
 
-def _without_flat_parts(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> NoiseEstimate:
+def _without_flat_parts(
+    values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any], learned: _Learned | None
+) -> NoiseEstimate:
     """A picture of one colour, a page of paper, or one that is too small."""
     level, sure = _finest(values, ignored, False) or 0.0, _LOW
     if np.ptp(values) == 0:
         level, sure = 0.0, _HIGH
     elif ((values == values.max()) | (values == values.min())).mean() > 0.3:
         level, sure = clipped_level(values), _FAIR
+    # Pages that are full of letters.
+    if learned is not None and level > _FULL * learned.level:
+        level, sure = learned.level, _LOW
     return NoiseEstimate(White(level), level, level, (level,) * len(values), sure)
 
 

@@ -28,13 +28,13 @@ def denoise(
     y: Tensor,
     sigma: float | Tensor | None = None,
     *,
-    noise: Noise | Literal["auto"] | None = None,
     regularizer: ConvexRegularizer | None = None,
     tol: float = 1e-4,
     max_iter: int = 1000,
     weight: float | Tensor | str = 1.0,
     callback: Callback | None = None,
     range: RangeOption = None,
+    noise: Noise | Literal["auto"] | None = None,
 ) -> Solution:
     r"""Remove noise: minimize :math:`\tfrac12 |x - y|^2 + w R(x; \sigma)`, certified.
 
@@ -50,10 +50,6 @@ def denoise(
     sigma : float or Tensor, optional
         the level to remove, the standard deviation of the noise if it is white, in the unit of y, one or one per
         picture; 0 returns y. Default that of `noise`.
-    noise : Noise or "auto", optional
-        a description of the noise (:mod:`icgn.functionals.noise`); ``"auto"`` finds it by :func:`icgn.estimate_noise`.
-        Levels of pixels (``White`` with a map) are those of the data term, and their root mean square is the sigma of
-        R. Default white noise of the level sigma.
     regularizer : ConvexRegularizer, optional
         default the shipped ``conditional-gray`` for one channel or three equal ones, for other three
         ``conditional-color``, or ``camera-color`` if the noise is correlated, on the device of y.
@@ -71,6 +67,10 @@ def denoise(
         :class:`icgn.ScaledRegularizer`. ``"auto"`` finds them by :func:`icgn.pictures.intensity_range`. By default
         pictures that lie in [0, 1] apart from their noise, and fill a quarter of it or have noise of 2/255 or more, are
         taken as they are, and so are all where the regularizer is made for another unit; for others the range is found.
+    noise : Noise or "auto", optional
+        a description of the noise (:mod:`icgn.functionals.noise`); ``"auto"`` finds it by :func:`icgn.estimate_noise`.
+        Levels of pixels (``White`` with a map) are those of the data term, and their root mean square is the sigma of
+        R. Default white noise of the level sigma.
 
     Returns
     -------
