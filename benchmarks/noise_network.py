@@ -5,8 +5,8 @@
 Scenes are the pictures of BSDS500 train and test. A part is photographed by simulated cameras
 (:func:`icgn.datasets.simulate_camera`); the others get white noise, noise that grows with the brightness, noise that is
 blurred or enlarged with its picture, or white noise compressed by JPEG; a few are pages of text or have one colour. A
-third is gray. The loss is Huber's of the logarithms of the levels: of channels, of blocks, and of what to remove. It
-goes on from RUN if that is there.
+third is gray. The loss is Huber's of the logarithms of the levels: of channels, luma and blocks, and of what to remove.
+It goes on from RUN if that is there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import save_file
 from torch import Tensor
 
-from icgn.datasets import bsds500, neighbour_correlation, simulate_camera
+from icgn.datasets import bsds500, neighbour_correlation, scaled_luma, simulate_camera
 from icgn.datasets.picture import LUMA
 from icgn.functionals.noise import removal
 from icgn.pictures.noise_network import BLOCK, NoiseNetwork
@@ -157,6 +157,7 @@ def loss(network: NoiseNetwork, noisy: Tensor, noise: Tensor) -> Tensor:
     pairs = [
         (found.levels.square().mean((2, 3)), power.mean((2, 3)), 1.0),
         (found.levels.square().mean((1, 2, 3)), power.mean((1, 2, 3)), 1.0),
+        (found.luma.square().mean((1, 2, 3)), torch.stack([scaled_luma(n).square().mean() for n in noise]), 1.0),
         (found.removal.square().mean((1, 2, 3)), wanted.square(), 1.0),
         (found.levels.square().mean(1, keepdim=True), local, 0.3),
     ]

@@ -15,7 +15,15 @@ from icgn.datasets.figure import comparison, difference, visible_gain
 from icgn.datasets.files import Job, left_out, plan, prepare_folders
 from icgn.datasets.folders import Listing, list_pictures, survey
 from icgn.datasets.formats import Container
-from icgn.datasets.noise import add_noise, estimate_sigma, measure_sigma, neighbour_correlation, scaled_luma, seed_of
+from icgn.datasets.noise import (
+    add_noise,
+    effective_level,
+    estimate_sigma,
+    measure_sigma,
+    neighbour_correlation,
+    scaled_luma,
+    seed_of,
+)
 from icgn.datasets.picture import (
     FILE_SUFFIXES,
     PIXEL_LIMIT,
@@ -56,6 +64,7 @@ __all__ = [
     "depth",
     "difference",
     "download_bsds500",
+    "effective_level",
     "estimate_sigma",
     "folder",
     "is_jpeg",

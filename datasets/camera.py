@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from icgn.compat import keyword_only
-from icgn.datasets.noise import neighbour_correlation
+from icgn.datasets.noise import effective_level, neighbour_correlation
 from icgn.datasets.picture import LUMA
 
 _GAMMA = 2.2
@@ -39,6 +39,8 @@ class Shot:
         what it writes, of the same shape.
     level : float
         root mean square of noisy - clean, in intensities.
+    effective : float
+        the level of independent noise that is as strong (:func:`icgn.datasets.effective_level`).
     correlation : float
         that of neighbouring pixels of the noise (:func:`icgn.datasets.neighbour_correlation`).
     """
@@ -46,6 +48,7 @@ class Shot:
     clean: Tensor
     noisy: Tensor
     level: float
+    effective: float
     correlation: float
 
 
@@ -107,7 +110,8 @@ def simulate_camera(scene: Tensor, sigma: float, generator: torch.Generator) -> 
         quality = draw.integer(12) + 87 if draw.part(0.8) else draw.integer(17) + 70
         noisy = _compressed(noisy, quality, (0, 0, 1, 1, 2)[draw.integer(5)])
     error = (noisy - clean)[cut]
-    return Shot(clean[cut], noisy[cut], float(error.square().mean().sqrt()), neighbour_correlation(error))
+    level = float(error.square().mean().sqrt())
+    return Shot(clean[cut], noisy[cut], level, effective_level(error), neighbour_correlation(error))
 
 
 class _Draw:

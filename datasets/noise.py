@@ -107,6 +107,27 @@ def neighbour_correlation(noise: Tensor) -> float:
     return float((along / 2 / luma.square().mean().clamp_min(1e-24)).clamp(0, 1))
 
 
+def effective_level(noise: Tensor) -> float:
+    r"""The level of independent noise of all channels that is as strong, in the channels or in the luma.
+
+    It is the larger one of the root mean square over all channels and that of the scaled luma
+    (:func:`scaled_luma`). Both are the same for independent noise of equal channels; noise that is the same in all of
+    them, as much of that of photographs is, looks to a regularizer like stronger noise than its root mean square.
+
+    Parameters
+    ----------
+    noise : Tensor
+        noisy - clean, (1, H, W) or (3, H, W).
+
+    Raises
+    ------
+    ValueError
+        for another shape.
+    """
+    parts = noise.detach().double(), scaled_luma(noise.detach().double())
+    return max(float((p - p.mean((1, 2), keepdim=True)).square().mean().sqrt()) for p in parts)
+
+
 def estimate_sigma(image: Tensor) -> float:
     """Estimate the standard deviation of white Gaussian noise, in intensities: scikit-image's wavelet estimator.
 

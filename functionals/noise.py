@@ -273,16 +273,21 @@ class Correlated(Noise):
         does not matter.
     where : str
         what the noise is like, a few words that end the sentence of :meth:`text`.
+    coherence : float
+        level of the scaled luma over that of the channels: 1 for independent colours, 1.495 for noise that is the same
+        in all of them.
 
     Raises
     ------
     ValueError
-        for a level that is negative or not finite, or a spectrum of another shape, negative or 0 everywhere.
+        for a level that is negative or not finite, a spectrum of another shape, negative or 0 everywhere, or a
+        coherence out of its range.
     """
 
     level: float
     spectrum: Tensor
     where: str = ""
+    coherence: float = 1.0
 
     def __post_init__(self) -> None:
         _check("level", torch.as_tensor(self.level), zero=True)
@@ -291,10 +296,12 @@ class Correlated(Noise):
             raise ValueError(f"spectrum: got shape {tuple(s.shape)}, expected (K, K), K at least 2")
         if not bool((torch.isfinite(s) & (s >= 0)).all()) or not bool((s > 0).any()):
             raise ValueError("spectrum: got one that vanishes or is not finite and >= 0, expected power of frequencies")
+        if not 1 <= self.coherence <= MOST_COHERENT:
+            raise ValueError(f"coherence: got {self.coherence}, expected a number from 1 to {MOST_COHERENT}")
         object.__setattr__(self, "spectrum", s.double().clone())
 
     @classmethod
-    def gaussian(cls, level: float, correlation: float, where: str = "") -> Correlated:
+    def gaussian(cls, level: float, correlation: float, where: str = "", coherence: float = 1.0) -> Correlated:
         """White noise smoothed by a Gaussian until neighbouring pixels are correlated as they should.
 
         Parameters
@@ -303,7 +310,7 @@ class Correlated(Noise):
             standard deviation.
         correlation : float
             r, that of neighbouring pixels, from 0 to below 1.
-        where : str
+        where, coherence
             as for the class.
 
         Raises
@@ -316,7 +323,7 @@ class Correlated(Noise):
         # Noise smoothed by a Gaussian of deviation s has the correlation exp(-1 / 4 s^2) of neighbours.
         square = -1 / (4 * math.log(max(correlation, 1e-12)))
         power = torch.exp(-4 * math.pi**2 * square * torch.linspace(0, 0.5, 16, dtype=torch.float64).square())
-        return cls(level, power * power[:, None], where)
+        return cls(level, power * power[:, None], where, coherence)
 
     @property
     def correlation(self) -> float:
@@ -331,13 +338,18 @@ class Correlated(Noise):
 
     @property
     def removal(self) -> float:
-        """The level that a regularizer should be asked to remove: :func:`removal` of level and correlation."""
-        return removal(self.level, self.correlation)
+        """The level that a regularizer should be asked to remove: :func:`removal` of level, coherence, correlation."""
+        return removal(self.level * self.coherence, self.correlation)
 
     def draw(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         height, width = x.shape[-2:]
         power = self._power(height, width).to(x)
-        white = torch.fft.rfft2(_normal(x, generator))
+        normal = _normal(x, generator)
+        if x.ndim == 4 and x.shape[1] == 3 and self.coherence > 1:
+            share = (self.coherence**2 - 1) / (MOST_COHERENT**2 - 1)
+            common = _normal(x[:, :1], generator)
+            normal = math.sqrt(1 - share) * normal + math.sqrt(share) * common
+        white = torch.fft.rfft2(normal)
         return x + self.level * torch.fft.irfft2(white * power.sqrt(), s=(height, width))
 
     def variance(self, x: Tensor) -> Tensor:
@@ -362,6 +374,10 @@ class Correlated(Noise):
         half = quarter[torch.minimum(rows, height - rows)]
         columns = torch.arange(width)
         return half / half[:, torch.minimum(columns, width - columns)].mean()
+
+
+MOST_COHERENT = 1.495
+"""Level of the scaled luma over that of the channels, where all have the same noise: the sum of weights of norm 1."""
 
 
 def removal(level: float, correlation: float) -> float:

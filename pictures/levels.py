@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from icgn.datasets import Picture, measure_sigma, neighbour_correlation, scaled_luma
+from icgn.datasets import Picture, effective_level, measure_sigma, neighbour_correlation
 from icgn.functionals.noise import Correlated, Noise, removal
-from icgn.pictures.noise import ALIKE, NoiseEstimate, estimate_noise
+from icgn.pictures.noise import ALIKE, COHERENT, NoiseEstimate, estimate_noise
 
 Reach = tuple[float, float] | None
 """Trained range of a regularizer (``sigma_range``)."""
@@ -98,7 +98,7 @@ def measured_level(noisy: Picture, clean: Picture, *, reach: Reach = None) -> No
     Parameters
     ----------
     noisy, clean : Picture
-        of the same shape; the noise of a JPEG file is measured in its luma.
+        of the same shape.
     reach : (float, float), optional
         trained range of the regularizer, to which the level is clamped.
 
@@ -107,10 +107,11 @@ def measured_level(noisy: Picture, clean: Picture, *, reach: Reach = None) -> No
     ValueError
         if the shapes differ.
     """
-    parts = [_noise_part(noisy, p) for p in (noisy.pixels, clean.pixels)]
-    value, alike = measure_sigma(*parts), neighbour_correlation(parts[0] - parts[1])
+    value, error = measure_sigma(noisy.pixels, clean.pixels), noisy.pixels - clean.pixels
+    wanted, alike = effective_level(error), neighbour_correlation(error)
     note = Note("noise", "noise of sigma {:.4g} {unit}, measured against the reference", (value,))
-    level = NoiseLevel(value, "measured", (note,), removal=removal(value, alike) if alike >= ALIKE else None)
+    more = alike >= ALIKE or wanted > COHERENT * value
+    level = NoiseLevel(value, "measured", (note,), removal=removal(wanted, alike) if more else None)
     return clamped_level(level, reach)
 
 
@@ -125,7 +126,7 @@ def estimated_level(noisy: Picture, *, reach: Reach = None) -> NoiseLevel:
         trained range of the regularizer, to which the level is clamped.
     """
     found = estimate_noise(noisy)
-    note = EstimateNote("noise", "", (found.level,), warning=found.sure == "low", estimate=found)
+    note = EstimateNote("noise", "", (found.level,), estimate=found)
     return clamped_level(NoiseLevel(found.level, "estimated", (note,), found.noise, found.sigma), reach)
 
 
@@ -199,10 +200,6 @@ def clamped_level(noise: NoiseLevel, reach: Reach) -> NoiseLevel:
     if noise.removal is None:
         return replace(noise, value=value, notes=(*noise.notes, note))
     return replace(noise, removal=value, notes=(*noise.notes, note))
-
-
-def _noise_part(noisy: Picture, pixels: Tensor) -> Tensor:
-    return scaled_luma(pixels) if noisy.jpeg else pixels
 
 
 def _within(level: float, reach: tuple[float, float]) -> bool:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icgn.datasets import Picture, estimate_sigma, scaled_luma
+from icgn.datasets import Picture, estimate_sigma
 from icgn.datasets.estimation import COARSE, Measured, clipped_level, count_step, dark_frame, measure_flat
-from icgn.functionals.noise import Correlated, Noise, Poisson, PoissonGaussian, White
+from icgn.functionals.noise import MOST_COHERENT, Correlated, Noise, Poisson, PoissonGaussian, White
 from icgn.pictures.noise_network import BLOCK, noise_network
 
 Sure: TypeAlias = Literal["high", "fair", "low"]
@@ -25,18 +25,21 @@ _SURE = {_HIGH: "", _FAIR: " (about)", _LOW: " (a guess: hardly any part of the 
 ALIKE = 0.15
 """Correlation of neighbouring pixels from which noise is not called white."""
 
+COHERENT = 1.15
+"""Level of the scaled luma over that of the channels from which colours are not called independent."""
+
 # Growth of the variance over the picture from which the noise is said to depend on the brightness.
 _GROWS = 4.0
 # Patches that an estimate should compare.
 _MANY = 200
 # Flat parts with so many times the level of the noise show content.
 _CONTENT = 1.2
-# Levels found in two ways differ by less than this factor; letters make a page look as much noisier at least.
-_NEAR, _FULL = 1.3, 6.0
+# Levels that are found in two ways are near if they differ by less than this factor.
+_NEAR = 1.3
 # The part of all that a picture varies from which noise is strong.
-_STRONG = 0.15
+_STRONG = 0.2
 # Blocks and side of a picture that the network needs.
-_BLOCKS, _SIDE = 9, 24
+_BLOCKS, _SIDE = 100, 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +78,8 @@ class NoiseEstimate:
 def estimate_noise(picture: Picture | Tensor) -> NoiseEstimate:
     r"""Estimate the noise of a picture: white, correlated, or growing with the brightness, and how large it is.
 
-    What counts is in the pixels, but for the JPEG mark of a :class:`~icgn.datasets.Picture`. Dark frames around the
-    picture, clipped pixels, and pixels that are not finite are left out (:mod:`icgn.datasets.estimation`).
+    What counts is in the pixels, not in the name or kind of a file. Dark frames around the picture, clipped pixels, and
+    pixels that are not finite are left out (:mod:`icgn.datasets.estimation`).
 
     Parameters
     ----------
@@ -117,20 +120,20 @@ def estimate_noise(picture: Picture | Tensor) -> NoiseEstimate:
     counted = _counts(values, ignored)
     if counted is not None:
         return counted
-    learned = _learned(values, ignored)
+    # The network has not seen frames.
+    learned = _learned(values, ignored) if frame is None else None
     measured = measure_flat(values, ignored=ignored)
     if measured is None:
         return _without_flat_parts(values, ignored, learned)
     if _is_correlated(measured, learned):
         return _correlated(measured, learned)
-    jpeg = isinstance(picture, Picture) and picture.jpeg
-    return _white(measured, _finest(values, ignored, jpeg), learned, float(np.ptp(values)))
+    return _white(measured, _finest(values, ignored), learned, float(np.ptp(values)))
 
 
 def _is_correlated(measured: Measured, learned: _Learned | None) -> bool:
     if learned is None:
-        return measured.coarseness >= COARSE
-    return learned.correlation >= ALIKE or _spectrum_is_of_noise(measured, learned)
+        return measured.coarseness >= COARSE and measured.patches >= _MANY
+    return learned.correlation >= ALIKE or learned.coherence > COHERENT or _spectrum_is_of_noise(measured, learned)
 
 
 def _spectrum_is_of_noise(measured: Measured, learned: _Learned) -> bool:
@@ -140,11 +143,12 @@ def _spectrum_is_of_noise(measured: Measured, learned: _Learned) -> bool:
 
 @dataclass(frozen=True)
 class _Learned:
-    """Levels over the picture that the network finds: of channels, of the whole, and to remove."""
+    """What the network finds: levels of channels and of all, and how alike neighbours and colours are."""
 
     channels: tuple[float, ...]
     level: float
     correlation: float
+    coherence: float
 
 
 def _learned(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> _Learned | None:
@@ -158,10 +162,13 @@ def _learned(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> _Le
     if int(used.sum()) < _BLOCKS:
         return None
     found = noise_network()(y, used)
-    levels, removed = (p[0, :, used].double().square().mean(1).sqrt() for p in (found.levels, found.removal))
+    parts = (found.levels, found.luma, found.removal)
+    levels, luma, removed = (p[0, :, used].double().square().mean(1).sqrt() for p in parts)
     level = _rms(levels.numpy())
-    channels = tuple(levels.tolist()) if len(values) == 3 else (level,)
-    return _Learned(channels, level, min(max((float(removed) / level - 1) / 1.5, 0.0), 1.0))
+    alike = min(max((float(removed) / level - 1) / 1.5, 0.0), 1.0)
+    colour = len(values) == 3
+    coherence = min(max(float(luma) / level, 1.0), MOST_COHERENT) if colour else 1.0
+    return _Learned(tuple(levels.tolist()) if colour else (level,), level, alike, coherence)
 
 
 def _white(measured: Measured, finest: float | None, learned: _Learned | None, spread: float) -> NoiseEstimate:
@@ -197,10 +204,10 @@ def _correlated(measured: Measured, learned: _Learned | None) -> NoiseEstimate:
         level = _rms(measured.levels)
         noise = Correlated(level, torch.from_numpy(measured.spectrum), where)
         return NoiseEstimate(noise, level, noise.removal, tuple(float(v) for v in measured.levels), _LOW)
-    alike = min(learned.correlation, 0.9)
-    noise = Correlated.gaussian(learned.level, alike, where)
+    alike, coherence = min(learned.correlation, 0.9), learned.coherence
+    noise = Correlated.gaussian(learned.level, alike, where, coherence)
     if _spectrum_is_of_noise(measured, learned):
-        noise = Correlated(learned.level, torch.from_numpy(measured.spectrum), where)
+        noise = Correlated(learned.level, torch.from_numpy(measured.spectrum), where, coherence)
     sure = _HIGH if 0.5 < _rms(measured.levels) / learned.level < 1.5 else _FAIR
     return NoiseEstimate(noise, learned.level, noise.removal, learned.channels, sure)
 
@@ -209,13 +216,13 @@ def _without_flat_parts(
     values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any], learned: _Learned | None
 ) -> NoiseEstimate:
     """A picture of one colour, a page of paper, or one that is too small."""
-    level, sure = _finest(values, ignored, False) or 0.0, _LOW
+    level, sure = _finest(values, ignored) or 0.0, _LOW
     if np.ptp(values) == 0:
         level, sure = 0.0, _HIGH
     elif ((values == values.max()) | (values == values.min())).mean() > 0.3:
         level, sure = clipped_level(values), _FAIR
     # Pages that are full of letters.
-    if learned is not None and level > _FULL * learned.level:
+    if learned is not None and level > _STRONG * np.ptp(values):
         level, sure = learned.level, _LOW
     return NoiseEstimate(White(level), level, level, (level,) * len(values), sure)
 
@@ -236,7 +243,7 @@ def _counts(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> Nois
     return NoiseEstimate(Poisson(step), expected, expected, (expected,) * len(values), _HIGH)
 
 
-def _finest(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any], jpeg: bool) -> float | None:
+def _finest(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> float | None:
     """Level by wavelets, of the largest rectangle without ignored pixels in the middle; None if little is left."""
     pixels = torch.from_numpy(values)
     if ignored.any():
@@ -248,7 +255,7 @@ def _finest(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any], jpeg: b
                 break
         else:
             return None
-    return estimate_sigma(scaled_luma(pixels) if jpeg and len(pixels) == 3 else pixels)
+    return estimate_sigma(pixels)
 
 
 def _rms(levels: Any) -> float:

@@ -34,12 +34,15 @@ class NoiseMap:
     ----------
     levels : Tensor
         standard deviation of the noise of each channel of each block, (B, 3, h, w).
+    luma : Tensor
+        the same of the scaled luma (:func:`icgn.datasets.scaled_luma`), (B, 1, h, w).
     removal : Tensor
-        the level that a regularizer should be asked to remove there, (B, 1, h, w); more than the level where the noise
-        is correlated (:func:`icgn.functionals.noise.removal`).
+        the root mean square of the levels times a factor for correlated noise, (B, 1, h, w)
+        (:func:`icgn.functionals.noise.removal`).
     """
 
     levels: Tensor
+    luma: Tensor
     removal: Tensor
 
 
@@ -67,7 +70,7 @@ class NoiseNetwork(nn.Module):
         self.local = nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1)
         self.overall = nn.Linear((1 + len(_QUANTILES)) * _WIDTH, _WIDTH)
         self.mixed = nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1)
-        self.last = nn.Conv2d(_WIDTH, 4, 1)
+        self.last = nn.Conv2d(_WIDTH, 5, 1)
 
     def forward(self, x: Tensor, used: Tensor | None = None) -> NoiseMap:
         """Find the levels of pictures.
@@ -92,8 +95,8 @@ class NoiseNetwork(nn.Module):
         z = z + F.gelu(self.local(z))
         z = F.gelu(z + self.overall(_statistics(z, used))[:, :, None, None])
         z = z + F.gelu(self.mixed(z))
-        levels, removal = (self.last(z) + mean).exp().split([3, 1], 1)
-        return NoiseMap(levels=levels, removal=removal)
+        levels, luma, removal = (self.last(z) + mean).exp().split([3, 1, 1], 1)
+        return NoiseMap(levels=levels, luma=luma, removal=removal)
 
     def _amplitudes(self, x: Tensor) -> Tensor:
         """Mean absolute responses of blocks, (B, F, h, w)."""

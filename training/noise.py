@@ -147,7 +147,7 @@ class CameraNoise(TrainingNoise, name="camera"):
             return WhiteNoise().disturb(clean, measured, sigma, generator)
         shot = simulate_camera(clean.expand(3, -1, -1), sigma, generator)
         clean, noisy = (p if len(clean) == 3 else _luma(p) for p in (shot.clean, shot.noisy))
-        level = removal(shot.level, shot.correlation) * math.exp(self.spread * float(factor))
+        level = removal(shot.effective, shot.correlation) * math.exp(self.spread * float(factor))
         return Disturbed(clean=clean, y=noisy, sigma=level)
 
 

@@ -194,7 +194,7 @@ def test_noise_is_estimated_and_weight_is_a_factor(tmp_path, run):
     smooth = []
     for weight in ("0", "1", "5"):
         result = run("deblur", source, "-o", tmp_path / "o.png", *quick, "--weight", weight)
-        assert result.exit_code == 0 and re.search(r"sigma \d+\.\d+ gray levels, estimated", result.stderr)
+        assert result.exit_code == 0 and re.search(r"noise estimated: white, \d+\.\d+ gray levels", result.stderr)
         smooth.append(float(read_picture(tmp_path / "o.png").pixels.diff(dim=2).square().mean()))
     assert smooth[0] > smooth[1] > smooth[2]
 
