@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import torch
 from torch import Tensor
 
-from icgn.functionals.noise import Correlated, Noise
-from icgn.regularizers import ConvexRegularizer, PerChannel, load_pretrained
+from icgn.functionals.noise import Correlated, Noise, White
+from icgn.regularizers import ConditionalICGN, ConvexRegularizer, PerChannel, RidgeICGN, load_pretrained
 from icgn.regularizers.named import load_regularizer
 from icgn.regularizers.pretrained import CAMERA_MODELS, DEFAULT_MODELS
 
@@ -98,3 +98,11 @@ def as_batch(y: Tensor, regularizer: ConvexRegularizer) -> Tensor:
     batch = y[None].to(next((t.device for t in tensors), y.device))
     one_by_one = regularizer.channels == 1 and y.ndim == 3 and len(y) == 3
     return batch.transpose(0, 1).contiguous() if one_by_one else batch
+
+
+def has_local_levels(noise: Noise | None, regularizer: ConvexRegularizer) -> TypeGuard[White]:
+    """Whether noise has a level for each pixel, which the regularizer can follow."""
+    if not (isinstance(noise, White) and noise.is_map and isinstance(regularizer, RidgeICGN | ConditionalICGN)):
+        return False
+    shape = torch.as_tensor(noise.level).shape
+    return len(shape) == 4 and shape[1] == 1 and min(shape[2:]) > 1

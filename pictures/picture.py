@@ -13,11 +13,12 @@ from icgn.functionals.noise import Noise, Poisson, PoissonGaussian, White
 from icgn.pictures.counts import Stabilized, stabilize
 from icgn.pictures.defects import Cleared, clear
 from icgn.pictures.levels import NoiseLevel, Note, clamped_level, described_level, estimated_level, model_level
-from icgn.pictures.models import ModelFor, as_batch, default_regularizer
+from icgn.pictures.models import ModelFor, as_batch, default_regularizer, has_local_levels
 from icgn.pictures.ranges import UNIT, Range, RangeOption, check_level, find_range, fixed_range, reach_at
 from icgn.pictures.result import Restored
 from icgn.pictures.solving import Solved, solve_task
 from icgn.pictures.tasks import Denoise, Inpaint, Task
+from icgn.regularizers import LocalLevels
 from icgn.regularizers.base import ConvexRegularizer, check_image
 from icgn.solvers import Callback
 
@@ -102,19 +103,15 @@ def restore_picture(
     if isinstance(task, Denoise) and noise is None and sigma is None:
         cleared = clear(Picture(pixels, bits=16) if read is None else read)
         if cleared.notes:
-            options: dict[str, Any] = {
-                "tol": tol,
-                "gap_tol": gap_tol,
-                "max_iter": max_iter,
-                "callback": callback,
-                "range": range,
-            }
-            return _restore_cleared(cleared, pixels, regularizer, weight=weight, **options)
+            return _restore_cleared(cleared, pixels, regularizer, weight=weight, range=range, **options)
     level = _noise(read, pixels, task, sigma if noise is None and isinstance(task, Denoise) else noise)
     regularizer = _regularizer(regularizer, pixels, level.noise)
     if isinstance(task, Denoise) and sigma is None and isinstance(level.noise, Poisson | PoissonGaussian):
         counts, kept = stabilize(pixels[None], level.noise), Picture(pixels, bits=16) if read is None else read
         return _restore_counts(counts, kept, level, regularizer, counts.limits(range), weight=weight, **options)
+    if isinstance(task, Denoise) and sigma is None and has_local_levels(level.noise, regularizer):
+        levels = torch.as_tensor(level.noise.level).to(pixels)
+        regularizer, level = LocalLevels.of(regularizer, levels)[0], replace(level, noise=None)
     y = as_batch(pixels, regularizer)
     if task.shows_intensities:
         check_image(y, "y")

@@ -14,11 +14,12 @@ from icgn.functionals.noise import Noise, Poisson, PoissonGaussian, White
 from icgn.pictures.counts import stabilize
 from icgn.pictures.kernels import make_kernel, read_kernel
 from icgn.pictures.levels import level_to_remove, scaled_level
-from icgn.pictures.models import default_regularizer
+from icgn.pictures.models import default_regularizer, has_local_levels
 from icgn.pictures.noise import estimate_noise
 from icgn.pictures.ranges import RangeOption, check_level, find_range, fixed_range, reach_at
 from icgn.pictures.solving import solve_task
 from icgn.pictures.tasks import Border, Deblur, Denoise, Inpaint, Task
+from icgn.regularizers import LocalLevels
 from icgn.regularizers.base import ConvexRegularizer, check_image
 from icgn.solvers import Callback, Solution
 
@@ -69,8 +70,8 @@ def denoise(
         taken as they are, and so are all where the regularizer is made for another unit; for others the range is found.
     noise : Noise or "auto", optional
         a description of the noise (:mod:`icgn.functionals.noise`); ``"auto"`` finds it by :func:`icgn.estimate_noise`.
-        Levels of pixels (``White`` with a map) are those of the data term, and their root mean square is the sigma of
-        R. Default white noise of the level sigma.
+        The saturations of R follow the levels of pixels (``White`` with a map (B, 1, H, W)) where they can, see
+        :class:`icgn.regularizers.LocalLevels`; other maps weight the data term. Default white noise of the level sigma.
 
     Returns
     -------
@@ -111,6 +112,8 @@ def denoise(
         return counts.back(z)
     level = level_to_remove(found, y) if sigma is None else sigma
     local = found.level if isinstance(found, White) and found.is_map else None
+    if sigma is None and has_local_levels(found, regularizer):
+        (regularizer, level), local = LocalLevels.of(regularizer, torch.as_tensor(found.level).to(y)), None
     return _solved(Denoise(), y, local, level, regularizer, weight, range, options)
 
 

@@ -13,6 +13,7 @@ from icgn.regularizers.head import Head
 from icgn.regularizers.icgn import ICGN, IntegrabilityDefect, NotAGradientError
 from icgn.regularizers.icnn import ICNN
 from icgn.regularizers.latent import LatentICGN
+from icgn.regularizers.local import LocalLevels
 from icgn.regularizers.named import load_regularizer
 from icgn.regularizers.network import BankRegularizer, BankSpec, Network
 from icgn.regularizers.pretrained import available_models, load_pretrained, read_card, save_model
@@ -40,6 +41,7 @@ __all__ = [
     "Head",
     "IntegrabilityDefect",
     "LatentICGN",
+    "LocalLevels",
     "ModelError",
     "Network",
     "NotAGradientError",

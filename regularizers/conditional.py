@@ -170,7 +170,7 @@ class ConditionalICGN(Network):
         x : Tensor
             solution (B, C, H, W).
         sigma : float or Tensor
-            noise level, one or one per image.
+            noise level, one or one per image, or a map of it, (1 or B, 1, H, W).
         residual : Tensor
             as :func:`icgn.solvers.conditioning.residual` gives it, shape of x; y - x for denoising.
         """
@@ -179,7 +179,9 @@ class ConditionalICGN(Network):
             raise ValueError(f"residual: got shape {tuple(residual.shape)}, expected that of x, {tuple(x.shape)}")
         like = self.network.direct
         operator = self.ridge.bank.operator(stride=self.network.stride)
-        mask: Tensor = self.network(x.to(like), residual.to(like), check_sigma(sigma, like), operator)
+        is_map = isinstance(sigma, Tensor) and sigma.ndim == 4
+        levels = torch.as_tensor(sigma).to(like) if is_map else check_sigma(sigma, like)
+        mask: Tensor = self.network(x.to(like), residual.to(like), levels, operator)
         return mask.to(x.dtype)
 
     def requires_grad_(self, requires_grad: bool = True) -> ConditionalICGN:

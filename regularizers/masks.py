@@ -121,7 +121,7 @@ class MaskNetwork(nn.Module):
         x, residual : Tensor
             images (B, C, H, W), and what the data say beyond them.
         sigma : Tensor
-            noise levels (1,) or (B,).
+            noise levels (1,) or (B,), or a map of them, (1 or B, 1, H, W).
         operator : FilterOperator
             the filters, of the stride of this network, with a border that keeps the size of the picture.
         """
@@ -138,7 +138,8 @@ class MaskNetwork(nn.Module):
             least = operator.weight.shape[-1]  # for the border of the filters
             last = min(rows, max(last, first + least))
             first = min(first, max(0, last - least) // self.stride * self.stride)
-            strip = self._mask(x[..., first:last, :], residual[..., first:last, :], sigma, operator)
+            seen = (..., slice(first, last), slice(None))
+            strip = self._mask(x[seen], residual[seen], sigma[seen] if sigma.ndim == 4 else sigma, operator)
             mask[..., top : top + step, :] = strip[..., top - first : top - first + step, :]
         return mask
 
@@ -146,7 +147,7 @@ class MaskNetwork(nn.Module):
         rows, cols = x.shape[-2:]
         planes = self._planes(x, residual, sigma)
         responses = operator.apply(x).unflatten(1, planes.shape[-2:]).permute(0, 3, 1, 2)
-        level = per_image(sigma.clamp_min(self.sigma_range[0]), responses)
+        level = self._levels(sigma.clamp_min(self.sigma_range[0]), responses)
         logs = torch.log(responses.abs() / level + _FLOOR)
         z = self.head(planes) + self.lift(logs)
         for block in self.body:
@@ -155,17 +156,36 @@ class MaskNetwork(nn.Module):
         mask = torch.exp(self.reach * torch.tanh(z / self.reach))
         return F.pixel_shuffle(mask, self.stride)[..., :rows, :cols]
 
+    def _phases(self, levels: Tensor) -> Tensor:
+        """The s x s polyphase planes of a map, (1 or B, s^2, h, w)."""
+        s = self.stride
+        padded = F.pad(levels, (0, -levels.shape[-1] % s, 0, -levels.shape[-2] % s), mode="replicate")
+        return F.pixel_unshuffle(padded, s)
+
+    def _levels(self, sigma: Tensor, responses: Tensor) -> Tensor:
+        """Levels at the places of responses (B, K s^2, h, w)."""
+        if sigma.ndim < 4:
+            return per_image(sigma, responses)
+        return self._phases(sigma).repeat(1, self.direct.numel(), 1, 1)
+
     def _planes(self, x: Tensor, residual: Tensor, sigma: Tensor) -> Tensor:
         """Picture, residual and level at the resolution of the network, (B, 2 C s^2 + 1, h, w)."""
         low, high = self.sigma_range
-        relative = _RESIDUAL * residual / per_image(sigma.clamp_min(low), x)
+        relative = _RESIDUAL * residual / _like_pictures(sigma.clamp_min(low), x)
         s = self.stride
         z = torch.cat([x - 0.5, relative], 1)
         z = F.pixel_unshuffle(F.pad(z, (0, -z.shape[-1] % s, 0, -z.shape[-2] % s), mode="replicate"), s)
         # 15 gray levels, the middle of the usual range, count as 0.
-        level = per_image(torch.log(sigma.clamp(low, high) * 255 / 15), z).expand(len(z), 1, *z.shape[-2:])
+        logs = torch.log(sigma.clamp(low, high) * 255 / 15)
+        level = self._phases(logs).mean(1, keepdim=True) if logs.ndim == 4 else per_image(logs, z)
+        level = level.expand(len(z), 1, *z.shape[-2:])
         # Channels last is faster on a CPU.
         return torch.cat([z, level], 1).contiguous(memory_format=torch.channels_last)
+
+
+def _like_pictures(sigma: Tensor, x: Tensor) -> Tensor:
+    """Levels of pictures, or a map of them, as they broadcast to pictures."""
+    return sigma if sigma.ndim == 4 else per_image(sigma, x)
 
 
 def _bias(layer: nn.Conv2d) -> Tensor:
