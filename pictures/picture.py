@@ -10,7 +10,7 @@ from torch import Tensor
 
 from icgn.datasets import Picture
 from icgn.functionals.noise import Noise, Poisson, PoissonGaussian, White
-from icgn.pictures.counts import Stabilized, stabilize
+from icgn.pictures.counts import Stabilized, denoise_counts
 from icgn.pictures.defects import Cleared, clear
 from icgn.pictures.levels import NoiseLevel, Note, clamped_level, described_level, estimated_level, model_level
 from icgn.pictures.models import ModelFor, as_batch, default_regularizer, has_local_levels
@@ -107,8 +107,8 @@ def restore_picture(
     level = _noise(read, pixels, task, sigma if noise is None and isinstance(task, Denoise) else noise)
     regularizer = _regularizer(regularizer, pixels, level.noise)
     if isinstance(task, Denoise) and sigma is None and isinstance(level.noise, Poisson | PoissonGaussian):
-        counts, kept = stabilize(pixels[None], level.noise), Picture(pixels, bits=16) if read is None else read
-        return _restore_counts(counts, kept, level, regularizer, counts.limits(range), weight=weight, **options)
+        kept = Picture(pixels, bits=16) if read is None else read
+        return _restore_counts(kept, level, level.noise, regularizer, range, weight=weight, **options)
     if isinstance(task, Denoise) and sigma is None and has_local_levels(level.noise, regularizer):
         levels = torch.as_tensor(level.noise.level).to(pixels)
         regularizer, level = LocalLevels.of(regularizer, levels)[0], replace(level, noise=None)
@@ -162,17 +162,20 @@ def _own_noise(task: Task, level: NoiseLevel, asked: float, *, both: bool) -> fl
 
 
 def _restore_counts(
-    counts: Stabilized,
     picture: Picture,
     level: NoiseLevel,
+    noise: Poisson | PoissonGaussian,
     regularizer: ConvexRegularizer,
-    limits: Range,
+    given: RangeOption,
     **options: Any,
 ) -> Restored:
     """Denoise a picture of counts where their noise is even, and bring it back."""
-    stable = replace(picture, pixels=counts.z[0])
-    even = restore_picture(stable, noise=counts.sigma, regularizer=regularizer, range=limits, **options)
-    solution = counts.back(even.solution)
+
+    def denoise(counts: Stabilized) -> Restored:
+        stable, limits = replace(picture, pixels=counts.z[0]), counts.limits(given)
+        return restore_picture(stable, noise=counts.sigma, regularizer=regularizer, range=limits, **options)
+
+    even, solution = denoise_counts(picture.pixels[None], noise, denoise, lambda restored: restored.solution)
     image = solution.x.flatten(0, 1).detach().float().cpu()
     said = Note("counts", "counts, denoised where their noise is even: the objective is that of stabilized counts")
     return replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from icgn.compat import keyword_only
 from icgn.functionals.noise import Noise, Poisson, PoissonGaussian, White
-from icgn.pictures.counts import stabilize
+from icgn.pictures.counts import Stabilized, denoise_counts
 from icgn.pictures.kernels import make_kernel, read_kernel
 from icgn.pictures.levels import level_to_remove, scaled_level
 from icgn.pictures.models import default_regularizer, has_local_levels
@@ -106,15 +107,24 @@ def denoise(
     found = _common_noise(y) if noise == "auto" else _described(noise)
     regularizer = default_regularizer(y, found) if regularizer is None else regularizer
     if isinstance(found, Poisson | PoissonGaussian) and sigma is None:
-        counts = stabilize(y, found)
-        limits = counts.limits(range)
-        z = _solved(Denoise(), counts.z, None, counts.sigma, regularizer, weight, limits, options)
-        return counts.back(z)
+        return denoise_counts(y, found, partial(_even, regularizer, weight, range, options), lambda solved: solved)[1]
     level = level_to_remove(found, y) if sigma is None else sigma
     local = found.level if isinstance(found, White) and found.is_map else None
     if sigma is None and has_local_levels(found, regularizer):
         (regularizer, level), local = LocalLevels.of(regularizer, torch.as_tensor(found.level).to(y)), None
     return _solved(Denoise(), y, local, level, regularizer, weight, range, options)
+
+
+def _even(
+    regularizer: ConvexRegularizer,
+    weight: float | Tensor | str,
+    given: RangeOption,
+    options: Mapping[str, Any],
+    counts: Stabilized,
+) -> Solution:
+    """Denoise stabilized counts."""
+    limits = counts.limits(given)
+    return _solved(Denoise(), counts.z, None, counts.sigma, regularizer, weight, limits, options)
 
 
 def _described(noise: Noise) -> Noise:

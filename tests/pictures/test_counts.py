@@ -1,5 +1,6 @@
 """Counts: stabilized, denoised and brought back, with a distance that holds in the unit of the counts."""
 
+import deepinv
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from icgn.datasets import Picture, bundled
 from icgn.functionals.anscombe import stabilized, unstabilized, unstabilized_distance
 from icgn.functionals.noise import Poisson, PoissonGaussian, White
 from icgn.pictures import parse_noise, restore_picture, stabilize
+from icgn.pictures.counts import denoise_counts
 from icgn.solvers import Problem, solve
 
 
@@ -46,18 +48,36 @@ def test_the_distance_in_counts_is_a_bound(gain, read, low, width, step, seed):
     assert (true <= unstabilized_distance(z, distance, noise) * (1 + 1e-12)).all()
 
 
-@pytest.mark.parametrize("noise", [Poisson(1 / 20), Poisson(1 / 20, counted=True), PoissonGaussian(0.05, 0.02, 0.1)])
+@pytest.mark.parametrize(
+    "noise", [Poisson(1 / 60), Poisson(1 / 60, counted=True), Poisson(1 / 3), PoissonGaussian(0.05, 0.02, 0.1)]
+)
 def test_denoised_counts_are_near_the_inverse_of_the_minimizer(noise, model):
     clean, y = counts(noise)
-    found = icgn.denoise(y, noise=noise, regularizer=model, tol=1e-3)
-    stable = stabilize(y.double(), noise)
-    physics = icgn.pictures.Denoise().pose(stable.z).physics
-    exact = solve(Problem(stable.z, physics, model.double(), stable.sigma), tol=1e-9).x
-    model.float()
-    true = (found.x - unstabilized(stable.scale * exact, noise)).square().mean().sqrt()
-    assert float(true) <= float(found.certificate.rms_distance)
+    last = {}
+
+    def denoise(stable):
+        last["counts"] = stable
+        problem = Problem(stable.z, deepinv.physics.Denoising(), model, stable.sigma)
+        last["solution"] = solve(problem, tol=1e-3)
+        last["exact"] = solve(problem.to(torch.float64), tol=1e-9).x
+        return last["solution"]
+
+    _, found = denoise_counts(y, noise, denoise, lambda solved: solved)
+    stable = last["counts"]
+    exact = stable.share**2 * unstabilized(stable.scale * last["exact"], stable.noise)
+    assert float((found.x - exact).square().mean().sqrt()) <= float(found.certificate.rms_distance)
     unit = noise.gain if isinstance(noise, Poisson) and noise.counted else 1.0
     assert psnr(found.x, clean) > psnr(unit * y - getattr(noise, "offset", 0.0), clean) + 2
+    whole = icgn.denoise(y, noise=noise, regularizer=model, tol=1e-3)
+    assert torch.allclose(whole.x, found.x, atol=2e-3)
+
+
+def test_mixed_counts_have_unit_variance():
+    noise, x = PoissonGaussian(0.5, 0.3, 2.0), torch.full((1, 1, 200, 200), 6.0)
+    y = noise.draw(x, torch.Generator().manual_seed(0))
+    for share in (1.0, 0.5, 0.35):
+        found = stabilize(y, noise, estimate=x if share < 1 else None, share=share)
+        assert float((found.scale * found.z).std()) == pytest.approx(1, rel=0.03)
 
 
 def test_pictures_of_counts_are_denoised_alike(model):
