@@ -60,7 +60,7 @@ def test_code_in_documents_runs(code, tmp_path, run_file):
         "icgn.datasets.noise",
         "icgn.pictures.noise",
         "icgn.pictures.noise_words",
-    "icgn.pictures.picture",
+        "icgn.pictures.picture",
         "icgn.pictures.tensors",
         "icgn.regularizers.checks",
         "icgn.regularizers.latent",
