@@ -36,7 +36,7 @@ _MANY = 200
 _CONTENT = 1.2
 # Levels that are found in two ways are near if they differ by less than this factor.
 _NEAR = 1.3
-# Of the noise of cameras less is found than there is (three quarters, in the median of real photographs): more is removed.
+# Of the noise of cameras three quarters are found, in the median of real photographs: more is removed.
 _MORE = 1.2
 # The part of all that a picture varies from which noise is strong.
 _STRONG = 0.2
