@@ -201,9 +201,14 @@ def count_step(picture: Array) -> float | None:
         return None
     gaps = np.diff(values)
     step = float(np.quantile(gaps, 0.1))
-    whole = gaps / step
-    # Files of 16 bits round the values.
-    return step if step > 0 and np.abs(whole - whole.round()).max() * step < min(4e-5, 0.1 * step) else None
+    if step <= 0:
+        return None
+    whole = (gaps / step).round()
+    # Files of 16 bits round the values: the mean of all steps is nearer.
+    step = float(gaps.sum() / max(whole.sum(), 1.0))
+    places = np.concatenate([[0.0], np.cumsum(whole)])
+    distance = np.abs(values - values[0] - step * places).max()
+    return step if whole.min() > 0 and distance < min(3e-5, 0.1 * step) else None
 
 
 def _energies(picture: Array, step: int, ignored: Array | None, ends: bool) -> tuple[Array, Array]:
