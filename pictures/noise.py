@@ -36,10 +36,15 @@ _MANY = 200
 _CONTENT = 1.2
 # Levels that are found in two ways are near if they differ by less than this factor.
 _NEAR = 1.3
-# Of the noise of cameras three quarters are found, in the median of real photographs: more is removed.
-_MORE = 1.2
+# Where flat parts have less than this part of the noise, a camera has smoothed them: so much more is to be removed,
+# measured on photographs (docs/noise.md).
+_SMOOTHED, _MORE = 0.85, 1.5
+# In a frame the flat parts count unless they have so many times the level that the network finds.
+_FRAMED = 1.7
 # The part of all that a picture varies from which noise is strong.
 _STRONG = 0.2
+# Letters have at least so many times the level that the network finds.
+_LETTERS = 6.0
 # Blocks and side of a picture that the network needs.
 _BLOCKS, _SIDE = 100, 24
 
@@ -122,14 +127,18 @@ def estimate_noise(picture: Picture | Tensor) -> NoiseEstimate:
     counted = _counts(values, ignored)
     if counted is not None:
         return counted
-    # The network has not seen frames.
-    learned = _learned(values, ignored) if frame is None else None
+    learned = _learned(values, ignored)
     measured = measure_flat(values, ignored=ignored)
     if measured is None:
         return _without_flat_parts(values, ignored, learned)
     if _is_correlated(measured, learned):
         return _correlated(measured, learned)
-    return _white(measured, _finest(values, ignored), learned, float(np.ptp(values)))
+    found = _white(measured, _finest(values, ignored), learned, float(np.ptp(values)))
+    if frame is None or learned is None:
+        return found
+    # The network has not seen frames; but some that are found are dark parts of a photograph.
+    alone = _white(measured, _finest(values, ignored), None, float(np.ptp(values)))
+    return alone if alone.level < _FRAMED * learned.level else found
 
 
 def _is_correlated(measured: Measured, learned: _Learned | None) -> bool:
@@ -184,8 +193,8 @@ def _white(measured: Measured, finest: float | None, learned: _Learned | None, s
     part = min(max((measured.coarseness - 1.1) / 0.9, 0.0), 1.0)
     level = least ** (1 - part) * max(whole, least) ** part if least > 0 else 0.0
     growing = measured.growth > _GROWS and measured.gain > 0 and fine > 0
-    # The network has seen neither steep growth nor more noise than picture.
-    if learned is not None and not growing and level < _STRONG * spread:
+    # The network has seen neither steep growth nor more noise than picture; letters look like such noise.
+    if learned is not None and not growing and (level < _STRONG * spread or level > _LETTERS * learned.level):
         near = max(level, learned.level) < _NEAR * min(level, learned.level)
         level = math.sqrt(level * learned.level) if near else learned.level
     channels = tuple(float(level * f / fine) if fine > 0 else level for f in measured.fine)
@@ -199,33 +208,42 @@ def _white(measured: Measured, finest: float | None, learned: _Learned | None, s
     return NoiseEstimate(noise, level, level, channels, sure)
 
 
-def _correlated(measured: Measured, learned: _Learned | None) -> NoiseEstimate:
+def _correlated(measured: Measured | None, learned: _Learned | None) -> NoiseEstimate:
     """Correlated noise: its level by the network, and its spectrum that of the flat parts."""
     where = "as of a demosaicked, resized or compressed photograph"
     if learned is None:
+        assert measured is not None
         level = _rms(measured.levels)
         noise = Correlated(level, torch.from_numpy(measured.spectrum), where)
         return NoiseEstimate(noise, level, noise.removal, tuple(float(v) for v in measured.levels), _LOW)
     alike, coherence = min(learned.correlation, 0.9), learned.coherence
     noise = Correlated.gaussian(learned.level, alike, where, coherence)
-    if _spectrum_is_of_noise(measured, learned):
-        noise = Correlated(learned.level, torch.from_numpy(measured.spectrum), where, coherence)
-    sure = _HIGH if 0.5 < _rms(measured.levels) / learned.level < 1.5 else _FAIR
-    return NoiseEstimate(noise, learned.level, _MORE * noise.removal, learned.channels, sure)
+    sure, more = _FAIR, 1.0
+    if measured is not None:
+        part = _rms(measured.levels) / learned.level
+        sure = _HIGH if 0.5 < part < 1.5 else _FAIR
+        more = _MORE if part < _SMOOTHED and measured.coarseness >= COARSE else 1.0
+        if _spectrum_is_of_noise(measured, learned):
+            noise = Correlated(learned.level, torch.from_numpy(measured.spectrum), where, coherence)
+    return NoiseEstimate(noise, learned.level, more * noise.removal, learned.channels, sure)
 
 
 def _without_flat_parts(
     values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any], learned: _Learned | None
 ) -> NoiseEstimate:
     """A picture of one colour, a page of paper, or one that is too small."""
-    level, sure = _finest(values, ignored) or 0.0, _LOW
-    if np.ptp(values) == 0:
-        level, sure = 0.0, _HIGH
-    elif ((values == values.max()) | (values == values.min())).mean() > 0.3:
+    spread, level, sure = float(np.ptp(values)), 0.0, _HIGH
+    if spread > 0 and ((values == values.max()) | (values == values.min())).mean() > 0.3:
         level, sure = clipped_level(values), _FAIR
-    # Pages that are full of letters.
-    if learned is not None and level > _STRONG * np.ptp(values):
-        level, sure = learned.level, _LOW
+        # Pages that are full of letters.
+        if learned is not None and level > _STRONG * spread:
+            level, sure = learned.level, _LOW
+    elif spread > 0 and learned is None:
+        level, sure = _finest(values, ignored) or 0.0, _LOW
+    elif learned is not None and spread > 0:
+        if learned.correlation >= ALIKE or learned.coherence > COHERENT:
+            return _correlated(None, learned)
+        level, sure = learned.level, _FAIR
     return NoiseEstimate(White(level), level, level, (level,) * len(values), sure)
 
 
