@@ -54,7 +54,8 @@ def restore_picture(
     noise : float, NoiseLevel or Noise, optional
         standard deviation of the noise, in intensities, or a description (:mod:`icgn.functionals.noise`); default sigma
         for denoising, else estimated from the picture (:func:`icgn.estimate_noise`) and clamped to the trained range.
-        Denoising removes more than the level of correlated noise, and stabilizes counts, as :func:`icgn.denoise` does.
+        Denoising removes more than the level of correlated noise, and stabilizes counts, as :func:`icgn.denoise` does;
+        their offset stays in the picture.
     sigma : float, optional
         level that the regularizer is asked to remove, in intensities; default the noise times ``task.smoothing``,
         clamped to the trained range.
@@ -176,6 +177,9 @@ def _restore_counts(
         return restore_picture(stable, noise=counts.sigma, regularizer=regularizer, range=limits, **options)
 
     even, solution = denoise_counts(picture.pixels[None], noise, denoise, lambda restored: restored.solution)
+    if isinstance(noise, PoissonGaussian) and noise.offset:
+        # An empty pixel of the restored picture has the offset, as in the picture that was read.
+        solution = replace(solution, x=solution.x + noise.offset)
     image = solution.x.flatten(0, 1).detach().float().cpu()
     said = Note("counts", "counts, denoised where their noise is even: the objective is that of stabilized counts")
     return replace(

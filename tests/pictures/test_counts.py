@@ -1,13 +1,14 @@
 """Counts: stabilized, denoised and brought back, with a distance that holds in the unit of the counts."""
 
 import deepinv
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import icgn
-from icgn.datasets import Picture, bundled
+from icgn.datasets import Picture, bundled, read_picture
 from icgn.functionals.anscombe import stabilized, unstabilized, unstabilized_distance
 from icgn.functionals.noise import Poisson, PoissonGaussian, White
 from icgn.pictures import parse_noise, restore_picture, stabilize
@@ -147,3 +148,16 @@ def test_gaussian_correlation_is_that_of_what_is_drawn(correlation):
     drawn = noise.draw(torch.zeros(1, 1, 256, 256), torch.Generator().manual_seed(0))[0]
     assert neighbour_correlation(drawn) == pytest.approx(correlation, abs=0.08)
     assert float(drawn.std()) == pytest.approx(0.1, rel=0.1)
+
+
+@pytest.mark.parametrize(("step", "empty", "kind"), [(2.0, 100, "u2"), (1.0, 0, "i2"), (3.0, 500, "f4")])
+def test_restored_counts_are_in_the_numbers_of_the_file(step, empty, kind, tmp_path, model):
+    # Files of signed numbers and of floats have an intensity 0 that is no count of 0.
+    clean, drawn = counts(Poisson(1 / 60))
+    np.save(tmp_path / "y.npy", (empty + step * 60 * drawn[0, 0].double().numpy()).round().astype(kind))
+    picture = read_picture(tmp_path / "y.npy")
+    low, high = picture.range
+    words = parse_noise(f"poisson-gaussian:{step},0,{empty}" if empty else "poisson")
+    restored = restore_picture(picture, noise=words.describe(picture), regularizer=model, tol=1e-3)
+    values = low + (high - low) * restored.picture.pixels.double()
+    assert psnr((values - empty) / (60 * step), clean[0]) > psnr(drawn, clean) + 5
