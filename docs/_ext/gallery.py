@@ -14,6 +14,7 @@ from sphinx_gallery.scrapers import figure_rst
 # In the order of the gallery; others follow, by name.
 DEMOS = (
     "denoise",
+    "photograph",
     "deblur",
     "inpaint",
     "mri",
