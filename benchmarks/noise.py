@@ -1,4 +1,4 @@
-"""The noise of pictures: levels found against the truth, and three ways to denoise counts.
+"""The noise of pictures: levels found against the truth, and ways to denoise counts.
 
     python benchmarks/noise.py levels --bsds BSDS500 --pictures 20
     python benchmarks/noise.py counts --side 128
@@ -6,7 +6,8 @@
 `levels` simulates white, demosaicked, enlarged and compressed noise, and noise that grows with the brightness, on
 photographs of BSDS500 val that are not in BSD68, and compares what :func:`icgn.pictures.estimate_noise` finds with the
 root mean square of what was added. `counts` denoises photons drawn from bundled photographs by one model: stabilized by
-Anscombe's transform, weighted by the variance at that solution, and by the likelihood.
+Anscombe's transform, once and again where counts are few (:func:`icgn.denoise`), weighted by the variance at that
+solution, and by the likelihood.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from torch import Tensor
 import icgn
 from icgn.datasets import Picture, bsd68, bsds500, bundled, estimate_sigma
 from icgn.functionals.noise import Poisson, White
-from icgn.pictures import estimate_noise
+from icgn.pictures import estimate_noise, stabilize
 
 
 class Part(str, Enum):
@@ -158,16 +159,21 @@ def counts(side: int, out: Path) -> None:
             y = noise.draw(clean, torch.Generator().manual_seed(0))
             rows.append((sample.name, peak, *(f"{_psnr(x, clean):.2f}" for x in (y, *_routes(y, noise)))))
             print(*rows[-1], flush=True)
-    text = table(("photograph", "peak", "noisy", "stabilized", "weighted", "likelihood"), rows)
+    for peak in (5, 20, 100):
+        found = np.array([row[3:] for row in rows if row[1] == peak], float)
+        rows.append(("mean", peak, "", *(f"{v:.2f}" for v in found.mean(0))))
+    text = table(("photograph", "peak", "noisy", "stabilized", "again", "weighted", "likelihood"), rows)
     print(text)
     write(out, {"counts.md": text, "counts.json": {**conditions(), "rows": rows}})
 
 
 def _routes(y: Tensor, noise: Poisson) -> Iterator[Tensor]:
-    """Pictures denoised by stabilized counts, by weights from that solution, and by the likelihood."""
+    """Pictures denoised by stabilized counts, again as :func:`icgn.denoise` does, by weights, and by the likelihood."""
     model = icgn.load_pretrained("conditional-gray")
-    stable = icgn.denoise(y, noise=noise, regularizer=model, tol=1e-3).x
+    counts = stabilize(y, noise)
+    stable = counts.back(icgn.denoise(counts.z, counts.sigma, regularizer=model, tol=1e-3)).x
     yield stable
+    yield icgn.denoise(y, noise=noise, regularizer=model, tol=1e-3).x
     variance = noise.variance(stable.clamp_min(noise.gain / 2))
     sigma = float(variance.mean().sqrt())
     denoising = deepinv.physics.Denoising()

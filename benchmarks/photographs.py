@@ -45,7 +45,7 @@ def main(
             _psnr(noisy.pixels, clean.pixels),
             _psnr(restore_picture(noisy, tol=1e-3).picture.pixels, clean.pixels),
             _psnr(restore_picture(noisy, regularizer=white, tol=1e-3).picture.pixels, clean.pixels),
-            _bm3d(noisy.pixels, clean.pixels, found) if bm3d else float("nan"),
+            *(_bm3d(noisy.pixels, clean.pixels, found) if bm3d else (float("nan"),) * 2),
         ]
         rows.append([path.stem.removesuffix("_real"), f"{255 * found.level:.2f}", *(round(v, 3) for v in values)])
         print(*rows[-1], flush=True)
@@ -54,7 +54,7 @@ def main(
     rows.append(["mean", "", *(f"{v:.2f}" for v in numbers.mean(0))])
     rows.append(["gain, mean", "", *(f"{v:+.2f}" for v in gains.mean(0))])
     rows.append(["gain, least", "", *(f"{v:+.2f}" for v in gains.min(0))])
-    text = table(("pair", "level found", "noisy", "icgn", "conditional-color", "CBM3D"), rows)
+    text = table(("pair", "level found", "noisy", "icgn", "conditional-color", "CBM3D", "CBM3D, our level"), rows)
     print(text)
     settings = {"pairs": pairs.name, "every": every, "side": side}
     write(
@@ -70,13 +70,13 @@ def _middle(picture: Picture, side: int) -> Picture:
     return Picture(picture.pixels[:, top : top + side, left : left + side], jpeg=picture.jpeg)
 
 
-def _bm3d(noisy: Tensor, clean: Tensor, found: NoiseEstimate) -> float:
-    """The better one of CBM3D at two levels."""
+def _bm3d(noisy: Tensor, clean: Tensor, found: NoiseEstimate) -> list[float]:
+    """CBM3D at the level of scikit-image's estimator, and at that which was found."""
     from bm3d import bm3d_rgb
 
     y = noisy.permute(1, 2, 0).double().numpy()
     results = (bm3d_rgb(y, level) for level in (max(estimate_sigma(noisy), 1e-4), max(found.sigma, 1e-4)))
-    return max(_psnr(torch.from_numpy(np.moveaxis(x, -1, 0)).float(), clean) for x in results)
+    return [_psnr(torch.from_numpy(np.moveaxis(x, -1, 0)).float(), clean) for x in results]
 
 
 def _psnr(x: Tensor, clean: Tensor) -> float:
