@@ -36,6 +36,14 @@ Range = Annotated[
         " picture. Default: all of the type, or auto where a picture fills little of it.",
     ),
 ]
+Volume = Annotated[
+    bool,
+    typer.Option(
+        "--volume",
+        help="Take the pages of a gray stack as slices of one volume, restored at once by what is known of the slices"
+        " across all three axes; all of it is in memory.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say warnings and errors only; no table.")]
 Json = Annotated[
     Path | None,

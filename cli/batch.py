@@ -15,6 +15,7 @@ from icgn.cli.screen import Steps, console, naming, quiet, reason, refuse, say
 from icgn.cli.single import restore_one
 from icgn.cli.stacks import is_stack, restore_stack
 from icgn.cli.tables import print_table
+from icgn.cli.volumes import restore_volume
 from icgn.datasets import Job, open_stack, prepare_folders
 from icgn.pictures.models import regularizers_by_channels
 from icgn.storage import write_files
@@ -137,6 +138,9 @@ def _restore(batch: Batch, job: Job, alone: bool) -> None:
     """Restore one file, a picture or a stack."""
     if batch.source.pages is not None:
         with open_stack(job.source) as stack:
+            if batch.request.volume:
+                restore_volume(batch, job, stack, batch.source.pages(job, stack))
+                return
             if is_stack(stack):
                 restore_stack(batch, job, stack, batch.source.pages(job, stack), alone=alone)
                 return

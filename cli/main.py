@@ -28,6 +28,7 @@ from icgn.cli.arguments import (
     Reference,
     Threads,
     Tol,
+    Volume,
     Weight,
 )
 from icgn.cli.screen import console, refuse, say, warnings_said
@@ -102,6 +103,7 @@ def denoise(
     compare: Compare = None,
     range: Range = None,
     recursive: Recursive = False,
+    volume: Volume = False,
     quiet: Quiet = False,
     json: Json = None,
 ) -> None:
@@ -117,7 +119,7 @@ def denoise(
 
     request = Request(
         inputs, output, reference, compare, model, device, weight, tol,
-        sigma=sigma, range=range, recursive=recursive, quiet=quiet, json=json,
+        sigma=sigma, range=range, recursive=recursive, volume=volume, quiet=quiet, json=json,
     )  # fmt: skip
     denoise_files(request, noise)
 

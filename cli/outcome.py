@@ -81,8 +81,8 @@ def outcome_of(restored: Restored, clean: Tensor | None) -> Outcome:
         weight=tuple(restored.solution.weight.tolist()),
         range=restored.range,
         statuses=(restored.status,),
-        before=_quality(restored.before, clean, restored.range),
-        after=_quality(restored.picture.pixels, clean, restored.range),
+        before=quality_in(restored.before, clean, restored.range),
+        after=quality_in(restored.picture.pixels, clean, restored.range),
     )
 
 
@@ -100,8 +100,8 @@ def joined(outcomes: Sequence[Outcome], pages: bool = True) -> Outcome:
         seconds=sum(o.seconds for o in outcomes),
         weight=tuple(dict.fromkeys(w for o in outcomes for w in o.weight)),
         statuses=statuses if pages else (next((s for s in statuses if s is not Status.CONVERGED), Status.CONVERGED),),
-        before=_mean([o.before for o in outcomes]),
-        after=_mean([o.after for o in outcomes]),
+        before=mean_quality([o.before for o in outcomes]),
+        after=mean_quality([o.after for o in outcomes]),
     )
 
 
@@ -202,14 +202,15 @@ def _proved(outcome: Outcome, unit: Unit, mark: str) -> str:
     return f"gap {outcome.relative_gap:.1e}".replace("e-0", "e-") if math.isfinite(outcome.relative_gap) else "-"
 
 
-def _quality(pixels: Tensor | None, clean: Tensor | None, limits: tuple[float, float]) -> Quality | None:
+def quality_in(pixels: Tensor | None, clean: Tensor | None, limits: tuple[float, float]) -> Quality | None:
     """Against the clean pixels, the range being the peak; None where there are none of the same shape."""
     if pixels is None or clean is None or pixels.shape != clean.shape:
         return None
     return quality(_in_range(pixels, limits), _in_range(clean, limits))
 
 
-def _mean(found: Sequence[Quality | None]) -> Quality | None:
+def mean_quality(found: Sequence[Quality | None]) -> Quality | None:
+    """Mean over the pages of which it is known; None where it is known of none."""
     known = [q for q in found if q is not None]
     if not known:
         return None

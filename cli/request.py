@@ -62,6 +62,7 @@ class Request:
     words: NoiseWords | None = None
     range: str | None = None
     recursive: bool = False
+    volume: bool = False
     quiet: bool = False
     json: Path | None = None
 

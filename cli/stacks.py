@@ -55,15 +55,15 @@ def restore_stack(batch: Batch, job: Job, stack: Stack, task: PageTask, *, alone
         raise ValueError(
             f"--compare: got a file of {len(stack)} pages, expected one picture; take a page of the result"
         )
-    file, words = _file_range(stack, task)
+    file, words = file_range(stack)
     unit = unit_of(stack.container, file)
     read = stack.container.describe() + words
     batch.say("read", f"{job.source}: {read}")
-    paged = _paged(batch, job, stack, task, file, unit)
-    with _Reference(job, stack, file) as reference:
+    paged = paged_task(batch, job, stack, task, file, unit)
+    with Reference(job, stack, file) as reference:
         bases = paged.bases(reference.page if reference.stack is not None else None)
-        _say_bases(batch, job, stack, unit, bases)
-        with create_stack(job.target, stack, range=file, key=_key(batch, bases, paged)) as writer:
+        say_bases(batch, job, stack, unit, bases)
+        with create_stack(job.target, stack, range=file, key=key_of(batch, bases, paged)) as writer:
             first = writer.done
             if first:
                 batch.say("note", f"{job.target}: goes on with page {first + 1} of {len(stack)}")
@@ -80,8 +80,14 @@ def restore_stack(batch: Batch, job: Job, stack: Stack, task: PageTask, *, alone
     batch.done(job, record)
 
 
-def _file_range(stack: Stack, task: PageTask) -> tuple[Range, str]:
-    """The numbers that are the intensities 0 and 1, one pair for all pages, and words for what was measured."""
+def file_range(stack: Stack) -> tuple[Range, str]:
+    """The numbers that are the intensities 0 and 1, one pair for all pages, and words for what was measured.
+
+    Raises
+    ------
+    PictureError
+        for pages with values that are not finite.
+    """
     if stack.container.range is not None:
         return stack.container.range, ""
     extent = measure(stack)
@@ -92,7 +98,7 @@ def _file_range(stack: Stack, task: PageTask) -> tuple[Range, str]:
     return extent.range, f", values {extent.low:.5g} to {extent.high:.5g}"
 
 
-def _paged(batch: Batch, job: Job, stack: Stack, task: PageTask, file: Range, unit: Unit) -> PagedTask:
+def paged_task(batch: Batch, job: Job, stack: Stack, task: PageTask, file: Range, unit: Unit) -> PagedTask:
     """The task with the levels that are typed, which the first page that is not empty explains."""
     request = batch.request
     plain = PagedTask(stack, file, task, batch.models)
@@ -116,7 +122,7 @@ def _paged(batch: Batch, job: Job, stack: Stack, task: PageTask, file: Range, un
     )
 
 
-def _say_bases(batch: Batch, job: Job, stack: Stack, unit: Unit, bases: dict[Place, Basis]) -> None:
+def say_bases(batch: Batch, job: Job, stack: Stack, unit: Unit, bases: dict[Place, Basis]) -> None:
     """Say the noise and the range that are taken for all pages, of every channel where there are several."""
     for (channel, part), basis in bases.items():
         name = f"{job.source}" if len(bases) == 1 else f"{job.source}, channel {channel + part + 1}"
@@ -127,7 +133,7 @@ def _say_bases(batch: Batch, job: Job, stack: Stack, unit: Unit, bases: dict[Pla
             batch.say("warning" if note.warning else "note", f"{name}: {words_of(note, unit, basis.range)}")
 
 
-def _key(batch: Batch, bases: dict[Place, Basis], paged: PagedTask) -> str:
+def key_of(batch: Batch, bases: dict[Place, Basis], paged: PagedTask) -> str:
     """All that the pages depend on beside the file."""
     request = batch.request
     told = {
@@ -135,6 +141,7 @@ def _key(batch: Batch, bases: dict[Place, Basis], paged: PagedTask) -> str:
         "source": batch.source.key,
         "model": request.model,
         "settings": [request.weight, request.tol, request.gap],
+        "volume": request.volume,
         "levels": [paged.sigma, str(paged.noise), paged.file],
         "bases": [[*place, b.range, None if b.noise is None else b.noise.value] for place, b in bases.items()],
     }
@@ -150,7 +157,7 @@ class _Work:
     paged: PagedTask
     bases: dict[Place, Basis]
     unit: Unit
-    reference: _Reference
+    reference: Reference
     alone: bool
     outcomes: list[Outcome] = field(default_factory=list)
     notes: dict[str, tuple[str, str, list[int]]] = field(default_factory=dict)
@@ -239,7 +246,7 @@ def _say_expected(work: _Work) -> None:
     say_expected(work.job.source, picture[0], paged.task(middle), paged.models, options, work.pages * len(picture))
 
 
-class _Reference:
+class Reference:
     """The clean pages to compare with, in the unit of the noisy ones; without a file there are none."""
 
     def __init__(self, job: Job, noisy: Stack, file: Range) -> None:
@@ -270,7 +277,7 @@ class _Reference:
         """The clean pictures of a page; None without a file."""
         return None if self.stack is None else page_pictures(self.page(index), self._file)
 
-    def __enter__(self) -> _Reference:
+    def __enter__(self) -> Reference:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -89,6 +89,8 @@ class GaussianData(DataFunctional):
         return super().hessian_floor(x)
 
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        if len(shape) > 4:  # volumes have no spectrum of pictures
+            return None
         if is_identity(self.physics):
             return tensor(u).new_ones(1, 1, 1, 1)
         if isinstance(self.physics, deepinv.physics.BlurFFT):

@@ -23,6 +23,7 @@ from icgn.regularizers.ridge import RidgeICGN
 from icgn.regularizers.scaled import ScaledRegularizer
 from icgn.regularizers.softmax import SoftmaxICGN
 from icgn.regularizers.tv import TotalVariation
+from icgn.regularizers.volume import VolumeRegularizer
 
 __all__ = [
     "ICGN",
@@ -52,6 +53,7 @@ __all__ = [
     "SoftmaxICGN",
     "SumRegularizer",
     "TotalVariation",
+    "VolumeRegularizer",
     "available_models",
     "check_regularizer",
     "load_pretrained",

@@ -1,0 +1,135 @@
+"""One stack restored as a volume: one joint problem, one noise level, one certificate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from icgn.cli.outcome import Outcome, Record, mean_quality, quality_in
+from icgn.cli.request import Batch
+from icgn.cli.screen import naming
+from icgn.cli.stacks import Reference, file_range, key_of, paged_task, say_bases
+from icgn.cli.units import unit_of, words_of
+from icgn.cli.watching import Watch
+from icgn.datasets import Job, Stack, StackWriter, create_stack
+from icgn.pictures.ranges import Range
+from icgn.pictures.stacks import Basis, PagedTask, PageTask, joined_values, page_pictures
+from icgn.pictures.volumes import check_volume, denoise_volume, read_volume, spacing_of
+from icgn.regularizers.volume import direction_weights
+from icgn.solvers import Solution
+
+
+def restore_volume(batch: Batch, job: Job, stack: Stack, task: PageTask) -> None:
+    """Denoise the pages of a stack as the slices of one volume, and write them.
+
+    Parameters
+    ----------
+    batch : Batch
+        the command.
+    job : Job
+        which file goes where.
+    stack : Stack
+        the open file.
+    task : callable
+        the task of each page, to denoise.
+
+    Raises
+    ------
+    ValueError, OSError, RuntimeError, MemoryError
+        if it is no volume, or cannot be read, restored or written.
+    KeyboardInterrupt
+        if Ctrl-C was pressed; nothing is written then.
+    """
+    if batch.request.compare is not None:
+        raise ValueError("--compare: got a volume, expected one picture; take a page of the result")
+    check_volume(stack)
+    file, words = file_range(stack)
+    unit = unit_of(stack.container, file)
+    read = stack.container.describe() + words
+    batch.say("read", f"{job.source}: {read}")
+    paged = paged_task(batch, job, stack, task, file, unit)
+    volume = read_volume(stack, file)
+    with Reference(job, stack, file) as reference:
+        bases = paged.bases(reference.page if reference.stack is not None else None)
+        say_bases(batch, job, stack, unit, bases)
+        _say_spacing(batch, job, stack)
+        with create_stack(job.target, stack, range=file, key=key_of(batch, bases, paged)) as writer:
+            basis = next(iter(bases.values()))
+            solution, sigma = _solved(batch, job, paged, volume, basis)
+            _write(writer, stack, solution.x[0].detach().float().cpu(), file)
+            notes = writer.finish() if not writer.finished else writer.notes
+        outcome = _outcome(solution, volume, basis, sigma, reference)
+    for text in dict.fromkeys(notes):
+        batch.say("note", f"{job.target}: {text}")
+    found = stack.container
+    batch.done(job, Record(job.source, job.target, read, len(stack), (found.height, found.width), unit, outcome))
+
+
+def _say_spacing(batch: Batch, job: Job, stack: Stack) -> None:
+    spacing = spacing_of(stack.container)
+    if spacing is None or max(spacing) == min(spacing):
+        return
+    sizes = " x ".join(f"{s:.4g}" for s in spacing)
+    parts = ", ".join(f"{w:.2g}" for w in direction_weights(spacing))
+    batch.say("note", f"{job.source}: voxels of {sizes} (Z, Y, X): slices across Z, Y, X count {parts}")
+
+
+def _solved(batch: Batch, job: Job, paged: PagedTask, volume: Tensor, basis: Basis) -> tuple[Solution, float]:
+    """Solve the joint problem, and say what is to be said about it."""
+    options: dict[str, Any] = {name: value for name, value in batch.settings.items() if name != "gap_tol"}
+    watch = Watch(batch.interrupt, lambda part: batch.step(part, job.source.name), rare=not batch.bar.shown)
+    solution, sigma, notes = denoise_volume(
+        volume,
+        basis,
+        models=batch.models,
+        sigma=paged.sigma,
+        spacing=spacing_of(paged.stack.container),
+        callback=watch,
+        **options,
+    )
+    if batch.interrupt.asked and not solution.converged:
+        batch.say("note", f"{job.target}: nothing is written of a volume that is not done")
+        raise KeyboardInterrupt
+    unit = unit_of(paged.stack.container, paged.file)
+    for note in notes:
+        batch.say("warning" if note.warning else "note", f"{job.source}: {words_of(note, unit, basis.range)}")
+    if isinstance(batch.settings["weight"], str):
+        batch.say("note", f"{job.source}: weight {float(solution.weight):.3g}, found by {batch.settings['weight']}")
+    if not solution.converged:
+        batch.say("warning", naming(job.source, str(solution.status[0])))
+    return solution, sigma
+
+
+def _write(writer: StackWriter, stack: Stack, restored: Tensor, file: Range) -> None:
+    """Write the slices (D, H, W) as the pages of the stack."""
+    for i in range(writer.done, len(stack)):
+        page = stack.page(i)
+        (before,) = page_pictures(page, file)
+        picture = replace(before, pixels=restored[i : i + 1])
+        writer.write(joined_values([picture], page, file), page.alpha)
+
+
+def _outcome(solution: Solution, volume: Tensor, basis: Basis, sigma: float, reference: Reference) -> Outcome:
+    """What became of the volume; qualities are means over its pages."""
+    certificate, restored = solution.certificate, solution.x[0].detach().float().cpu()
+    clean = [None if (found := reference.pictures(i)) is None else found[0].pixels for i in range(len(volume))]
+
+    def quality_of(values: Tensor) -> Any:
+        return mean_quality([quality_in(v[None], c, basis.range) for v, c in zip(values, clean, strict=True)])
+
+    return Outcome(
+        sigma=sigma,
+        noise=sigma if basis.noise is None else basis.noise.value,
+        found="given" if basis.noise is None else basis.noise.found,
+        rms_distance=float(certificate.rms_distance),
+        relative_gap=float(certificate.relative_gap),
+        iterations=int(solution.stats.iterations.max()),
+        seconds=solution.stats.seconds,
+        weight=tuple(solution.weight.tolist()),
+        range=basis.range,
+        statuses=solution.status,
+        before=quality_of(volume),
+        after=quality_of(restored),
+    )

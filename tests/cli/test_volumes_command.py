@@ -1,0 +1,114 @@
+"""Stacks restored as one volume through the command line."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from icgn.pictures import denoise
+from icgn.pictures import models as picture_models
+from icgn.regularizers import RidgeICGN, VolumeRegularizer
+
+SHAPE = (20, 24, 32)
+
+
+@pytest.fixture(autouse=True)
+def model(monkeypatch):
+    """An untrained model that removes noise visibly, in the place of all others."""
+    torch.manual_seed(0)
+    reg = RidgeICGN(filters=6, size=3, channels=1, sigma_range=(1 / 255, 50 / 255)).requires_grad_(False)
+    reg.log_lambda += 3.0
+    monkeypatch.setattr(picture_models, "load_regularizer", lambda name, device="cpu": reg)
+    return reg
+
+
+def ball():
+    """A bright ball, and with noise of 0.06, in [0, 1]."""
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPE), indexing="ij")
+    clean = np.where(z**2 + y**2 + x**2 < 0.5, 0.8, 0.2)
+    return clean, clean + 0.06 * np.random.default_rng(0).standard_normal(clean.shape)
+
+
+def stored(values, low=100, span=500):
+    return np.clip(low + span * values, 0, 65535).round().astype(np.uint16)
+
+
+def rms(a, b):
+    return float(np.sqrt(np.mean((a.astype(float) - b) ** 2)))
+
+
+@pytest.fixture
+def solid(tmp_path):
+    clean, noisy = (stored(v) for v in ball())
+    tifffile.imwrite(tmp_path / "clean.tif", clean, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "in.tif", noisy, photometric="minisblack")
+    return clean, noisy
+
+
+def test_a_volume_is_restored_at_once_and_better_than_its_slices(tmp_path, run, solid):
+    clean, _ = solid
+    options = ("--reference", tmp_path / "clean.tif", "--json", tmp_path / "o.json")
+    run("denoise", tmp_path / "in.tif", "-o", tmp_path / "slices.tif", *options)
+    single = json.loads((tmp_path / "o.json").read_text())[0]
+    result = run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif", "--volume", *options)
+    assert result.exit_code == 0
+    record = json.loads((tmp_path / "o.json").read_text())[0]
+    assert record["converged"] and record["pages"] == 20 and record["distance"] is not None
+    assert record["psnr"] > single["psnr"] > single["psnr_before"]
+    out = tifffile.imread(tmp_path / "o.tif")
+    assert out.shape == clean.shape and out.dtype == clean.dtype
+    assert rms(out, clean) < rms(tifffile.imread(tmp_path / "slices.tif"), clean)
+
+
+def test_a_volume_is_the_minimizer_of_the_joint_problem(tmp_path, run, model):
+    noisy = ball()[1].astype(np.float32)
+    np.save(tmp_path / "in.npy", noisy)
+    assert run("denoise", tmp_path / "in.npy", "-o", tmp_path / "o.npy", "--volume", "--sigma", 15).exit_code == 0
+    reg = VolumeRegularizer(model)
+    precise = denoise(torch.from_numpy(noisy)[None], 15 / 255, regularizer=reg, range=(0, 1), tol=1e-6)
+    assert rms(np.load(tmp_path / "o.npy"), precise.x[0].numpy()) < 1.1e-4
+
+
+def test_voxels_of_another_depth_are_weighed_and_said(tmp_path, run):
+    noisy = (255 * np.clip(ball()[1], 0, 1)).astype(np.uint8)
+    about = {"axes": "ZYX", "spacing": 2.0, "unit": "um"}
+    tifffile.imwrite(tmp_path / "in.tif", noisy, imagej=True, resolution=(2.0, 2.0), metadata=about)
+    result = run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif", "--volume")
+    assert result.exit_code == 0
+    assert "voxels of 2 x 0.5 x 0.5 (Z, Y, X): slices across Z, Y, X count 0.67, 0.17, 0.17" in result.stderr
+
+
+@pytest.mark.parametrize("rule", ["1.2", "sure", "discrepancy", "poisson"])
+def test_a_volume_takes_the_options_of_pictures(tmp_path, run, solid, rule):
+    clean, noisy = solid
+    options = ("--noise", "poisson:2") if rule == "poisson" else ("--weight", rule)
+    result = run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif", "--volume", *options)
+    assert result.exit_code == 0, result.stderr
+    assert rms(tifffile.imread(tmp_path / "o.tif"), clean) < rms(noisy, clean)
+
+
+COLOUR = (255 * np.random.default_rng(0).random((6, *SHAPE[1:], 3))).astype(np.uint8)
+NOISY = stored(ball()[1])
+REFUSED = {
+    "one picture": (NOISY[0], {"photometric": "minisblack"}, "one picture for a volume"),
+    "thin": (NOISY[:2], {"photometric": "minisblack"}, "at least 3 along each axis"),
+    "series": (NOISY.reshape(4, 5, *SHAPE[1:]), {"imagej": True, "metadata": {"axes": "TZYX"}}, "along 4 T and 5 Z"),
+    "channels": (NOISY[:4], {"imagej": True, "metadata": {"axes": "CYX"}}, "pages along 4 C"),
+    "colour": (COLOUR, {"photometric": "rgb"}, "page 1 has colours"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_volume_is_refused_in_words(tmp_path, run, name):
+    values, about, words = REFUSED[name]
+    tifffile.imwrite(tmp_path / "in.tif", values, **about)
+    result = run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif", "--volume")
+    assert result.exit_code == 1 and words in result.stderr, result.stderr
+    assert not (tmp_path / "o.tif").exists()
+
+
+def test_a_figure_of_a_volume_is_refused(tmp_path, run, solid):
+    result = run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif", "--volume", "--compare", tmp_path / "f.png")
+    assert result.exit_code == 1 and "--compare: got a volume" in result.stderr
