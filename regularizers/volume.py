@@ -129,7 +129,9 @@ class VolumeRegularizer(ConvexRegularizer):
             parts = []
             for part, own in zip(seen.split(step, 1), rest.split(step, 1), strict=True):
                 count = part.shape[1]
-                mask = self.regularizer.condition(_batch(part), _repeated(sigma, count), _batch(own))
+                levels = _repeated(sigma, count)
+                assert levels is not None
+                mask = self.regularizer.condition(_batch(part), levels, _batch(own))
                 parts.append(mask.unflatten(0, (-1, count)))
             masks = torch.cat(parts, 1)
             del parts

@@ -65,6 +65,7 @@ def test_code_in_documents_runs(code, tmp_path, run_file):
         "icgn.regularizers.checks",
         "icgn.regularizers.latent",
         "icgn.regularizers.ridge",
+        "icgn.regularizers.volume",
         "icgn.solvers.solve",
     ],
 )
