@@ -9,6 +9,7 @@ of paper), is constant, has a pixel that is not finite, or lies in a dark frame 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -26,6 +27,8 @@ _CHI = 0.4549364
 _PARTS = (0.02, 0.04, 0.08, 0.15, 0.3)
 """Parts of the patches that are tried as the flat ones."""
 _FEWEST = 16
+# Patches that are looked at, about.
+_PATCHES = 40_000
 
 COARSE = 1.5
 """Coarseness from which noise is called correlated."""
@@ -85,15 +88,17 @@ class _Line:
         return values
 
 
-def measure_flat(picture: Array, *, step: int = 4, ignored: Array | None = None, ends: bool = True) -> Measured | None:
+def measure_flat(
+    picture: Array, *, step: int | None = None, ignored: Array | None = None, ends: bool = True
+) -> Measured | None:
     """Measure the noise of a picture (C, H, W) in its flat parts; None where fewer than 16 patches can be used.
 
     Parameters
     ----------
     picture : ndarray
         (C, H, W); pixels that are not finite are not used.
-    step : int
-        distance of the patches in pixels.
+    step : int, optional
+        distance of the patches in pixels; default 4, more in large pictures.
     ignored : ndarray, optional
         pixels that are not to be used, bool (H, W).
     ends : bool
@@ -101,6 +106,8 @@ def measure_flat(picture: Array, *, step: int = 4, ignored: Array | None = None,
     """
     if min(picture.shape[1:]) < SIDE:
         return None
+    if step is None:
+        step = max(4, round(math.sqrt(picture[0].size / _PATCHES)))
     energy, means = _energies(picture, step, ignored, ends)
     if len(means) < _FEWEST:
         return None

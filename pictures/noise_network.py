@@ -19,6 +19,8 @@ BLOCK = 8
 _SCALES, _WIDTH = 3, 64
 # Luma, red - green, blue - yellow, each of the deviation of white noise in one channel.
 _PLANES = ((0.4472, 0.8765, 0.1789), (0.7071, -0.7071, 0.0), (-0.4082, -0.4082, 0.8165))
+# Pixels of a strip, and rows beyond it that its responses see: a multiple of a block.
+_STRIP, _HALO = 1 << 19, 2 * BLOCK
 # Responses are compared with this part of the mean before their logarithm is taken.
 _FLOOR = 1e-2
 _QUANTILES = (0.05, 0.25, 0.5)
@@ -99,15 +101,26 @@ class NoiseNetwork(nn.Module):
         return NoiseMap(levels=levels, luma=luma, removal=removal)
 
     def _amplitudes(self, x: Tensor) -> Tensor:
-        """Mean absolute responses of blocks, (B, F, h, w)."""
-        size = (x.shape[2] // BLOCK, x.shape[3] // BLOCK)
+        """Mean absolute responses of blocks, (B, F, h, w); large pictures strip by strip."""
+        height, width = (side // BLOCK * BLOCK for side in x.shape[2:])
+        x = x[..., :height, :width]
+        step = max(1, _STRIP // (BLOCK * width)) * BLOCK
+        strips = []
+        for top in range(0, height, step):
+            first, last = max(0, top - _HALO), min(height, top + step + _HALO)
+            found = self._strip(x[..., first:last, :])
+            begin = (top - first) // BLOCK
+            strips.append(found[..., begin : begin + min(step, height - top) // BLOCK, :])
+        return torch.cat(strips, 2)
+
+    def _strip(self, x: Tensor) -> Tensor:
         planes = torch.einsum("pc,bchw->bphw", self.planes.to(x), x)
         filters = self.cosines.to(x).repeat(len(_PLANES), 1, 1, 1)
         found = []
         for scale in range(_SCALES):
             reduced = F.pad(F.avg_pool2d(planes, 2**scale), (2, 2, 2, 2), mode="replicate")
             responses = F.conv2d(reduced, filters, groups=len(_PLANES))
-            found.append(F.adaptive_avg_pool2d(responses.abs(), size))
+            found.append(F.avg_pool2d(responses.abs(), BLOCK // 2**scale))
         return torch.cat(found, 1)
 
 

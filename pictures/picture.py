@@ -24,6 +24,8 @@ from icgn.solvers import Callback
 
 # Part of the pixels on a bound that is worth a word, and that the measurement should explain.
 _SAID, _MANY = 1e-2, 3e-2
+# Part of the pixels from which dead ones are left to the regularizer; fewer are the median of those around them.
+_FEW = 1e-3
 
 
 def restore_picture(
@@ -197,9 +199,10 @@ def _restore_counts(
 def _restore_cleared(
     cleared: Cleared, before: Tensor, regularizer: ConvexRegularizer | ModelFor | None, **options: Any
 ) -> Restored:
-    """Denoise a picture without stripes, its dead pixels being missing; those of counts are filled in before."""
+    """Denoise a picture without stripes, its dead pixels being missing; few ones, and those of counts, are the median."""
     level = estimated_level(cleared.picture)
-    if cleared.known is None or isinstance(level.noise, Poisson | PoissonGaussian):
+    few = cleared.known is None or float((~cleared.known).float().mean()) < _FEW
+    if cleared.known is None or few or isinstance(level.noise, Poisson | PoissonGaussian):
         restored = restore_picture(cleared.picture, noise=level, regularizer=regularizer, **options)
     else:
         task, level = Inpaint(cleared.known), replace(level, value=level.to_remove, removal=None)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icgn.datasets import add_noise, bundled
+from icgn.pictures import noise_network as module
 from icgn.pictures.noise_network import BLOCK, NoiseNetwork, noise_network
 
 
@@ -58,3 +59,11 @@ def test_what_it_does_not_take_is_refused():
     for shape in ((3, 64, 64), (1, 1, 64, 64), (1, 3, 16, 64)):
         with pytest.raises(ValueError, match="x: got shape"):
             NoiseNetwork()(torch.zeros(shape))
+
+
+def test_large_pictures_strip_by_strip(monkeypatch):
+    y = add_noise(picture(192), 0.05, seed=0)[..., :189, :]
+    whole = noise_network()(y)
+    monkeypatch.setattr(module, "_STRIP", 40 * 192)
+    parts = noise_network()(y)
+    assert torch.allclose(parts.levels, whole.levels, rtol=1e-4)
