@@ -199,7 +199,7 @@ def _restore_counts(
 def _restore_cleared(
     cleared: Cleared, before: Tensor, regularizer: ConvexRegularizer | ModelFor | None, **options: Any
 ) -> Restored:
-    """Denoise a picture without stripes, its dead pixels being missing; few ones, and those of counts, are the median."""
+    """Denoise a picture without stripes, dead pixels being missing; few ones, and those of counts, are medians."""
     level = estimated_level(cleared.picture)
     few = cleared.known is None or float((~cleared.known).float().mean()) < _FEW
     if cleared.known is None or few or isinstance(level.noise, Poisson | PoissonGaussian):
