@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
 from icgn.cli.asking import agreed, somebody_there
 from icgn.cli.screen import say
 from icgn.datasets import survey
-from icgn.pictures.masks import NEARLY_ALL, Mask, load_mask
+from icgn.pictures.masks import MOST, NEARLY_ALL, Mask, load_mask
 
 _WAY_OUT = "--invert fills where the mask is light, --yes takes it as it is"
 
@@ -82,6 +84,20 @@ class Masks:
         if not self.sure:
             self._doubted(file, mask)
         return file, mask
+
+    def check_shown(self, file: Path, mask: Mask, pixels: Tensor) -> None:
+        """Refuse a mask that hides most of a picture (C, H, W), and leaves one colour of it, as inverted ones do.
+
+        Raises
+        ------
+        ValueError
+            if it does, unless masks are meant so.
+        """
+        if self.sure or mask.hidden <= MOST:
+            return
+        shown, hidden = pixels[:, mask.known[0]], pixels[:, ~mask.known[0]]
+        if bool((shown == shown[:, :1]).all()) and not bool((hidden == hidden[:, :1]).all()):
+            raise ValueError(f"mask {file}: {mask.doubt}, and all that it leaves is of one colour; {_WAY_OUT}")
 
     def _find(self, source: Path) -> Path:
         same_stem = [f for f in self.files() if f.stem == source.stem]

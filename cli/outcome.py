@@ -110,7 +110,7 @@ def cells(name: str, outcome: Outcome, unit: Unit, measured: bool) -> list[str]:
     mark = "" if unit.gray else " u"
     row = [
         name,
-        f"{unit.scale * outcome.sigma:{'.2f' if unit.gray else '.4g'}}{mark}",
+        f"{_short(unit.scale * outcome.sigma, 2) if unit.gray else f'{unit.scale * outcome.sigma:.4g}'}{mark}",
         str(outcome.iterations),
         f"{outcome.seconds:.2f}",
         _proved(outcome, unit, mark),
@@ -198,8 +198,14 @@ def _in_range(pixels: Tensor, limits: tuple[float, float]) -> Tensor:
 
 def _proved(outcome: Outcome, unit: Unit, mark: str) -> str:
     if outcome.proved:
-        return f"{unit.scale * outcome.rms_distance:{'.4f' if unit.gray else '.3g'}}{mark}"
+        distance = unit.scale * outcome.rms_distance
+        return f"{_short(distance, 4) if unit.gray else f'{distance:.3g}'}{mark}"
     return f"gap {outcome.relative_gap:.1e}".replace("e-0", "e-") if math.isfinite(outcome.relative_gap) else "-"
+
+
+def _short(number: float, places: int) -> str:
+    """So many decimal places, or two digits of numbers that these would not show: gray levels of 16 bits are small."""
+    return f"{number:.2g}" if 0 < number < 10 ** (1 - places) else f"{number:.{places}f}"
 
 
 def quality_in(pixels: Tensor | None, clean: Tensor | None, limits: tuple[float, float]) -> Quality | None:

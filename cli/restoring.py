@@ -28,6 +28,7 @@ from icgn.datasets import (
     write_picture,
 )
 from icgn.pictures import Deblur, Denoise, Inpaint, Measured, Restored, Task, load_kernel, parse_noise, restore_picture
+from icgn.pictures.masks import Mask
 from icgn.pictures.models import ModelFor, regularizers_by_channels
 from icgn.pictures.stacks import PageTask
 from icgn.pictures.tasks import Border
@@ -180,22 +181,26 @@ def _same(task: Task, key: str = "") -> Source:
 
 
 def _masked(masks: Masks, source: Path) -> tuple[Picture, Task]:
-    picture = read_picture(source)
+    file, mask = masks.of(source)
+    picture = read_picture(source, missing=~mask.known)
     _, height, width = picture.pixels.shape
-    return picture, _inpaint(masks, source, (height, width))
+    task = _inpaint(file, mask, source, (height, width))
+    masks.check_shown(file, mask, picture.pixels)
+    return picture, task
 
 
 def _masked_pages(masks: Masks, source: Path, stack: Stack) -> PageTask:
     """The task of all pages of a stack, which have one mask."""
-    task = _inpaint(masks, source, (stack.container.height, stack.container.width))
+    file, mask = masks.of(source)
+    task = _inpaint(file, mask, source, (stack.container.height, stack.container.width))
+    masks.check_shown(file, mask, stack.page(0).values)
     return lambda page: task
 
 
-def _inpaint(masks: Masks, source: Path, size: tuple[int, int]) -> Inpaint:
-    place, mask = masks.of(source)
+def _inpaint(file: Path, mask: Mask, source: Path, size: tuple[int, int]) -> Inpaint:
     if mask.known.shape[1:] != size:
         sizes = [" x ".join(map(str, s)) for s in (mask.known.shape[1:], size)]
-        raise ValueError(f"mask {place}: got {sizes[0]} pixels, expected {sizes[1]} (height x width) as {source}")
+        raise ValueError(f"mask {file}: got {sizes[0]} pixels, expected {sizes[1]} (height x width) as {source}")
     return Inpaint(mask.known, words=mask.words)
 
 

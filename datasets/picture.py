@@ -87,7 +87,7 @@ class Picture:
             raise ValueError(f"bits: got {self.bits}, expected 8 or 16")
 
 
-def read_picture(path: str | os.PathLike[str]) -> Picture:
+def read_picture(path: str | os.PathLike[str], *, missing: Tensor | None = None) -> Picture:
     """Read a file of one picture, gray or RGB, of any kind that :func:`icgn.datasets.open_stack` reads.
 
     The Exif orientation is applied; palettes become RGB, transparent colours an alpha channel, premultiplied colours
@@ -97,6 +97,14 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
     Unsigned integers of at most 16 bits are divided by the largest of their type. Of floats, signed and 32-bit
     integers, the least and the largest number of the picture become 0 and 1 (:attr:`Picture.range`), unless all lie in
     [-1/2, 3/2], as noisy ones in [0, 1] do.
+
+    Parameters
+    ----------
+    path : str or path
+        the file.
+    missing : Tensor, optional
+        bool (1, H, W), True for pixels that say nothing: they do not count for the range, and those that are NaN or
+        infinite become the least number of the others.
 
     Raises
     ------
@@ -117,7 +125,7 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
                 f"{path}: cannot be read as one picture: it has {found.channels} channels, none of which is declared to"
                 " be opacity, expected gray or RGB; read them by icgn.datasets.open_stack"
             )
-        return _picture(stack)
+        return _picture(stack, missing)
 
 
 def write_picture(path: str | os.PathLike[str], picture: Picture) -> tuple[str, ...]:
@@ -169,10 +177,16 @@ def depth(path: str | os.PathLike[str]) -> int:
     return max(8 * np.dtype(t).itemsize for t in kind.dtypes if t[0] in "ui")
 
 
-def _picture(stack: Stack) -> Picture:
+def _picture(stack: Stack, missing: Tensor | None) -> Picture:
     found, page = stack.container, stack.page(0)
-    low, high = found.range or _range(stack, page.values)
     planes = page.values
+    # A mask of another size is refused where the pictures are compared.
+    if missing is None or missing.shape[1:] != planes.shape[1:]:
+        low, high = found.range or _range(stack, planes)
+    else:
+        known = planes[(~missing).expand_as(planes)]
+        low, high = found.range or _range(stack, known)
+        planes = torch.where(missing & ~torch.isfinite(planes), known.min(), planes)
     if (low, high) != (0, 1):
         # Exact in float32 for the levels of integers, which are below 2^24 there.
         whole = found.range is not None and low == 0
@@ -196,7 +210,10 @@ def _picture(stack: Stack) -> Picture:
 def _range(stack: Stack, values: Tensor) -> tuple[float, float]:
     bad = int((~torch.isfinite(values)).sum())
     if bad:
-        raise PictureError(f"{stack.path}: has {bad} NaN or infinite pixels, expected numbers; fill them first")
+        raise PictureError(
+            f"{stack.path}: has {bad} NaN or infinite pixels, expected numbers; fill them first, as icgn inpaint does"
+            " with a mask that is dark there"
+        )
     return Extent(float(values.min()), float(values.max()), 0, stack.container.bits).range
 
 

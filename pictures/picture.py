@@ -209,7 +209,9 @@ def _restore_cleared(
         restored = restore_picture(
             cleared.picture, task=task, noise=level, sigma=level.value, regularizer=regularizer, **options
         )
-    return replace(restored, before=before, notes=(*cleared.notes, *restored.notes))
+    # How many pixels are filled in is said among what was found, and nobody has given a mask.
+    notes = (*cleared.notes, *(note for note in restored.notes if note.topic != "mask"))
+    return replace(restored, before=before, notes=notes)
 
 
 def _range_notes(limits: Range, given: RangeOption) -> list[Note]:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
+import deepinv
 import torch
 from torch import Tensor
 
 from icgn.compat import keyword_only
-from icgn.functionals.noise import Noise, Poisson, PoissonGaussian, White
+from icgn.functionals.noise import Noise, Poisson, PoissonGaussian, White, described
 from icgn.pictures.counts import Stabilized, denoise_counts
 from icgn.pictures.kernels import make_kernel, read_kernel
 from icgn.pictures.levels import level_to_remove, scaled_level
@@ -36,7 +37,7 @@ def denoise(
     weight: float | Tensor | str = 1.0,
     callback: Callback | None = None,
     range: RangeOption = None,
-    noise: Noise | Literal["auto"] | None = None,
+    noise: Noise | float | Tensor | deepinv.physics.NoiseModel | Literal["auto"] | None = None,
 ) -> Solution:
     r"""Remove noise: minimize :math:`\tfrac12 |x - y|^2 + w R(x; \sigma)`, certified.
 
@@ -69,8 +70,9 @@ def denoise(
         :class:`icgn.ScaledRegularizer`. ``"auto"`` finds them by :func:`icgn.pictures.intensity_range`. By default
         pictures that lie in [0, 1] apart from their noise, and fill a quarter of it or have noise of 2/255 or more, are
         taken as they are, and so are all where the regularizer is made for another unit; for others the range is found.
-    noise : Noise or "auto", optional
-        a description of the noise (:mod:`icgn.functionals.noise`); ``"auto"`` finds it by :func:`icgn.estimate_noise`.
+    noise : Noise, float, Tensor, deepinv.physics.NoiseModel or "auto", optional
+        a description of the noise (:mod:`icgn.functionals.noise`), or what :class:`icgn.Problem` takes for one: levels
+        of white noise, or a model of deepinv; ``"auto"`` finds it by :func:`icgn.estimate_noise`.
         The saturations of R follow the levels of pixels (``White`` with a map (B, 1, H, W)) where they can, see
         :class:`icgn.regularizers.LocalLevels`; other maps weight the data term. Default white noise of the level sigma.
 
@@ -104,7 +106,7 @@ def denoise(
             raise ValueError("sigma: got none, expected the level of the noise, or noise='auto' to estimate it")
         return _solved(Denoise(), y, None, sigma, regularizer, weight, range, options)
     check_image(y, "y")
-    found = _common_noise(y) if noise == "auto" else _described(noise)
+    found = _common_noise(y) if isinstance(noise, str) and noise == "auto" else _described(noise)
     regularizer = default_regularizer(y, found) if regularizer is None else regularizer
     if isinstance(found, Poisson | PoissonGaussian) and sigma is None:
         return denoise_counts(y, found, partial(_even, regularizer, weight, range, options), lambda solved: solved)[1]
@@ -127,10 +129,10 @@ def _even(
     return _solved(Denoise(), counts.z, None, counts.sigma, regularizer, weight, limits, options)
 
 
-def _described(noise: Noise) -> Noise:
-    if not isinstance(noise, Noise):
-        raise TypeError(f"noise: got {noise!r}, expected a description of icgn.functionals, or 'auto'")
-    return noise
+def _described(noise: Any) -> Noise:
+    if isinstance(noise, str):
+        raise TypeError(f"noise: got {noise!r}, expected 'auto', or a description of icgn.functionals")
+    return described(noise)
 
 
 def _common_noise(y: Tensor) -> Noise:

@@ -87,3 +87,35 @@ def test_a_mask_of_a_folder_fails_alone(scratched, run):
     assert result.exit_code == 1 and "--mask masks/b.npy: hides 93.8 % of the picture" in result.stderr
     assert [f.name for f in (scratched / "out").iterdir()] == ["a.png"]
     assert run("inpaint", "in", "--mask", "masks", "-o", "out", *QUICK, "--yes").exit_code == 0
+
+
+def test_a_mask_that_leaves_one_colour_is_refused(tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    known = np.random.default_rng(0).random((32, 32)) > 0.3
+    x = np.where(known, np.tile(np.linspace(40, 200, 32), (32, 1)), 0).astype(np.uint8)
+    Image.fromarray(x).save("d.png")
+    Image.fromarray(~known).save("inverted.png")
+    result = inpaint(run, "inverted.png")
+    assert result.exit_code == 1 and "and all that it leaves is of one colour; --invert fills" in result.stderr
+    assert not (tmp_path / "r.png").exists() and "Traceback" not in result.output
+    assert inpaint(run, "inverted.png", "--yes").exit_code == 0
+    assert inpaint(run, "inverted.png", "--invert").exit_code == 0
+
+
+def test_missing_pixels_may_be_no_numbers(tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x = np.tile(np.linspace(-30, 200, 32), (32, 1)).astype(np.float32)
+    np.save("clean.npy", x)
+    known = np.ones(x.shape, bool)
+    known[10:14, 4:28] = False
+    Image.fromarray(known).save("mask.png")
+    np.save("d.npy", np.where(known, x, np.where(np.arange(32) % 2, np.nan, np.inf)).astype(np.float32))
+    more = ["--mask", "mask.png", "-o", "r.npy", *QUICK]
+    result = run("inpaint", "d.npy", *more)
+    assert result.exit_code == 0, result.output
+    assert np.abs(np.load("r.npy") - x).max() < 12
+    np.save("d.npy", np.where(np.arange(32) < 3, np.nan, x).astype(np.float32))
+    result = run("inpaint", "d.npy", *more)
+    assert (
+        result.exit_code == 1 and "NaN or infinite pixels, expected numbers; fill them first, as icgn" in result.stderr
+    )

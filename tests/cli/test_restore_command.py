@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import scipy.signal
+import tifffile
 import torch
 
 import icgn
@@ -506,3 +507,12 @@ def test_a_rule_finds_the_weight_and_says_it(tmp_path, run, rule):
     assert result.exit_code == 0
     found = re.search(rf"weight (\S+), found by {rule}", result.stderr)
     assert found and float(found[1]) > 0
+
+
+def test_levels_that_are_small_are_shown_by_two_digits(tmp_path, run):
+    counts = 100 + 20 * add_noise(clean(), 0.1, 0)[0].numpy()
+    tifffile.imwrite(tmp_path / "in.tif", counts.round().astype(np.uint16))
+    source = [tmp_path / "in.tif", "-o", tmp_path / "out.tif", "--model", "ridge-gray-small"]
+    sigma, _, _, proved = re.search(r"in\.tif +(\S+) +(\S+) +(\S+) +(\S+)", run("denoise", *source).stdout).groups()
+    assert 0 < float(sigma) < 0.1 and 0 < float(proved) < 1e-3
+    assert len(sigma.lstrip("0.")) == 2

@@ -153,7 +153,8 @@ def test_gaussian_correlation_is_that_of_what_is_drawn(correlation):
 @pytest.mark.parametrize(("step", "empty", "kind"), [(2.0, 100, "u2"), (1.0, 0, "i2"), (3.0, 500, "f4")])
 def test_restored_counts_are_in_the_numbers_of_the_file(step, empty, kind, tmp_path, model):
     # Files of signed numbers and of floats have an intensity 0 that is no count of 0.
-    clean, drawn = counts(Poisson(1 / 60))
+    clean = (1 + counts(Poisson(1 / 60))[0]) / 2
+    drawn = Poisson(1 / 60).draw(clean, torch.Generator().manual_seed(0))
     np.save(tmp_path / "y.npy", (empty + step * 60 * drawn[0, 0].double().numpy()).round().astype(kind))
     picture = read_picture(tmp_path / "y.npy")
     low, high = picture.range

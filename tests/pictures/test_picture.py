@@ -187,3 +187,12 @@ def test_a_rule_that_ends_outside_the_sane_range_says_so_and_falls_back():
     assert "outside 0.01 to 20: the noise is not white" in said and "weight 1 is taken instead" in said
     with pytest.warns(UserWarning, match="the rule discrepancy ended at the weight"):
         icgn.denoise(y, 0.2, regularizer=model, weight="discrepancy", range=(0, 1), tol=1e-3)
+
+
+def test_pixels_that_are_found_to_be_dead_are_those_of_no_mask():
+    x = clean().clone()
+    places = torch.rand(x.shape, generator=torch.Generator().manual_seed(3))
+    x[places < 0.03], x[places > 0.97] = 0.0, 1.0
+    restored = restore_picture(Picture(x), gap_tol=0.1)
+    topics = [n.topic for n in restored.notes]
+    assert "dead" in topics and "mask" not in topics

@@ -6,6 +6,7 @@ import torch
 
 import icgn
 from icgn.datasets import add_noise, bundled
+from icgn.functionals import White
 from icgn.pictures import make_kernel, read_kernel, solving
 from icgn.pictures.masks import nearest_known
 from icgn.solvers import Status
@@ -187,3 +188,14 @@ def test_a_kernel_is_scaled_and_centred():
     kernel = make_kernel(values)
     assert kernel.shape == (1, 1, 1, 3) and torch.allclose(kernel[0, 0, 0], torch.tensor([0.0, 0.5, 0.5]).double())
     assert torch.equal(make_kernel(kernel), kernel)
+
+
+def test_noise_is_whatever_a_problem_takes_for_one(model):
+    y = add_noise(scene(pictures=1), 0.1, 0)
+    expected = icgn.denoise(y, 0.1, regularizer=model).x
+    levels = torch.full((1, 1, 40, 40), 0.1)
+    for noise in (0.1, torch.tensor([0.1]), White(0.1), deepinv.physics.GaussianNoise(0.1)):
+        assert torch.equal(icgn.denoise(y, noise=noise, regularizer=model).x, expected)
+    assert torch.allclose(icgn.denoise(y, noise=levels, regularizer=model).x, expected, atol=2e-3)
+    with pytest.raises(TypeError, match="noise: got 'poisson', expected 'auto', or a description"):
+        icgn.denoise(y, noise="poisson", regularizer=model)
