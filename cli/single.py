@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,11 +19,14 @@ from icgn.cli.units import Unit, level_of, picture_unit, words_of
 from icgn.cli.watching import Watch, say_expected
 from icgn.cli.writing import marked, write_copy, write_result
 from icgn.datasets import Job, Picture, read_picture, write_picture
+from icgn.functionals.noise import Poisson, PoissonGaussian
 from icgn.pictures import Denoise, NoiseLevel, Restored, Task, estimated_level, measured_level, restore_picture
 from icgn.pictures.stacks import known_part, range_of
 
 # More than so many times the noise that is found should not be removed, if it is more than this part of the range.
 _MUCH, _LITTLE = 2.0, 4 / 255
+# Rounding is an error of 0.29, which matters from so many times that on.
+_COARSE = 2.3
 
 
 def restore_one(batch: Batch, job: Job) -> None:
@@ -57,6 +61,8 @@ def restore_one(batch: Batch, job: Job) -> None:
         batch.say("warning" if note.warning else "note", f"{job.source}: {words_of(note, unit, restored.range)}")
     if isinstance(measured, Picture) and isinstance(task, Denoise) and options["sigma"]:
         _doubt_removed(batch, job, measured, restored, unit)
+    if isinstance(measured, Picture):
+        _doubt_rounded(batch, job, measured, restored)
     stopped = batch.interrupt.asked and not restored.converged
     target = marked(job.target) if stopped else job.target
     if not restored.converged and not stopped:
@@ -87,6 +93,21 @@ def _doubt_removed(batch: Batch, job: Job, measured: Picture, restored: Restored
             "warning",
             f"{job.source}: {unit.scale * removed:.3g} {unit.name} (RMS) were removed, and noise of"
             f" {unit.scale * noise:.3g} is found: details may be lost; without --sigma the level is estimated",
+        )
+
+
+def _doubt_rounded(batch: Batch, job: Job, measured: Picture, restored: Restored) -> None:
+    """Warn where few counts are restored, and the file holds whole numbers only."""
+    found, noise = measured.container, restored.noise
+    whole = found is not None and np.dtype(found.dtype).kind in "ui"
+    if found is None or not whole or not isinstance(noise.noise, Poisson | PoissonGaussian):
+        return
+    level = noise.value * (measured.range[1] - measured.range[0]) / found.slope
+    if 0 < level < _COARSE:
+        batch.say(
+            "warning",
+            f"{job.source}: its noise is {level:.2g} whole numbers, and the result is rounded to whole numbers as well:"
+            " write the counts as floats to see more",
         )
 
 

@@ -516,3 +516,12 @@ def test_levels_that_are_small_are_shown_by_two_digits(tmp_path, run):
     sigma, _, _, proved = re.search(r"in\.tif +(\S+) +(\S+) +(\S+) +(\S+)", run("denoise", *source).stdout).groups()
     assert 0 < float(sigma) < 0.1 and 0 < float(proved) < 1e-3
     assert len(sigma.lstrip("0.")) == 2
+
+
+@pytest.mark.parametrize(("most", "kind", "warned"), [(5, "u2", True), (60, "u2", False), (5, "f4", False)])
+def test_few_counts_that_are_rounded_are_warned_about(tmp_path, run, most, kind, warned):
+    counts = np.random.default_rng(0).poisson(most * clean()[0].double().numpy())
+    np.save(tmp_path / "in.npy", counts.astype(kind))
+    model = ["--model", "ridge-gray-small", "--noise", "poisson"]
+    result = run("denoise", tmp_path / "in.npy", "-o", tmp_path / "out.npy", *model)
+    assert result.exit_code == 0 and ("rounded to whole numbers" in result.stderr) == warned
