@@ -19,7 +19,6 @@ from icgn.cli.units import Unit, level_of, picture_unit, words_of
 from icgn.cli.watching import Watch, say_expected
 from icgn.cli.writing import marked, write_copy, write_result
 from icgn.datasets import Job, Picture, read_picture, write_picture
-from icgn.functionals.noise import Poisson, PoissonGaussian
 from icgn.pictures import Denoise, NoiseLevel, Restored, Task, estimated_level, measured_level, restore_picture
 from icgn.pictures.stacks import known_part, range_of
 
@@ -98,11 +97,11 @@ def _doubt_removed(batch: Batch, job: Job, measured: Picture, restored: Restored
 
 def _doubt_rounded(batch: Batch, job: Job, measured: Picture, restored: Restored) -> None:
     """Warn where few counts are restored, and the file holds whole numbers only."""
-    found, noise = measured.container, restored.noise
-    whole = found is not None and np.dtype(found.dtype).kind in "ui"
-    if found is None or not whole or not isinstance(noise.noise, Poisson | PoissonGaussian):
+    found = measured.container
+    counted = any(note.topic == "counts" for note in restored.notes)
+    if found is None or np.dtype(found.dtype).kind not in "ui" or not counted:
         return
-    level = noise.value * (measured.range[1] - measured.range[0]) / found.slope
+    level = restored.noise.value * (measured.range[1] - measured.range[0]) / found.slope
     if 0 < level < _COARSE:
         batch.say(
             "warning",
