@@ -69,7 +69,7 @@ def restore_stack(batch: Batch, job: Job, stack: Stack, task: PageTask, *, alone
                 batch.say("note", f"{job.target}: goes on with page {first + 1} of {len(stack)}")
             work = _Work(batch, job, paged, bases, unit, reference, alone)
             if first == 0:
-                _say_expected(work)
+                say_expected_of(batch, job, paged, next(iter(bases.values())))
             _pages(work, writer)
             notes = writer.finish() if not writer.finished else writer.notes
     for text in dict.fromkeys(notes):
@@ -238,12 +238,13 @@ def _leave(work: _Work, index: int) -> None:
     raise KeyboardInterrupt
 
 
-def _say_expected(work: _Work) -> None:
-    paged, middle = work.paged, work.pages // 2
+def say_expected_of(batch: Batch, job: Job, paged: PagedTask, basis: Basis, times: int = 1) -> None:
+    """Say how long all pages will take, if it is over a minute, by the one in the middle; `times` as long as alone."""
+    middle, count = len(paged.stack) // 2, len(paged.stack)
     picture = page_pictures(paged.stack.page(middle), paged.file)
-    basis = next(iter(work.bases.values()))
-    options: dict[str, Any] = {"noise": basis.noise, "sigma": paged.sigma, "range": basis.range, **work.batch.settings}
-    say_expected(work.job.source, picture[0], paged.task(middle), paged.models, options, work.pages * len(picture))
+    options: dict[str, Any] = {"noise": basis.noise, "sigma": paged.sigma, "range": basis.range, **batch.settings}
+    pages = times * count * len(picture)
+    say_expected(job.source, picture[0], paged.task(middle), paged.models, options, pages)
 
 
 class Reference:

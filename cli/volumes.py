@@ -10,7 +10,7 @@ from torch import Tensor
 from icgn.cli.outcome import Outcome, Record, mean_quality, quality_in
 from icgn.cli.request import Batch
 from icgn.cli.screen import naming
-from icgn.cli.stacks import Reference, file_range, key_of, paged_task, say_bases
+from icgn.cli.stacks import Reference, file_range, key_of, paged_task, say_bases, say_expected_of
 from icgn.cli.units import unit_of, words_of
 from icgn.cli.watching import Watch
 from icgn.datasets import Job, Stack, StackWriter, create_stack
@@ -57,6 +57,7 @@ def restore_volume(batch: Batch, job: Job, stack: Stack, task: PageTask) -> None
         _say_spacing(batch, job, stack)
         with create_stack(job.target, stack, range=file, key=key_of(batch, bases, paged)) as writer:
             basis = next(iter(bases.values()))
+            say_expected_of(batch, job, paged, basis, times=3)
             solution, sigma = _solved(batch, job, paged, volume, basis)
             _write(writer, stack, solution.x[0].detach().float().cpu(), file)
             notes = writer.finish() if not writer.finished else writer.notes

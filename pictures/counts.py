@@ -150,6 +150,21 @@ def denoise_counts(
     return result, solution
 
 
+def with_offset(solution: Solution, noise: CountNoise) -> Solution:
+    """The solution in the numbers of the measurement: an empty pixel has the offset of the noise there.
+
+    Parameters
+    ----------
+    solution : Solution
+        of :func:`denoise_counts`.
+    noise : Poisson or PoissonGaussian
+        what the counts are.
+    """
+    if isinstance(noise, PoissonGaussian) and noise.offset:
+        return replace(solution, x=solution.x + noise.offset)
+    return solution
+
+
 def _without_offset(y: Tensor, noise: CountNoise) -> tuple[Tensor, CountNoise]:
     """Measurements whose mean is the picture, and their noise."""
     if isinstance(noise, PoissonGaussian):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from icgn.datasets import Picture
 from icgn.functionals.noise import Noise, Poisson, PoissonGaussian, White
-from icgn.pictures.counts import Stabilized, denoise_counts
+from icgn.pictures.counts import Stabilized, denoise_counts, with_offset
 from icgn.pictures.defects import Cleared, clear
 from icgn.pictures.levels import NoiseLevel, Note, clamped_level, described_level, estimated_level, model_level
 from icgn.pictures.models import ModelFor, as_batch, default_regularizer, has_local_levels
@@ -179,9 +179,7 @@ def _restore_counts(
         return restore_picture(stable, noise=counts.sigma, regularizer=regularizer, range=limits, **options)
 
     even, solution = denoise_counts(picture.pixels[None], noise, denoise, lambda restored: restored.solution)
-    if isinstance(noise, PoissonGaussian) and noise.offset:
-        # An empty pixel of the restored picture has the offset, as in the picture that was read.
-        solution = replace(solution, x=solution.x + noise.offset)
+    solution = with_offset(solution, noise)
     image = solution.x.flatten(0, 1).detach().float().cpu()
     said = Note("counts", "counts, denoised where their noise is even: the objective is that of stabilized counts")
     return replace(

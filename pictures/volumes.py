@@ -9,6 +9,7 @@ from torch import Tensor
 
 from icgn.datasets import Container, PictureError, Stack
 from icgn.functionals.noise import Poisson, PoissonGaussian
+from icgn.pictures.counts import with_offset
 from icgn.pictures.levels import NoiseLevel, Note, model_level
 from icgn.pictures.models import ModelFor, as_batch
 from icgn.pictures.ranges import Range, reach_at
@@ -116,7 +117,8 @@ def denoise_volume(
     reg = volume_regularizer(models(1, described), spacing)
     y = as_batch(volume, reg)
     if sigma is None and level is not None and isinstance(described, Poisson | PoissonGaussian):
-        return denoise(y, noise=described, regularizer=reg, range=basis.range, **options), level.value, ()
+        solution = denoise(y, noise=described, regularizer=reg, range=basis.range, **options)
+        return with_offset(solution, described), level.value, ()
     if level is None and sigma is None:
         raise ValueError("sigma: got none, expected the level to remove, or a basis with the noise")
     asked, notes = model_level(level or NoiseLevel(0.0), sigma, reach_at(reg, basis.range), 1.0)

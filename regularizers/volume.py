@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -122,22 +122,18 @@ class VolumeRegularizer(ConvexRegularizer):
             the negative gradient of the data term at x, over the weight of the regularizer, shape of x.
         """
         self.check_image(x)
-        found: list[Tensor] = []
-        for axis in self.axes:
-            seen, rest = slices(x, axis), slices(residual, axis)
-            step = max(1, _PIXELS // (len(x) * seen.shape[-2] * seen.shape[-1]))
-            parts = []
-            for part, own in zip(seen.split(step, 1), rest.split(step, 1), strict=True):
-                count = part.shape[1]
-                levels = _repeated(sigma, count)
-                assert levels is not None
-                mask = self.regularizer.condition(_batch(part), levels, _batch(own))
-                parts.append(mask.unflatten(0, (-1, count)))
-            masks = torch.cat(parts, 1)
-            del parts
-            masks = masks.unflatten(1, (_channels(x), -1)).movedim(3, 2)
-            found.append(masks.movedim(3, 3 + axis))
-        return torch.stack(found, 2)
+        whole: Tensor | None = None
+        for c in range(_channels(x)):
+            own, rest = (t if t.ndim == 4 else t[:, c] for t in (x, residual))
+            for j, axis in enumerate(self.axes):
+                for start, masks in self._masks(slices(own, axis), sigma, slices(rest, axis)):
+                    if whole is None:  # filled part by part: masks are many times as large as the volume
+                        sizes = len(x), _channels(x), len(self.axes), masks.shape[2]
+                        whole = masks.new_empty(*sizes, *x.shape[-3:])
+                    target = whole[:, c, j].movedim(2 + axis, 2).movedim(2, 1)
+                    target[:, start : start + masks.shape[1]] = masks
+        assert whole is not None
+        return whole
 
     def check_condition(self, condition: Tensor, x: Tensor) -> None:
         """Raise ``ValueError`` unless a condition is for volumes of the size and number of x."""
@@ -148,6 +144,16 @@ class VolumeRegularizer(ConvexRegularizer):
         if size != (_channels(x), *x.shape[-3:]) or len(condition) not in (1, len(x)):
             found = tuple(condition.shape)
             raise ValueError(f"condition: got shape {found}, expected one for volumes {tuple(x.shape)}")
+
+    def _masks(self, seen: Tensor, sigma: float | Tensor, rest: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """The conditions of slices, some at a time: the number of the first of them, and (B, n, K, height, width)."""
+        step = max(1, _PIXELS // (len(seen) * seen.shape[-2] * seen.shape[-1]))
+        for start in range(0, seen.shape[1], step):
+            part, own = (t[:, start : start + step] for t in (seen, rest))
+            levels = _repeated(sigma, part.shape[1])
+            assert levels is not None
+            masks = self.regularizer.condition(_batch(part), levels, _batch(own))
+            yield start, masks.unflatten(0, (-1, part.shape[1]))
 
     def _conditioned(self, sigma: float | Tensor | None, condition: Tensor, place: int) -> PerChannelFunctional:
         self._check_rank(condition)

@@ -89,6 +89,14 @@ def test_a_volume_takes_the_options_of_pictures(tmp_path, run, solid, rule):
     assert rms(tifffile.imread(tmp_path / "o.tif"), clean) < rms(noisy, clean)
 
 
+def test_counts_keep_their_offset(tmp_path, run):
+    counts = np.random.default_rng(0).poisson(100 * ball()[0]).astype(np.uint16) + 1000
+    tifffile.imwrite(tmp_path / "in.tif", counts, photometric="minisblack")
+    noise = ("--noise", "poisson-gaussian:1,1,1000")
+    assert run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif", "--volume", *noise).exit_code == 0
+    assert rms(tifffile.imread(tmp_path / "o.tif"), 1000 + 100 * ball()[0]) < 5
+
+
 COLOUR = (255 * np.random.default_rng(0).random((6, *SHAPE[1:], 3))).astype(np.uint8)
 NOISY = stored(ball()[1])
 REFUSED = {

@@ -152,6 +152,14 @@ def test_volumes_of_deepinv_are_deblurred_and_certified():
     assert float(solution.certificate.relative_gap) <= 1e-3
 
 
+def test_a_reconstructor_takes_the_volumes_of_deepinv():
+    reg, x = VolumeRegularizer(ridge()), volume((2, 1, 5, 6, 7))
+    model = icgn.Reconstructor(reg, sigma=0.1, tol=1e-6)
+    found = model(x, deepinv.physics.Denoising())
+    alone = icgn.denoise(x[:, 0], 0.1, regularizer=reg, tol=1e-6)
+    assert found.shape == x.shape and torch.allclose(found[:, 0], alone.x, atol=1e-5)
+
+
 def test_deepinv_takes_it_as_a_prior():
     reg, x = VolumeRegularizer(ridge()), volume((1, 1, 5, 6, 7))
     assert isinstance(reg, deepinv.optim.Prior)
