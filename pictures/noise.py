@@ -30,8 +30,10 @@ COHERENT = 1.15
 
 # Growth of the variance over the picture from which the noise is said to depend on the brightness.
 _GROWS = 4.0
-# Patches that an estimate should compare.
-_MANY = 200
+# From this growth on the network, which has seen little of it, does not count.
+_UNEVEN = 2.0
+# Patches that an estimate should compare, and those by which growth is seen.
+_MANY, _SEEN = 200, 1000
 # Flat parts with so many times the level of the noise show content.
 _CONTENT = 1.2
 # Levels that are found in two ways are near if they differ by less than this factor.
@@ -194,7 +196,8 @@ def _white(measured: Measured, finest: float | None, learned: _Learned | None, s
     level = least ** (1 - part) * max(whole, least) ** part if least > 0 else 0.0
     growing = measured.growth > _GROWS and measured.gain > 0 and fine > 0
     # The network has seen neither steep growth nor more noise than picture; letters look like such noise.
-    if learned is not None and not growing and (level < _STRONG * spread or level > _LETTERS * learned.level):
+    usual = level < _STRONG * spread or (learned is not None and level > _LETTERS * learned.level)
+    if learned is not None and measured.growth < _UNEVEN and usual:
         near = max(level, learned.level) < _NEAR * min(level, learned.level)
         level = math.sqrt(level * learned.level) if near else learned.level
     channels = tuple(float(level * f / fine) if fine > 0 else level for f in measured.fine)
@@ -258,7 +261,9 @@ def _counts(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> Nois
         return None
     expected = math.sqrt(step * float(values.mean()))
     fine = _rms(measured.fine)
-    if not 0.8 < fine / expected < 1.25 or measured.growth < 1.5:
+    # A small picture does not show how the noise grows.
+    flat = measured.growth < 1.5 and measured.patches >= _SEEN
+    if not 0.8 < fine / expected < 1.25 or flat:
         return None
     return NoiseEstimate(Poisson(step), expected, expected, (expected,) * len(values), _HIGH)
 

@@ -153,3 +153,10 @@ def test_what_is_no_picture_is_refused(bad):
         estimate_noise(bad)
     with pytest.raises(TypeError, match=r"^picture: got ndarray"):
         estimate_noise(bad.numpy())
+
+
+@pytest.mark.parametrize("photons", [5, 20, 100])
+def test_counts_of_a_small_picture_are_counts(photons):
+    counts = rng().poisson(photons * camera(96)) / photons
+    found = estimate_noise(tensor(counts))
+    assert isinstance(found.noise, Poisson) and found.noise.gain == pytest.approx(1 / photons)
