@@ -10,10 +10,10 @@ from typing import Protocol, TypeGuard
 import torch
 from torch import Tensor
 
-from icgn.functionals.noise import Correlated, Noise, White
+from icgn.functionals.noise import Noise, White
 from icgn.regularizers import ConditionalICGN, ConvexRegularizer, PerChannel, RidgeICGN, load_pretrained
 from icgn.regularizers.named import load_regularizer
-from icgn.regularizers.pretrained import CAMERA_MODELS, DEFAULT_MODELS
+from icgn.regularizers.pretrained import DEFAULT_MODELS
 
 
 class ModelFor(Protocol):
@@ -24,16 +24,18 @@ class ModelFor(Protocol):
 
 
 def model_name(channels: int, noise: Noise | None = None) -> str:
-    """The shipped model for pictures of so many channels, 1 or 3: one for cameras where the noise is correlated."""
-    names = CAMERA_MODELS if isinstance(noise, Correlated) else DEFAULT_MODELS
-    return names[channels]
+    """The shipped model for pictures of so many channels, 1 or 3, with such noise, white by default.
+
+    One model serves all kinds of noise today: what differs is the level that it is asked to remove.
+    """
+    return DEFAULT_MODELS[channels]
 
 
 def default_regularizer(y: Tensor, noise: Noise | None = None) -> ConvexRegularizer:
     """The shipped regularizer for pictures like y (B, C, H, W), on its device.
 
     ``conditional-gray`` for one channel, and for each of three channels that are equal; ``conditional-color`` for other
-    pictures of three channels, and ``camera-color`` where their noise is correlated.
+    pictures of three channels.
 
     Parameters
     ----------

@@ -54,8 +54,8 @@ def denoise(
         the level to remove, the standard deviation of the noise if it is white, in the unit of y, one or one per
         picture; 0 returns y. Default that of `noise`.
     regularizer : ConvexRegularizer, optional
-        default the shipped ``conditional-gray`` for one channel or three equal ones, for other three
-        ``conditional-color``, or ``camera-color`` if the noise is correlated, on the device of y.
+        default the shipped ``conditional-gray`` for one channel or three equal ones, ``conditional-color`` for other
+        three, on the device of y.
     tol : float
         RMS distance to the exact minimizer that the certificate must prove, as a part of the range.
     max_iter : int

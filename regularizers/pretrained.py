@@ -28,9 +28,6 @@ _SMALL = 10_000
 DEFAULT_MODELS = {1: "conditional-gray", 3: "conditional-color"}
 """The shipped models that are used where none is named, by number of channels."""
 
-CAMERA_MODELS = {**DEFAULT_MODELS}
-"""The same for photographs as cameras write them, whose noise is correlated."""
-
 
 def available_models() -> list[str]:
     """Names of the shipped models."""

@@ -197,8 +197,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     expected = {f"icgn/{p.relative_to(ROOT).as_posix()}" for part in PARTS for p in (ROOT / part).rglob("*.py")}
     expected |= {"icgn/__init__.py", "icgn/__main__.py", "icgn/py.typed"}
-    weights = (ROOT / "regularizers" / "weights").glob("*")
-    expected |= {f"icgn/regularizers/weights/{p.name}" for p in weights if p.suffix in (".safetensors", ".json")}
+    for part in ("regularizers", "pictures"):
+        weights = (ROOT / part / "weights").glob("*")
+        expected |= {f"icgn/{part}/weights/{p.name}" for p in weights if p.suffix in (".safetensors", ".json")}
     assert names == expected
 
 

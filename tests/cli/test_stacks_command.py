@@ -33,7 +33,8 @@ class Denoiser(RidgeICGN):
 def models(monkeypatch):
     torch.manual_seed(0)
     known = {"conditional-gray": Denoiser(1), "conditional-color": Denoiser(3)}
-    monkeypatch.setattr(picture_models, "load_pretrained", lambda name, device="cpu": known[name].requires_grad_(False))
+    for name in ("load_pretrained", "load_regularizer"):
+        monkeypatch.setattr(picture_models, name, lambda name, device="cpu": known[name].requires_grad_(False))
     return known
 
 

@@ -157,6 +157,7 @@ def test_what_is_no_picture_is_refused(bad):
 
 @pytest.mark.parametrize("photons", [5, 20, 100])
 def test_counts_of_a_small_picture_are_counts(photons):
-    counts = rng().poisson(photons * camera()[:, 40:136, 80:176]) / photons
+    coins = bundled(gray=True).find("coins").image[:, 60:156, 60:156].double().numpy()
+    counts = rng().poisson(photons * coins) / photons
     found = estimate_noise(tensor(counts))
     assert isinstance(found.noise, Poisson) and found.noise.gain == pytest.approx(1 / photons)
