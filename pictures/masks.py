@@ -127,7 +127,7 @@ def _mask(values: Tensor, alpha: Tensor | None, invert: bool) -> Mask:
         raise ValueError(f"mask: got {bad} NaN or infinite values, expected finite ones")
     found = _by_opacity(opaque, shown, invert) or _by_lightness(gray, opaque, shown, invert)
     if not bool(found.known.any()):
-        hint = "leave --invert out" if invert else "--invert fills where the mask is light"
+        hint = "do not invert it" if invert else "inverted, it fills where it is light (--invert of the command line)"
         raise ValueError(f"mask: hides every pixel: {found.rule}; expected pixels that are known; {hint}")
     return found
 
