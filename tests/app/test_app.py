@@ -360,7 +360,7 @@ def test_bad_input_is_told_in_words(address, tmp_path):
     with pytest.raises(Exception, match=r"text\.png: not a PNG"):
         upload(visitor, tmp_path / "text.png")
     Image.new("L", (30, 20)).save(tmp_path / "mask.png")
-    with pytest.raises(Exception, match="^mask: hides every pixel"):
+    with pytest.raises(Exception, match=r"^mask: hides every pixel"):
         upload(visitor, tmp_path / "mask.png", "camera", api_name="/mask")
     Image.new("L", (30, 20), 255).save(tmp_path / "mask.png")
     with pytest.raises(Exception, match="mask: got 30 x 20 pixels, expected those of the picture, 64 x 48"):
