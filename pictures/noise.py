@@ -38,9 +38,9 @@ _MANY, _SEEN = 200, 1000
 _CONTENT = 1.2
 # Levels that are found in two ways are near if they differ by less than this factor.
 _NEAR = 1.3
-# Where flat parts have less than this part of the noise, a camera has smoothed them: so much more is to be removed,
-# measured on photographs (docs/noise.md).
-_SMOOTHED, _MORE = 0.85, 1.5
+# Where flat parts have a part of the noise in this range, a camera has smoothed them: so much more is to be removed,
+# measured on photographs (docs/noise.md). Where they have hardly any, what is found may be detail.
+_SMOOTHED, _MORE = (0.1, 0.85), 1.5
 # In a frame the flat parts count unless they have so many times the level that the network finds.
 _FRAMED = 1.7
 # The part of all that a picture varies from which noise is strong.
@@ -225,7 +225,7 @@ def _correlated(measured: Measured | None, learned: _Learned | None) -> NoiseEst
     if measured is not None:
         part = _rms(measured.levels) / learned.level
         sure = _HIGH if 0.5 < part < 1.5 else _FAIR
-        more = _MORE if part < _SMOOTHED and measured.coarseness >= COARSE else 1.0
+        more = _MORE if _SMOOTHED[0] < part < _SMOOTHED[1] and measured.coarseness >= COARSE else 1.0
         if _spectrum_is_of_noise(measured, learned):
             noise = Correlated(learned.level, torch.from_numpy(measured.spectrum), where, coherence)
     return NoiseEstimate(noise, learned.level, more * noise.removal, learned.channels, sure)
