@@ -6,8 +6,6 @@ from functools import cache
 
 import torch
 
-from icgn.functionals.noise import Noise
-from icgn.pictures import models as pictures
 from icgn.regularizers import ConvexRegularizer, available_models, load_pretrained
 from icgn.regularizers.pretrained import DEFAULT_MODELS
 
@@ -26,8 +24,8 @@ def choices() -> list[tuple[str, str]]:
     return [(words, key) for key, (words, names) in OFFERED.items() if all(n in shipped for n in names.values())]
 
 
-def model_name(key: str, channels: int, noise: Noise | None = None) -> str:
-    """The name of a model for pictures of so many channels and of such noise, white by default.
+def model_name(key: str, channels: int) -> str:
+    """The name of a model for pictures of so many channels.
 
     Raises
     ------
@@ -36,8 +34,6 @@ def model_name(key: str, channels: int, noise: Noise | None = None) -> str:
     """
     if key not in OFFERED:
         raise ValueError(f"model: got {key!r}, expected one of {', '.join(OFFERED)}")
-    if key == "best":
-        return pictures.model_name(channels, noise)
     return OFFERED[key][1][channels]
 
 

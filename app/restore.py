@@ -108,7 +108,7 @@ def _restore(order: Order, picture: Picture, name: str, clean: bool, watch: Watc
     task = TASKS[order.task]
     posed, truth = task.pose(order.damage), None
     noise = estimated_level(picture) if order.noise is None else NoiseLevel(order.noise / 255)
-    model = model_name(order.model, len(picture.pixels), noise.noise)
+    model = model_name(order.model, len(picture.pixels))
     if clean:
         measured, truth = task.damaged(picture.pixels, order.damage)
         picture = replace(picture, pixels=add_noise(measured, noise.value, seed_of(name)))

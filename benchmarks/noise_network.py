@@ -28,8 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import save_file
 from torch import Tensor
 
-from icgn.datasets import bsds500, neighbour_correlation, scaled_luma, simulate_camera
-from icgn.datasets.picture import LUMA
+from icgn.datasets import bsds500, luma, neighbour_correlation, scaled_luma, simulate_camera
 from icgn.functionals.noise import removal
 from icgn.pictures.noise_network import BLOCK, NoiseNetwork
 
@@ -139,7 +138,7 @@ def example(scenes: list[Tensor], seed: int) -> tuple[Tensor, Tensor]:
         rest -= part
     clean, noise = kind(clean, sigma, g)
     if draws[2] < 0.33:
-        clean, noise = (torch.einsum("c,chw->hw", torch.tensor(LUMA), p).expand(3, -1, -1) for p in (clean, noise))
+        clean, noise = (luma(p).expand(3, -1, -1) for p in (clean, noise))
     noisy = clean + noise
     if draws[3] < 0.8:
         noisy = (noisy.clamp(0, 1) * 255).round() / 255

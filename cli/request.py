@@ -12,10 +12,10 @@ from torch import Tensor
 from icgn.cli.options import check_tolerance, parse_weight
 from icgn.cli.outcome import Record, cells
 from icgn.cli.screen import Steps, say
-from icgn.cli.units import INTENSITIES, Unit, check_typed, has_own_unit, parse_range
+from icgn.cli.units import INTENSITIES, Unit, check_typed, has_own_unit, level_of, parse_range
 from icgn.datasets import FILE_SUFFIXES, Job, Picture, Stack, left_out, plan
 from icgn.datasets.formats import split_inner
-from icgn.pictures import NoiseWords, Task
+from icgn.pictures import Denoise, NoiseWords, Task
 from icgn.pictures.models import ModelFor
 from icgn.pictures.ranges import RangeOption
 from icgn.pictures.stacks import PageTask
@@ -136,6 +136,30 @@ class Batch:
     def step(self, part: float, note: str) -> None:
         """Show how much of the picture in work is done."""
         self.bar.step(self.before + part, note)
+
+    def level_for(self, job: Job, task: Task, unit: Unit, pixels: Tensor) -> Callable[[str, float], float]:
+        """A function that gives the intensity of a level as it is typed, by the name of its option, and says doubts.
+
+        Parameters
+        ----------
+        job : Job
+            whose source is named.
+        task : Task
+            what happened to the pictures.
+        unit : Unit
+            of the file.
+        pixels : Tensor
+            the pictures, by which levels that cannot be meant are known.
+        """
+
+        def level(name: str, value: float) -> float:
+            tight = name == "noise" or isinstance(task, Denoise)
+            intensity, doubt = level_of(f"--{name}", value, unit, pixels, tight=tight)
+            if doubt:
+                self.say("warning", f"{job.source}: {doubt}")
+            return intensity
+
+        return level
 
     def say(self, kind: str, message: str) -> None:
         """Say something about the picture in work, and keep it for machines."""

@@ -168,7 +168,7 @@ def _demonstrate(sample: Sample, models: ModelFor, folder: Path) -> tuple[Restor
     """Add noise to a photograph, remove it, and write both and the comparison; returns the result and the original."""
     clean = Picture(sample.image)
     noisy = Picture(add_noise(sample.image, DEMO_SIGMA / 255, seed_of(sample.name)))
-    restored = restore_picture(noisy, sigma=DEMO_SIGMA / 255, regularizer=models(len(sample.image), None))
+    restored = restore_picture(noisy, sigma=DEMO_SIGMA / 255, regularizer=models(len(sample.image)))
     write_picture(folder / f"{sample.name}-noisy.png", noisy)
     write_picture(folder / f"{sample.name}-restored.png", restored.picture)
     write_picture(folder / f"{sample.name}-compare.png", figure(restored, clean, "noisy"))

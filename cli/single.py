@@ -15,7 +15,7 @@ from icgn.cli.outcome import Record, figure, outcome_of
 from icgn.cli.references import rebased, reference_range
 from icgn.cli.request import Batch
 from icgn.cli.screen import naming
-from icgn.cli.units import Unit, level_of, picture_unit, words_of
+from icgn.cli.units import Unit, picture_unit, words_of
 from icgn.cli.watching import Watch, say_expected
 from icgn.cli.writing import marked, write_copy, write_result
 from icgn.datasets import Job, Picture, read_picture, write_picture
@@ -44,7 +44,7 @@ def restore_one(batch: Batch, job: Job) -> None:
     read = _said_read(batch, job, measured, unit)
     clean = None if job.reference is None else read_reference(job, measured)
     if task.shows_intensities:  # refused before the work, as far as can be
-        check_channels(batch.models(3 if len(pixels) == 3 else 1, None), len(pixels))
+        check_channels(batch.models(3 if len(pixels) == 3 else 1), len(pixels))
         clean = None if clean is None else _matching(clean, job, pixels)
     options = {
         **batch.settings,
@@ -150,14 +150,7 @@ def _levels(
     if not task.shows_intensities:
         return {k: None if v is None else unit.intensity(f"--{k}", v) for k, v in typed.items()}
     found: dict[str, Any] = dict.fromkeys(typed)
-
-    def level(name: str, value: float) -> float:
-        tight = name == "noise" or isinstance(task, Denoise)
-        intensity, doubt = level_of(f"--{name}", value, unit, measured.pixels, tight=tight)
-        if doubt:
-            batch.say("warning", f"{job.source}: {doubt}")
-        return intensity
-
+    level = batch.level_for(job, task, unit, measured.pixels)
     found |= {name: level(name, value) for name, value in typed.items() if value is not None}
     if request.words is not None:
         found["noise"] = request.words.describe(measured, lambda value: level("noise", value))

@@ -14,10 +14,10 @@ import icgn
 from icgn.cli.outcome import Outcome, Record, joined, outcome_of
 from icgn.cli.references import reference_range
 from icgn.cli.request import Batch
-from icgn.cli.units import Unit, level_of, unit_of, words_of
+from icgn.cli.units import Unit, unit_of, words_of
 from icgn.cli.watching import Watch, say_expected
 from icgn.datasets import Job, Page, PictureError, Stack, StackWriter, create_stack, measure, open_stack
-from icgn.pictures import Denoise, Note, Restored
+from icgn.pictures import Note, Restored
 from icgn.pictures.ranges import Range
 from icgn.pictures.stacks import Basis, PagedTask, PageTask, Place, joined_values, page_pictures
 from icgn.solvers import Status
@@ -103,14 +103,7 @@ def paged_task(batch: Batch, job: Job, stack: Stack, task: PageTask, file: Range
     request = batch.request
     plain = PagedTask(stack, file, task, batch.models)
     shown = torch.cat([p.pixels.flatten() for i in plain.sampled(0) for p in page_pictures(stack.page(i), file)])
-
-    def level(name: str, value: float) -> float:
-        tight = name == "noise" or isinstance(task(0), Denoise)
-        intensity, doubt = level_of(f"--{name}", value, unit, shown, tight=tight)
-        if doubt:
-            batch.say("warning", f"{job.source}: {doubt}")
-        return intensity
-
+    level = batch.level_for(job, task(0), unit, shown)
     typed = {"sigma": request.sigma, "noise": request.noise}
     levels: dict[str, Any] = {name: None if value is None else level(name, value) for name, value in typed.items()}
     if request.words is not None:

@@ -62,7 +62,7 @@ GRAY_LEVELS = "gray levels"
 OWN = "in the unit of the file"
 
 INTENSITIES = Unit(GRAY_LEVELS, 255.0)
-"""Of what is no file of pictures: a tensor."""
+"""The unit of a tensor, which is no file of pictures."""
 
 
 def unit_of(container: Container | None, range: Range) -> Unit:

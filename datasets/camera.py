@@ -13,8 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from icgn.compat import keyword_only
-from icgn.datasets.noise import effective_level, neighbour_correlation
-from icgn.datasets.picture import LUMA
+from icgn.datasets.noise import effective_level, luma, neighbour_correlation
 
 _GAMMA = 2.2
 # Added on each side before anything is computed: borders of filters, and of the blocks of JPEG.
@@ -222,20 +221,20 @@ def _enlarged(scene: Tensor, draw: _Draw) -> Tensor:
 
 def _reduced(noise: Tensor, draw: _Draw) -> Tensor:
     """Noise (3, H, W) smoothed in luma and colours, a part of it left as it is."""
-    luma = torch.einsum("c,chw->hw", torch.tensor(LUMA), noise).expand_as(noise)
-    colours = noise - luma
+    gray = luma(noise).expand_as(noise)
+    colours = noise - gray
     if draw.part(0.7):
-        luma = _mixed(luma, draw.uniform(0.3, 1.3), draw.uniform(0, 0.3))
+        gray = _mixed(gray, draw.uniform(0.3, 1.3), draw.uniform(0, 0.3))
     if draw.part(0.85):
         colours = _mixed(colours, draw.uniform(0.6, 3.0), draw.uniform(0, 0.1))
-    return luma + draw.uniform(0.1, 0.9) * colours
+    return gray + draw.uniform(0.1, 0.9) * colours
 
 
 def _detail_kept(clean: Tensor, draw: _Draw) -> Tensor:
     """Factors of the noise (1, H, W): noise reduction spares what it takes for detail."""
     flat = draw.uniform(0.25, 1) if draw.part(0.6) else 1.0
-    luma = torch.einsum("c,chw->hw", torch.tensor(LUMA), clean)[None]
-    detail = _smoothed((luma - _smoothed(luma, 1.5)).abs(), 2.0)
+    gray = luma(clean)
+    detail = _smoothed((gray - _smoothed(gray, 1.5)).abs(), 2.0)
     return flat + (1 - flat) * (detail / draw.uniform(0.01, 0.04)).clamp(0, 1)
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from icgn.compat import keyword_only
 from icgn.datasets.folders import list_pictures
-from icgn.datasets.picture import LUMA, Picture, read_picture
+from icgn.datasets.noise import luma
+from icgn.datasets.picture import Picture, read_picture
 from icgn.datasets.stack import PictureError
 
 _INNER = ("images", "data/images")
@@ -114,8 +115,7 @@ def to_gray(picture: Picture) -> Tensor:
     if len(picture.pixels) == 1:
         return picture.pixels
     if picture.bits == 16:
-        weights = torch.tensor(LUMA, dtype=torch.float64)
-        return torch.einsum("c,chw->hw", weights, picture.pixels.double()).float()[None]
+        return luma(picture.pixels.double()).float()
     levels = (picture.pixels.clamp(0, 1) * 255).round().to(torch.uint8)
     return _tensor(np.asarray(Image.fromarray(levels.permute(1, 2, 0).numpy()).convert("L")))
 

@@ -101,10 +101,10 @@ def neighbour_correlation(noise: Tensor) -> float:
     """
     if noise.ndim != 3 or len(noise) not in (1, 3) or min(noise.shape[1:]) < 2:
         raise ValueError(f"noise: got shape {tuple(noise.shape)}, expected (1, H, W) or (3, H, W) of 2 x 2 or more")
-    luma = scaled_luma(noise.detach().double())[0]
-    luma = luma - luma.mean()
-    along = (luma[1:] * luma[:-1]).mean() + (luma[:, 1:] * luma[:, :-1]).mean()
-    return float((along / 2 / luma.square().mean().clamp_min(1e-24)).clamp(0, 1))
+    gray = scaled_luma(noise.detach().double())[0]
+    gray = gray - gray.mean()
+    along = (gray[1:] * gray[:-1]).mean() + (gray[:, 1:] * gray[:, :-1]).mean()
+    return float((along / 2 / gray.square().mean().clamp_min(1e-24)).clamp(0, 1))
 
 
 def effective_level(noise: Tensor) -> float:
@@ -162,6 +162,11 @@ def estimate_sigma(image: Tensor) -> float:
     return float(known.mean()) if len(known) else 0.0
 
 
+def luma(image: Tensor) -> Tensor:
+    """The luma of a colour picture (3, H, W), (1, H, W): the weights of Pillow, without its rounding."""
+    return torch.einsum("c,chw->hw", torch.tensor(LUMA, dtype=torch.float64).to(image), image)[None]
+
+
 def scaled_luma(image: Tensor) -> Tensor:
     r"""Scale the luma of a colour picture so that white noise keeps its standard deviation; a gray picture stays.
 
@@ -184,5 +189,4 @@ def scaled_luma(image: Tensor) -> Tensor:
         raise ValueError(f"image: got shape {tuple(image.shape)}, expected one picture (1, H, W) or (3, H, W)")
     if len(image) == 1:
         return image
-    weights = torch.tensor(LUMA).to(image)
-    return torch.einsum("c,chw->hw", weights / weights.norm(), image)[None]
+    return luma(image) / math.hypot(*LUMA)

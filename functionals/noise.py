@@ -380,6 +380,10 @@ MOST_COHERENT = 1.495
 """Level of the scaled luma over that of the channels, where all have the same noise: the sum of weights of norm 1."""
 
 
+# More is removed of noise whose neighbours are alike, as a part of its level.
+_ALIKE = 1.5
+
+
 def removal(level: float, correlation: float) -> float:
     r"""The level that a regularizer should be asked to remove, the noise being correlated.
 
@@ -394,7 +398,20 @@ def removal(level: float, correlation: float) -> float:
     correlation : float
         correlation of neighbouring pixels, from 0 to 1.
     """
-    return level * (1 + 1.5 * min(max(correlation, 0.0), 1.0))
+    return level * (1 + _ALIKE * min(max(correlation, 0.0), 1.0))
+
+
+def correlation_of(removed: float, level: float) -> float:
+    """The correlation, from 0 to 1, for which :func:`removal` gives that level to remove: its inverse.
+
+    Parameters
+    ----------
+    removed : float
+        level to remove.
+    level : float
+        root mean square of the noise, above 0.
+    """
+    return min(max((removed / level - 1) / _ALIKE, 0.0), 1.0)
 
 
 def described(noise: Any) -> Noise:

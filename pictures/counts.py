@@ -114,7 +114,7 @@ def stabilize(y: Tensor, noise: CountNoise, *, estimate: Tensor | None = None, s
         raise ValueError(f"y: got negative values down to {float(y.min()):.4g}, expected counts >= 0 for Poisson")
     u, own = _without_offset(y, noise)
     if estimate is not None:
-        # Of a mixture the mean is that of u over the square of the share, and the variance is as of counts again.
+        # The mixture has the mean of u over the square of the share, and the variance that counts of this mean have.
         u = (share * u + (1 - share) * estimate) / share**2
         own = PoissonGaussian(own.gain, own.read / share) if isinstance(own, PoissonGaussian) else own
     z = stabilized(u, own)

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icgn.datasets import Picture, open_stack
-from icgn.datasets.picture import LUMA
+from icgn.datasets import Picture, luma, open_stack
 
 MOST, NEARLY_ALL = 0.5, 0.9
 """Parts of a picture: masks that hide more than the first, or the second at least, may be inverted by mistake."""
@@ -162,7 +161,7 @@ def _gray(values: Tensor) -> Tensor:
     """The luma of colour, the mean of other channels; (1, H, W) in float64."""
     values = values.double()
     if len(values) == 3 and bool((values != values[:1]).any()):
-        return torch.einsum("c,chw->hw", torch.tensor(LUMA, dtype=torch.float64), values)[None]
+        return luma(values)
     return values[:1] if len(values) == 3 else values.mean(0, keepdim=True)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Protocol, TypeGuard
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -15,34 +16,15 @@ from icgn.regularizers import ConditionalICGN, ConvexRegularizer, PerChannel, Ri
 from icgn.regularizers.named import load_regularizer
 from icgn.regularizers.pretrained import DEFAULT_MODELS
 
-
-class ModelFor(Protocol):
-    """Gives the regularizer for pictures of so many channels, 1 or 3, with such noise, white by default."""
-
-    def __call__(self, channels: int, noise: Noise | None = None, /) -> ConvexRegularizer:
-        """The regularizer."""
+ModelFor = Callable[[int], ConvexRegularizer]
+"""Gives the regularizer for pictures of so many channels, 1 or 3."""
 
 
-def model_name(channels: int, noise: Noise | None = None) -> str:
-    """The shipped model for pictures of so many channels, 1 or 3, with such noise, white by default.
-
-    One model serves all kinds of noise today: what differs is the level that it is asked to remove.
-    """
-    return DEFAULT_MODELS[channels]
-
-
-def default_regularizer(y: Tensor, noise: Noise | None = None) -> ConvexRegularizer:
+def default_regularizer(y: Tensor) -> ConvexRegularizer:
     """The shipped regularizer for pictures like y (B, C, H, W), on its device.
 
     ``conditional-gray`` for one channel, and for each of three channels that are equal; ``conditional-color`` for other
     pictures of three channels.
-
-    Parameters
-    ----------
-    y : Tensor
-        pictures (B, C, H, W).
-    noise : Noise, optional
-        their noise; default white.
 
     Raises
     ------
@@ -55,18 +37,18 @@ def default_regularizer(y: Tensor, noise: Noise | None = None) -> ConvexRegulari
     # Gray stored as colour has one noise, not the three independent ones that a model for colour expects.
     if channels == 3 and bool(((y == y[:, :1]) | y.isnan()).all()):
         return PerChannel(load_pretrained(DEFAULT_MODELS[1], device=y.device))
-    return load_pretrained(model_name(channels, noise), device=y.device)
+    return load_pretrained(DEFAULT_MODELS[channels], device=y.device)
 
 
 def regularizers_by_channels(*, name: str | Path | None = None, device: str | torch.device = "cpu") -> ModelFor:
-    """A function that gives the regularizer for a number of channels and a noise, and loads each one once.
+    """A function that gives the regularizer for a number of channels, and loads each one once.
 
     Parameters
     ----------
     name : str or path, optional
         as for :func:`icgn.regularizers.load_regularizer`, for any number of channels; it is loaded at once, so that a
         wrong name is refused here.
-        Default those of :func:`model_name`.
+        Default the shipped models of :data:`icgn.regularizers.pretrained.DEFAULT_MODELS`.
     device : str or torch.device
         where they compute.
 
@@ -82,11 +64,7 @@ def regularizers_by_channels(*, name: str | Path | None = None, device: str | to
 
     if name is not None:
         load(name)
-
-    def model_for(channels: int, noise: Noise | None = None, /) -> ConvexRegularizer:
-        return load(name or model_name(channels, noise))
-
-    return model_for
+    return lambda channels: load(name or DEFAULT_MODELS[channels])
 
 
 def as_batch(y: Tensor, regularizer: ConvexRegularizer) -> Tensor:

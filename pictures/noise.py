@@ -12,7 +12,15 @@ from torch import Tensor
 
 from icgn.datasets import Picture, estimate_sigma
 from icgn.datasets.estimation import COARSE, Measured, clipped_level, count_step, dark_frame, measure_flat
-from icgn.functionals.noise import MOST_COHERENT, Correlated, Noise, Poisson, PoissonGaussian, White
+from icgn.functionals.noise import (
+    MOST_COHERENT,
+    Correlated,
+    Noise,
+    Poisson,
+    PoissonGaussian,
+    White,
+    correlation_of,
+)
 from icgn.pictures.noise_network import BLOCK, noise_network
 
 Sure: TypeAlias = Literal["high", "fair", "low"]
@@ -135,11 +143,12 @@ def estimate_noise(picture: Picture | Tensor) -> NoiseEstimate:
         return _without_flat_parts(values, ignored, learned)
     if _is_correlated(measured, learned):
         return _correlated(measured, learned)
-    found = _white(measured, _finest(values, ignored), learned, float(np.ptp(values)))
+    finest, spread = _finest(values, ignored), float(np.ptp(values))
+    found = _white(measured, finest, learned, spread)
     if frame is None or learned is None:
         return found
     # The network has not seen frames; but some that are found are dark parts of a photograph.
-    alone = _white(measured, _finest(values, ignored), None, float(np.ptp(values)))
+    alone = _white(measured, finest, None, spread)
     return alone if alone.level < _FRAMED * learned.level else found
 
 
@@ -178,7 +187,7 @@ def _learned(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> _Le
     parts = (found.levels, found.luma, found.removal)
     levels, luma, removed = (p[0, :, used].double().square().mean(1).sqrt() for p in parts)
     level = _rms(levels.numpy())
-    alike = min(max((float(removed) / level - 1) / 1.5, 0.0), 1.0)
+    alike = correlation_of(float(removed), level)
     colour = len(values) == 3
     coherence = min(max(float(luma) / level, 1.0), MOST_COHERENT) if colour else 1.0
     return _Learned(tuple(levels.tolist()) if colour else (level,), level, alike, coherence)

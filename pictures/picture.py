@@ -62,7 +62,7 @@ def restore_picture(
         level that the regularizer is asked to remove, in intensities; default the noise times ``task.smoothing``,
         clamped to the trained range.
     regularizer : ConvexRegularizer or callable, optional
-        R, or a function that gives it for the number of channels and the noise, as :func:`regularizers_by_channels`
+        R, or a function that gives it for the number of channels, as :func:`regularizers_by_channels`
         returns; default the shipped model for them.
     tol : float
         RMS distance to the exact minimizer to be proved where the objective is strongly convex, as a part of the range.
@@ -108,7 +108,7 @@ def restore_picture(
         if cleared.notes:
             return _restore_cleared(cleared, pixels, regularizer, weight=weight, range=range, **options)
     level = _noise(read, pixels, task, sigma if noise is None and isinstance(task, Denoise) else noise)
-    regularizer = _regularizer(regularizer, pixels, level.noise)
+    regularizer = _regularizer(regularizer, pixels)
     if isinstance(task, Denoise) and sigma is None and isinstance(level.noise, Poisson | PoissonGaussian):
         kept = Picture(pixels, bits=16) if read is None else read
         return _restore_counts(kept, level, level.noise, regularizer, range, weight=weight, **options)
@@ -145,13 +145,13 @@ def restore_picture(
     return Restored(replace(kept, pixels=image), before, solution, level, asked, tuple(notes), limits)
 
 
-def _regularizer(given: ConvexRegularizer | ModelFor | None, pixels: Tensor, noise: Noise | None) -> ConvexRegularizer:
+def _regularizer(given: ConvexRegularizer | ModelFor | None, pixels: Tensor) -> ConvexRegularizer:
     if isinstance(given, ConvexRegularizer):
         return given
     # Three channels are a colour picture; any other number is measured of a gray one.
     if given is not None:
-        return given(3 if len(pixels) == 3 else 1, noise)
-    return default_regularizer(pixels[None] if len(pixels) == 3 else pixels[None, :1], noise)
+        return given(3 if len(pixels) == 3 else 1)
+    return default_regularizer(pixels[None] if len(pixels) == 3 else pixels[None, :1])
 
 
 def _own_noise(task: Task, level: NoiseLevel, asked: float, *, both: bool) -> float | Tensor | None:

@@ -159,7 +159,7 @@ class PagedTask:
 
     def _basis(self, pages: Sequence[int], pictures: Sequence[Picture], clean: Sequence[Picture] | None) -> Basis:
         task = self.task(pages[0])
-        regularizer = self.models(max(len(p.pixels) for p in pictures), None)
+        regularizer = self.models(max(len(p.pixels) for p in pictures))
         shown = [known_part(self.task(i), p) for i, p in zip(pages, pictures, strict=True)]
         given = fixed_range(regularizer, self.range)
         if self.noise is None and self.usual_noise:

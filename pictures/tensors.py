@@ -107,7 +107,7 @@ def denoise(
         return _solved(Denoise(), y, None, sigma, regularizer, weight, range, options)
     check_image(y, "y")
     found = _common_noise(y) if isinstance(noise, str) and noise == "auto" else _described(noise)
-    regularizer = default_regularizer(y, found) if regularizer is None else regularizer
+    regularizer = default_regularizer(y) if regularizer is None else regularizer
     if isinstance(found, Poisson | PoissonGaussian) and sigma is None:
         return denoise_counts(y, found, partial(_even, regularizer, weight, range, options), lambda solved: solved)[1]
     level = level_to_remove(found, y) if sigma is None else sigma

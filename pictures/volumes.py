@@ -114,7 +114,7 @@ def denoise_volume(
     """
     level = basis.noise
     described = None if level is None else level.noise
-    reg = volume_regularizer(models(1, described), spacing)
+    reg = volume_regularizer(models(1), spacing)
     y = as_batch(volume, reg)
     if sigma is None and level is not None and isinstance(described, Poisson | PoissonGaussian):
         solution = denoise(y, noise=described, regularizer=reg, range=basis.range, **options)

@@ -33,7 +33,7 @@ ALLOWED = {
     "transport": {"functionals", "solvers", "regularizers"},
     "pictures": {"functionals", "solvers", "regularizers", "datasets", "compat"},
     "evaluation": {"functionals", "solvers", "regularizers", "datasets", "storage", "training", "pictures", "compat"},
-    "app": {"functionals", "solvers", "regularizers", "datasets", "pictures"},
+    "app": {"solvers", "regularizers", "datasets", "pictures"},
     "cli": {"solvers", "regularizers", "datasets", "storage", "pictures", "training", "evaluation"},
 }
 SCRIPTS = ("demos", "benchmarks", "tests")

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from icgn.compat import keyword_only
-from icgn.datasets import simulate_camera
-from icgn.datasets.picture import LUMA
+from icgn.datasets import luma, simulate_camera
 from icgn.functionals.noise import Poisson, PoissonGaussian, removal
 from icgn.training.ranges import PART, Range, check, is_number
 
@@ -146,10 +145,6 @@ class CameraNoise(TrainingNoise, name="camera"):
         if float(is_white) < self.white:
             return WhiteNoise().disturb(clean, measured, sigma, generator)
         shot = simulate_camera(clean.expand(3, -1, -1), sigma, generator)
-        clean, noisy = (p if len(clean) == 3 else _luma(p) for p in (shot.clean, shot.noisy))
+        clean, noisy = (p if len(clean) == 3 else luma(p) for p in (shot.clean, shot.noisy))
         level = removal(shot.effective, shot.correlation) * math.exp(self.spread * float(factor))
         return Disturbed(clean=clean, y=noisy, sigma=level)
-
-
-def _luma(picture: Tensor) -> Tensor:
-    return torch.einsum("c,chw->hw", torch.tensor(LUMA), picture)[None]
