@@ -12,8 +12,9 @@ import numpy as np
 from icgn.datasets.formats.arrays import ArrayReader, array_container, store
 from icgn.datasets.formats.container import Container
 from icgn.datasets.formats.contract import Format, Pages, Request
-from icgn.datasets.formats.packed import is_packed, pack, unpack
+from icgn.datasets.formats.packed import head_of, is_packed, pack, unpack
 
+_BLOCK = 2880
 _TYPES = {8: "uint8", 16: "int16", 32: "int32", 64: "int64", -32: "float32", -64: "float64"}
 
 
@@ -34,12 +35,10 @@ def open_fits(request: Request) -> ArrayReader:
 
     Rows are in the order of the file, whose first one is at the bottom by convention.
     """
-    from astropy.io import fits
-
     with warnings.catch_warnings():
         # Not standard is not broken; what is cut off is found below.
         warnings.simplefilter("ignore")
-        opened = fits.open(request.path, memmap=False, lazy_load_hdus=False, do_not_scale_image_data=True)
+        opened = _opened(request.path)
         try:
             hdu, number = _image(opened, request)
             _check_whole(hdu, request.path)
@@ -59,6 +58,26 @@ def open_fits(request: Request) -> ArrayReader:
         native=(number, array._offset),
     )
     return ArrayReader(array, container, opened.close)
+
+
+def _opened(path: Path) -> Any:
+    """The open file; ``ValueError`` with what to do where astropy finds no whole header."""
+    from astropy.io import fits
+
+    try:
+        return fits.open(path, memmap=False, lazy_load_hdus=False, do_not_scale_image_data=True)
+    except OSError as error:
+        if error.errno is not None:  # of the system, not of the file
+            raise
+        head = head_of(path, _BLOCK)
+        cards = {head[at : at + 8].strip() for at in range(0, len(head), 80)}
+        missing = ", no ".join(name for name in ("BITPIX", "NAXIS", "END") if name.encode() not in cards)
+        found = f"no {missing} in its first {len(head)} bytes" if missing else "its cards cannot be read"
+        found = f"it ends after {len(head)} of {_BLOCK} bytes" if len(head) < _BLOCK else found
+        raise ValueError(
+            f"a FITS file with a damaged header ({found}), so that nothing says where the picture is:"
+            " copy or download it again, or write it again with the program that made it"
+        ) from error
 
 
 def _check_whole(hdu: Any, path: Path) -> None:
@@ -127,7 +146,9 @@ def _write_again(plain: Path, pages: Pages, container: Container) -> tuple[str, 
 
     number, offset = container.native
     unpack(container.path, plain)
-    with fits.open(plain, mode="update", memmap=True, do_not_scale_image_data=True) as opened:
+    # A card that is not standard is no reason to lose the result: what astropy can mend of it, it does.
+    update = fits.open(plain, mode="update", memmap=True, do_not_scale_image_data=True, output_verify="ignore")
+    with update as opened:
         hdu = opened[number]
         sums = "CHECKSUM" in hdu.header or "DATASUM" in hdu.header
         if _is_compressed(hdu):

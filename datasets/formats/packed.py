@@ -12,14 +12,14 @@ HEAD = 352
 """Bytes that distinguish the kinds: NIfTI has its mark at 344, DICOM at 128."""
 
 
-def head_of(path: Path) -> bytes:
-    """The first bytes of a file, of what is inside it for gzip; empty for an empty file."""
+def head_of(path: Path, size: int = HEAD) -> bytes:
+    """The first `size` bytes of a file, of what is inside it for gzip; empty for an empty file."""
     with path.open("rb") as stream:
-        head = stream.read(HEAD)
+        head = stream.read(size)
     if head.startswith(MAGIC):
         try:
             with gzip.open(path) as inner:
-                return inner.read(HEAD)
+                return inner.read(size)
         except (OSError, EOFError, zlib.error):
             return head
     return head

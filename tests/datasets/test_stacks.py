@@ -356,6 +356,49 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
         open_stack(tmp_path / "a.fits")
 
 
+def fits_file(path, replaced=b"", by=b""):
+    fits = pytest.importorskip("astropy.io.fits")
+    data = np.random.default_rng(0).standard_normal((9, 11)).astype(np.float32)
+    fits.PrimaryHDU(data, fits.Header([("CLOCK", "x")])).writeto(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(replaced, by.ljust(len(replaced))))
+    return data
+
+
+@pytest.mark.parametrize(
+    ("head", "word"),
+    [
+        (b"SIMPLE  =                    T".ljust(2880), "no BITPIX, no NAXIS, no END in its first 2880 bytes"),
+        (b"SIMPLE  =                    T".ljust(700), "ends after 700 of 2880 bytes"),
+    ],
+)
+def test_a_fits_without_a_picture_is_named_with_what_to_do(tmp_path, head, word):
+    pytest.importorskip("astropy")
+    (tmp_path / "a.fits").write_bytes(head)
+    with pytest.raises(PictureError, match=f"damaged header .*{word}.*copy or download it again"):
+        open_stack(tmp_path / "a.fits")
+
+
+def test_a_fits_whose_end_is_missing_is_refused_and_one_without_padding_is_read(tmp_path):
+    fits_file(tmp_path / "a.fits", b"END".ljust(80), b"")
+    with pytest.raises(PictureError, match=r"damaged header \(no END"):
+        open_stack(tmp_path / "a.fits")
+    data = fits_file(tmp_path / "b.fits")
+    (tmp_path / "b.fits").write_bytes((tmp_path / "b.fits").read_bytes()[: 2880 + data.nbytes])
+    with open_stack(tmp_path / "b.fits") as stack:
+        assert torch.equal(stack[0][0], torch.from_numpy(data))
+
+
+def test_a_fits_with_a_card_that_is_not_standard_is_written_again(tmp_path):
+    data = fits_file(tmp_path / "a.fits", b"CLOCK   = 'x       '", b"CLOCK   = 12:30:11")
+    with open_stack(tmp_path / "a.fits") as stack, create_stack(tmp_path / "b.fits", stack) as writer:
+        writer.write(stack[0] + 1)
+        writer.finish()
+    assert b"CLOCK   = '12:30:11'" in (tmp_path / "b.fits").read_bytes()
+    with open_stack(tmp_path / "b.fits") as stack:
+        assert torch.equal(stack[0][0], torch.from_numpy(data) + 1)
+
+
 # Folders
 
 
