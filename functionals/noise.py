@@ -276,18 +276,21 @@ class Correlated(Noise):
     coherence : float
         level of the scaled luma over that of the channels: 1 for independent colours, 1.495 for noise that is the same
         in all of them.
+    excess : float
+        more is to be removed by this factor, at least 1: where a camera has smoothed the flat parts of its picture.
 
     Raises
     ------
     ValueError
         for a level that is negative or not finite, a spectrum of another shape, negative or 0 everywhere, or a
-        coherence out of its range.
+        coherence or an excess out of its range.
     """
 
     level: float
     spectrum: Tensor
     where: str = ""
     coherence: float = 1.0
+    excess: float = 1.0
 
     def __post_init__(self) -> None:
         _check("level", torch.as_tensor(self.level), zero=True)
@@ -298,6 +301,8 @@ class Correlated(Noise):
             raise ValueError("spectrum: got one that vanishes or is not finite and >= 0, expected power of frequencies")
         if not 1 <= self.coherence <= MOST_COHERENT:
             raise ValueError(f"coherence: got {self.coherence}, expected a number from 1 to {MOST_COHERENT}")
+        if not 1 <= self.excess < math.inf:
+            raise ValueError(f"excess: got {self.excess}, expected a finite number from 1 on")
         object.__setattr__(self, "spectrum", s.double().clone())
 
     @classmethod
@@ -338,8 +343,8 @@ class Correlated(Noise):
 
     @property
     def removal(self) -> float:
-        """The level that a regularizer should be asked to remove: :func:`removal` of level, coherence, correlation."""
-        return removal(self.level * self.coherence, self.correlation)
+        """The level that a regularizer should be asked to remove: :func:`removal` of the level, times the excess."""
+        return self.excess * removal(self.level * self.coherence, self.correlation)
 
     def draw(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         height, width = x.shape[-2:]

@@ -237,7 +237,8 @@ def _correlated(measured: Measured | None, learned: _Learned | None) -> NoiseEst
         more = _MORE if _SMOOTHED[0] < part < _SMOOTHED[1] and measured.coarseness >= COARSE else 1.0
         if _spectrum_is_of_noise(measured, learned):
             noise = Correlated(learned.level, torch.from_numpy(measured.spectrum), where, coherence)
-    return NoiseEstimate(noise, learned.level, more * noise.removal, learned.channels, sure)
+    noise = replace(noise, excess=more)
+    return NoiseEstimate(noise, learned.level, noise.removal, learned.channels, sure)
 
 
 def _without_flat_parts(

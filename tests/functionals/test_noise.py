@@ -285,3 +285,10 @@ def test_negative_counts_and_rules_without_a_level_are_refused():
         Problem(y, DENOISING, TotalVariation(), 0.1, noise=torch.full((1, 1, 8, 8), 0.1), weight="sure")
     with pytest.raises(ValueError, match=r"^noise: got"):
         Problem(y, DENOISING, TotalVariation(), 0.1, noise=Poisson(0.1), data_fidelity=deepinv.optim.L2())
+
+
+def test_the_level_to_remove_is_a_multiple_where_flat_parts_were_smoothed():
+    noise = Correlated(0.1, SPECTRUM)
+    assert Correlated(0.1, SPECTRUM, excess=1.5).removal == pytest.approx(1.5 * noise.removal)
+    with pytest.raises(ValueError, match=r"excess: got 0\.5, expected a finite number from 1 on"):
+        Correlated(0.1, SPECTRUM, excess=0.5)

@@ -7,7 +7,9 @@ import torch
 import icgn
 from icgn.datasets import add_noise, bundled
 from icgn.functionals import White
+from icgn.functionals.noise import Correlated
 from icgn.pictures import make_kernel, read_kernel, solving
+from icgn.pictures.levels import level_to_remove
 from icgn.pictures.masks import nearest_known
 from icgn.solvers import Status
 
@@ -199,3 +201,10 @@ def test_noise_is_whatever_a_problem_takes_for_one(model):
     assert torch.allclose(icgn.denoise(y, noise=levels, regularizer=model).x, expected, atol=2e-3)
     with pytest.raises(TypeError, match="noise: got 'poisson', expected 'auto', or a description"):
         icgn.denoise(y, noise="poisson", regularizer=model)
+
+
+def test_the_level_that_is_found_is_the_one_that_is_removed(model):
+    clean = bundled(gray=True).find("camera").image
+    g = torch.Generator().manual_seed(0)
+    found = icgn.estimate_noise(Correlated.gaussian(0.05, 0.6).draw(clean[None], g)[0])
+    assert level_to_remove(found.noise, clean[None]).item() == pytest.approx(found.sigma)
