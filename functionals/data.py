@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from icgn.functionals.capability import Capability
-from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_image, tensor
+from icgn.functionals.functional import ConvexFunctional, Responses, density, dot, per_image, tensor
 from icgn.functionals.physics import converted, gram_bounds, image_parameters, is_identity, of_images
 
 
@@ -99,6 +99,12 @@ class GaussianData(DataFunctional):
             return _mask_spectrum(self.physics.mask).to(tensor(u))
         return self._probed_spectrum
 
+    def hessian_density(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        """Known pixels have one, missing ones none; None for other physics."""
+        if not isinstance(self.physics, deepinv.physics.Inpainting):
+            return None
+        return density(self.physics.mask.square().mean(1, keepdim=True).to(tensor(u)), reach=0)
+
     @cached_property
     def _probed_spectrum(self) -> Tensor:
         return probe_spectrum(self)
@@ -154,6 +160,16 @@ class WeightedGaussianData(GaussianData):
         spectrum = super().hessian_spectrum(u, shape)
         mean = self.weights.expand(len(self.weights), *self.y.shape[1:]).flatten(1).mean(1)
         return None if spectrum is None else spectrum * per_image(mean, spectrum)
+
+    def hessian_density(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        known = super().hessian_density(u, shape)
+        if known is None and not is_identity(self.physics):
+            return None
+        if self.weights.ndim != 4 or len(shape) != 4:
+            return None
+        weights = self.weights.mean(1, keepdim=True).to(tensor(u))
+        whole = weights if known is None else weights * known
+        return density(whole.expand(-1, 1, *shape[-2:]), reach=0)
 
     def lipschitz(self) -> Tensor:
         return self.gram[1].to(self.weights.device) * self.weights.double().flatten(1).amax(1)

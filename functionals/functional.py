@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from icgn.functionals.capability import Capability
@@ -39,6 +40,22 @@ def colour_matrix(spectrum: Tensor, channels: int) -> Tensor:
     spectrum = spectrum.expand(-1, channels, -1, -1)
     basis = colour_basis(spectrum)
     return torch.einsum("dc,bdhw,de->bcehw", basis, spectrum, basis)
+
+
+@dataclass(frozen=True, eq=False)
+class HessianPart:
+    """A part of a Hessian: a circular convolution, stronger at some pixels than at others.
+
+    Attributes
+    ----------
+    spectrum : Tensor
+        that of the convolution, as :meth:`ConvexFunctional.hessian_spectrum` gives it.
+    density : Tensor or None
+        its size at each pixel over the mean, as :meth:`ConvexFunctional.hessian_density` gives it.
+    """
+
+    spectrum: Tensor
+    density: Tensor | None = None
 
 
 class ConvexFunctional(ABC):
@@ -157,6 +174,22 @@ class ConvexFunctional(ABC):
         on it.
         """
         return None
+
+    def hessian_density(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        r"""Optional: how large :math:`\nabla^2 g` is at each pixel, over its mean, at responses u.
+
+        Shape (B or 1, 1, H, W), nonnegative, of mean 1 for each image; None where it is not known, or the same
+        everywhere. A preconditioner: nothing proved depends on it.
+        """
+        return None
+
+    def hessian_parts(self, u: Responses, shape: torch.Size) -> tuple[HessianPart, ...] | None:
+        """Optional: terms that resemble the Hessian in sum, each a convolution with its size at each pixel.
+
+        None where no spectrum is known.
+        """
+        spectrum = self.hessian_spectrum(u, shape)
+        return None if spectrum is None else (HessianPart(spectrum, self.hessian_density(u, shape)),)
 
     def move(self, u: Responses, q: Responses, t: Tensor) -> Responses:
         """Responses u + t q.
@@ -305,3 +338,12 @@ def difference(u: Responses, old: Responses) -> Responses:
     if isinstance(u, tuple) and isinstance(old, tuple):
         return tuple(difference(a, b) for a, b in zip(u, old, strict=True))
     return tensor(u) - tensor(old)
+
+
+def density(sizes: Tensor, reach: int) -> Tensor:
+    """Sizes at pixels (B, 1, H, W) over the mean of each image, after a mean over the pixels so far around; else 1."""
+    if reach:
+        padded = F.pad(sizes, (reach, reach, reach, reach), mode="replicate")
+        sizes = F.avg_pool2d(padded, 2 * reach + 1, stride=1)
+    mean = sizes.mean((1, 2, 3), keepdim=True)
+    return torch.where(mean > 0, sizes / mean, 1.0)

@@ -84,6 +84,9 @@ class ScaledFunctional(WrappedFunctional):
         spectrum = self.inner.hessian_spectrum(self.into(u), shape)
         return None if spectrum is None else spectrum / self.scale**2
 
+    def hessian_density(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        return self.inner.hessian_density(self.into(u), shape)
+
     def select(self, index: Tensor) -> ScaledFunctional:
         return replace(super().select(index), shifts=[map_responses(u, lambda part: part[index]) for u in self.shifts])
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from icgn.functionals.capability import Capability
-from icgn.functionals.functional import ConvexFunctional, Joint, Responses, colour_matrix, per_image
+from icgn.functionals.functional import ConvexFunctional, HessianPart, Joint, Responses, colour_matrix, per_image
 from icgn.functionals.latents import Visible
 
 SumT = TypeVar("SumT", bound="SumFunctional")
@@ -80,13 +80,18 @@ class SumFunctional(ConvexFunctional):
         return self._combine([g.curvature(uj, qj) for g, uj, qj in zip(self.terms, u, q, strict=True)])
 
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
-        parts = [g.hessian_spectrum(uj, shape) for g, uj in zip(self.terms, u, strict=True)]
-        known = [per_image(w, p) * p for w, p in zip(self.weights, parts, strict=True) if p is not None]
-        if len(known) < len(parts):
-            return None
-        if any(p.ndim == 5 for p in known):
-            known = [p if p.ndim == 5 else colour_matrix(p, shape[1]) for p in known]
-        return sum(known[1:], known[0])
+        parts = self.hessian_parts(u, shape)
+        return None if parts is None else sum_of_spectra([part.spectrum for part in parts], shape[1])
+
+    def hessian_parts(self, u: Responses, shape: torch.Size) -> tuple[HessianPart, ...] | None:
+        """The parts of all terms, with their weights."""
+        found: list[HessianPart] = []
+        for g, uj, w in zip(self.terms, u, self.weights, strict=True):
+            parts = g.hessian_parts(uj, shape)
+            if parts is None:
+                return None
+            found += [replace(part, spectrum=per_image(w, part.spectrum) * part.spectrum) for part in parts]
+        return tuple(found)
 
     def lipschitz(self) -> Tensor:
         return self._constant([g.lipschitz() for g in self.terms])
@@ -148,3 +153,10 @@ def _scale(z: Responses, w: Tensor) -> Responses:
     if isinstance(z, tuple):
         return tuple(_scale(part, w) for part in z)
     return z * per_image(w, z)
+
+
+def sum_of_spectra(spectra: Sequence[Tensor], channels: int) -> Tensor:
+    """The sum of spectra of pictures of so many channels: matrices of channels if one of them is."""
+    if any(s.ndim == 5 for s in spectra):
+        spectra = [s if s.ndim == 5 else colour_matrix(s, channels) for s in spectra]
+    return sum(spectra[1:], spectra[0])

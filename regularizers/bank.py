@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from icgn.functionals.functional import BlackBoxFunctional, ConvexFunctional, Responses, per_image, tensor
+from icgn.functionals.functional import BlackBoxFunctional, ConvexFunctional, Responses, density, per_image, tensor
 from icgn.regularizers.filter_map import FilterMap
 from icgn.regularizers.filters import PictureOperator, extend, extend_adjoint, squared_norm_bound
 from icgn.regularizers.frozen import PerImage
@@ -17,6 +18,8 @@ from icgn.regularizers.head import HeadFunctional
 
 # Elements handled at once by the passes of a head on a CPU: a few such strips fit the second-level cache.
 _STRIP = 1 << 17
+# Pixels on each side over which the size of the Hessian is smoothed.
+_REACH = 2
 # Largest size in bytes of the responses of all images that are kept; for larger ones the size of a block. A solver
 # keeps two sets of responses.
 RESPONSES_LIMIT, _BLOCK_BYTES = 1 << 29, 1 << 25
@@ -75,6 +78,17 @@ class BankFunctional(HeadFunctional):
     def matrix_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
         """As :meth:`hessian_spectrum`, a matrix of the channels at each frequency, (B, C, C, H, W // 2 + 1)."""
         return self.bank.matrix_spectrum(self.slopes(u, shape), shape)
+
+    def hessian_density(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        r"""Roughly the diagonal :math:`\sum_k D_k |w_k|^2`, smoothed over the pixels that filters see."""
+        return density(_at_pixels(self.diagonal(u, shape), shape), _REACH)
+
+    def diagonal(self, u: Responses, shape: torch.Size) -> Tensor:
+        """The head's diagonal, summed over the filters with their squared norms, (B, 1, rows, cols)."""
+        operator = self.bank.operator
+        weights = self.weights().square().sum((2, 3, 4))
+        parts = [operator.mixed(h.diagonal(v), weights) for h, v in self.strips(u)]
+        return operator.unfold(torch.cat(parts, operator.axis), shape)
 
     def slopes(self, u: Responses, shape: torch.Size) -> Tensor:
         """Sums over all positions of the head's diagonal for each filter, (B, K), for images of a shape."""
@@ -172,6 +186,12 @@ class BlockFunctional(PerImage, BlackBoxFunctional):
         """See :meth:`BankFunctional.matrix_spectrum`."""
         return self.whole.bank.matrix_spectrum(self._slopes(u), shape)
 
+    def hessian_density(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        if self.whole.head.halo:
+            return None
+        rows = [f.diagonal(f.linear(b), b.shape) for _, f, b in self._blocks(tensor(u))]
+        return density(_at_pixels(torch.cat(rows, 2), shape), _REACH)
+
     def lipschitz(self) -> Tensor:
         return self.whole.lipschitz()
 
@@ -203,6 +223,13 @@ class BlockFunctional(PerImage, BlackBoxFunctional):
         for rows, *block in self._blocks(*images):
             total[..., rows, :] += f(*block)
         return extend_adjoint(total, m, operator.border)
+
+
+def _at_pixels(sizes: Tensor, shape: torch.Size) -> Tensor:
+    """Sizes at responses (B, 1, rows, cols) as those at the pixels of images."""
+    # Where windows inside the picture count only, those at its border stand for what is beyond.
+    down, across = ((full - own) // 2 for full, own in zip(shape[-2:], sizes.shape[-2:], strict=True))
+    return F.pad(sizes, (across, across, down, down), mode="replicate") if down or across else sizes
 
 
 def _total(parts: list[Tensor]) -> Tensor:

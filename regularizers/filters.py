@@ -122,6 +122,11 @@ class FilterOperator(Frozen):
         """Values for all responses, summed over the positions of each filter, (B, K)."""
         return values.sum(1).unflatten(-1, (-1, self.stride**2)).sum(-1)
 
+    def mixed(self, values: Tensor, weights: Tensor) -> Tensor:
+        """Values for all responses, summed over the filters with weights (B or 1, K), as those of one filter."""
+        phases = values.unflatten(-1, (-1, self.stride**2))
+        return (phases * weights[:, None, :, None].to(values)).sum(2)
+
     def outside(self, shape: torch.Size) -> int:
         """How many responses of each filter are outside the picture, for images of the given shape."""
         rows, cols = self.grid(shape)
@@ -172,6 +177,12 @@ class PictureOperator(FilterOperator):
     def spread(self, values: Tensor) -> Tensor:
         """Values per filter (..., K), to broadcast against pictures: (..., K, 1, 1)."""
         return values[..., None, None]
+
+    def mixed(self, values: Tensor, weights: Tensor) -> Tensor:
+        return (values * weights[:, :, None, None].to(values)).sum(1, keepdim=True)
+
+    def unfold(self, planes: Tensor, shape: torch.Size) -> Tensor:
+        return planes
 
     def sums(self, values: Tensor) -> Tensor:
         return values.sum((2, 3))

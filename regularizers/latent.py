@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 
 from icgn.compat import keyword_only, once_positional
 from icgn.functionals.capability import Capability
-from icgn.functionals.functional import BlackBoxFunctional, Responses, dot, per_image
+from icgn.functionals.functional import BlackBoxFunctional, HessianPart, Responses, dot, per_image
 from icgn.functionals.sums import SumFunctional
 from icgn.regularizers.bank import BankFunctional, BlockFunctional
 from icgn.regularizers.base import check_sigma
@@ -152,6 +152,11 @@ class JointFunctional(SumFunctional):
             return None
         floor = quadratic.hessian_floor(matrix.real[:, 0]).reshape(len(quadratic.epsilon), -1)
         return matrix + torch.diag_embed(floor)[..., None, None].to(matrix)
+
+    def hessian_parts(self, u: Responses, shape: torch.Size) -> tuple[HessianPart, ...] | None:
+        """One part: the channels are coupled."""
+        spectrum = self.hessian_spectrum(u, shape)
+        return None if spectrum is None else (HessianPart(spectrum),)
 
 
 @dataclass(frozen=True, eq=False)

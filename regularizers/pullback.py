@@ -184,6 +184,13 @@ class PerChannelFunctional(WrappedFunctional):
         spectrum = spectrum.squeeze(1).unflatten(0, (-1, shape[1]))
         return torch.einsum("dc,bchw->bdhw", colour_basis(spectrum).square(), spectrum)
 
+    def hessian_density(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        """The mean over the channels of each image."""
+        density = self.of(first_of(u)).hessian_density(self.into(u), _single(shape))
+        if density is None or len(density) == 1:
+            return density
+        return density.squeeze(1).unflatten(0, (-1, shape[1])).mean(1, keepdim=True)
+
     def linear_norm(self) -> Tensor:
         return self._constant(self.inner.linear_norm()).amax(-1)
 
@@ -237,6 +244,9 @@ class JointPerChannelFunctional(PerChannelFunctional):
     def hessian_floor(self, x: Tensor) -> Tensor:
         seen = self.map(x)
         return self.map_adjoint(self.inner.hessian_floor(seen).to(x).expand_as(seen), x.shape)
+
+    def hessian_density(self, u: Responses, shape: torch.Size) -> None:
+        return None
 
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
         """The matrices of the channels, each coupled with its latent pictures only."""

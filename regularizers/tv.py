@@ -11,7 +11,7 @@ from torch import Tensor
 
 from icgn.compat import keyword_only
 from icgn.functionals.capability import Capability
-from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_image, tensor
+from icgn.functionals.functional import ConvexFunctional, Responses, density, dot, per_image, tensor
 from icgn.regularizers.base import ConvexRegularizer, check_sigma
 from icgn.regularizers.frozen import PerImage
 
@@ -142,10 +142,18 @@ class TotalVariationFunctional(PerImage, ConvexFunctional):
 
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
         """The spectrum of the Laplacian times the mean over pixels and channels of half the trace of the Hessian."""
-        square, m = self._lengths(tensor(u))
-        bend = torch.where(square > self.eps**2, 0.5, 1.0) / m
+        bend = self._bend(u)
         height, width = shape[-2:]
-        return per_image(self.weight * bend.flatten(1).mean(1), m[:, :, 0]) * _laplacian(height, width).to(m)
+        return per_image(self.weight * bend.flatten(1).mean(1), bend[:, :, 0]) * _laplacian(height, width).to(bend)
+
+    def hessian_density(self, u: Responses, shape: torch.Size) -> Tensor | None:
+        """Half the trace of the Hessian at each pixel, the mean over the channels and 3 x 3 pixels."""
+        return density(self._bend(u)[:, :, 0].mean(1, keepdim=True), reach=1)
+
+    def _bend(self, u: Responses) -> Tensor:
+        """Half the trace of the Hessian at each pixel and channel, over the weight, (B, C, 1, H, W)."""
+        square, m = self._lengths(tensor(u))
+        return torch.where(square > self.eps**2, 0.5, 1.0) / m
 
     def _lengths(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Squared lengths of the differences, and m = max(length, eps), both (B, C, 1, H, W)."""

@@ -86,11 +86,11 @@ def solve_hessian(
     """
     u = objective.linear(x)
     mask = torch.ones_like(x) if free is None else free.to(x)
-    spectrum = preconditioner_at(objective, u, x)
+    preconditioner = preconditioner_at(objective, u, x)
     r = rhs * mask
     stop = tol.to(r).square() * dot(r, r)
     v = torch.zeros_like(r)
-    z = mask * apply_preconditioner(spectrum, r)
+    z = mask * apply_preconditioner(preconditioner, r)
     p, rz = z, dot(r, z)
     done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for k in range(max_iter):
@@ -103,7 +103,7 @@ def solve_hessian(
         done = done | (dot(r, r) <= stop)
         if bool(done.all()):
             return LinearSystem(v, k + 1)
-        z = mask * apply_preconditioner(spectrum, r)
+        z = mask * apply_preconditioner(preconditioner, r)
         following = dot(r, z)
         p = torch.addcmul(z, p, per_image((following / rz).nan_to_num(0.0), p))
         rz = following

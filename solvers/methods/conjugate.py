@@ -13,7 +13,7 @@ from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_image
 from icgn.solvers.methods.line import Line
 from icgn.solvers.methods.method import Method, State, evaluate
-from icgn.solvers.methods.preconditioner import apply_preconditioner, preconditioner_at
+from icgn.solvers.methods.preconditioner import Preconditioner, apply_preconditioner, preconditioner_at
 from icgn.solvers.methods.projection import free_pixels, projected_step
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class ConjugateState(State):
         <g, P g> at x, shape (B,).
     step : Tensor or None
         first trial of the next line search, shape (B,); None at the start.
-    spectrum : Tensor or None
-        of the preconditioner: see :func:`icgn.solvers.methods.preconditioner.preconditioner_at`.
+    preconditioner : Preconditioner or None
+        see :func:`icgn.solvers.methods.preconditioner.preconditioner_at`.
     age : int
         iterations since the preconditioner was computed.
     """
@@ -46,7 +46,7 @@ class ConjugateState(State):
     direction: Tensor
     energy: Tensor
     step: Tensor | None
-    spectrum: Tensor | None
+    preconditioner: Preconditioner | None
     age: int
 
 
@@ -61,8 +61,8 @@ class ConjugateGradient(Method[ConjugateState]):
 
     Along a line the responses of the objective's linear part are affine, so that one iteration costs one W and one
     W^T, whatever the line search does. An objective without responses costs one to two gradients, and the line
-    search is less exact. P is the inverse of a circular convolution that resembles the Hessian, where
-    the objective has one (:meth:`ConvexFunctional.hessian_spectrum`), renewed every few iterations.
+    search is less exact. P resembles the inverse Hessian, at every frequency and place, where something is known of it
+    (:class:`~icgn.solvers.methods.preconditioner.Preconditioner`); it is renewed every few iterations.
 
     With a box, d moves only the pixels that the gradient does not press against a bound; a step that leaves the box is
     projected, and the line search repeated along the segment to the projection (two-metric projection).
@@ -87,11 +87,11 @@ class ConjugateGradient(Method[ConjugateState]):
 
     def init(self, objective: ConvexFunctional, x: Tensor, box: Box | None) -> ConjugateState:
         u, grad, work = evaluate(objective, x)
-        spectrum = self._spectrum(objective, u, x)
+        preconditioner = self._preconditioner(objective, u, x)
         free = free_pixels(x, grad, box)
-        pg = free * apply_preconditioner(spectrum, free * grad)
+        pg = free * apply_preconditioner(preconditioner, free * grad)
         energy = dot(grad, pg)
-        return ConjugateState(x, u, grad, work, -pg, energy, None, spectrum, 0)
+        return ConjugateState(x, u, grad, work, -pg, energy, None, preconditioner, 0)
 
     def step(self, objective: ConvexFunctional, state: ConjugateState, box: Box | None) -> ConjugateState:
         g, d = state.grad, state.direction
@@ -102,8 +102,8 @@ class ConjugateGradient(Method[ConjugateState]):
         x, u, grad = move.x, move.u, move.grad
         free = free_pixels(x, grad, box)
         renew = state.age + 1 >= _REFRESH
-        spectrum = self._spectrum(objective, u, x) if renew else state.spectrum
-        pg = free * apply_preconditioner(spectrum, free * grad)
+        preconditioner = self._preconditioner(objective, u, x) if renew else state.preconditioner
+        pg = free * apply_preconditioner(preconditioner, free * grad)
         energy = dot(grad, pg)
         beta = ((energy - dot(g, pg)) / state.energy).nan_to_num(0.0, 0.0, 0.0).clamp_min(0)
         new = torch.addcmul(-pg, free * d, per_image(beta, d))
@@ -114,7 +114,7 @@ class ConjugateGradient(Method[ConjugateState]):
         ratio = (dot(grad, new) / slope * dot(d, d) / dot(new, new)).nan_to_num(1.0, 1.0, 1.0)
         following = torch.where(t > 0, t * ratio, torch.ones_like(t))
         age = 0 if renew else state.age + 1
-        return ConjugateState(x, u, grad, state.work + 1 + move.work, new, energy, following, spectrum, age)
+        return ConjugateState(x, u, grad, state.work + 1 + move.work, new, energy, following, preconditioner, age)
 
-    def _spectrum(self, objective: ConvexFunctional, u: Responses, x: Tensor) -> Tensor | None:
+    def _preconditioner(self, objective: ConvexFunctional, u: Responses, x: Tensor) -> Preconditioner | None:
         return preconditioner_at(objective, u, x) if self.precondition else None

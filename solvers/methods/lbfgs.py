@@ -12,7 +12,7 @@ from icgn.compat import keyword_only
 from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, dot, per_image
 from icgn.solvers.methods.method import Method, State, evaluate
-from icgn.solvers.methods.preconditioner import apply_preconditioner, preconditioner_at
+from icgn.solvers.methods.preconditioner import Preconditioner, apply_preconditioner, preconditioner_at
 from icgn.solvers.methods.projection import descend
 
 if TYPE_CHECKING:
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QuasiNewtonState(State):
-    """State with the last steps s, the changes of the gradient y they made, and the spectrum of the first metric."""
+    """State with the last steps s, the changes of the gradient y they made, and the first metric."""
 
     steps: tuple[Tensor, ...]
     changes: tuple[Tensor, ...]
-    spectrum: Tensor | None
+    preconditioner: Preconditioner | None
 
 
 class LBFGS(Method[QuasiNewtonState]):
     r"""Limited-memory BFGS :math:`x_{k+1} = x_k - t_k H_k g_k` with exact line search.
 
     :math:`H_k` is the two-loop recursion (Nocedal 1980) over the last `memory` steps. Its first metric is the inverse
-    of the circular convolution that resembles the Hessian at the start, where the objective has one, else the
-    scaled identity. Where nothing is known of the objective but gradients, an iteration costs one or little more.
+    of the convolutions that resemble the Hessian at the start, where something is known of it, else the scaled
+    identity. Where nothing is known of the objective but gradients, an iteration costs one or little more.
 
     Theorem (Liu and Nocedal 1989, Mathematical Programming 45, Theorem 6.1): for twice differentiable F with Hessian
     between :math:`\mu > 0` and L on the level set, :math:`F(x_k) - F^*` decreases linearly. Assumes no box, and
@@ -68,12 +68,12 @@ class LBFGS(Method[QuasiNewtonState]):
     def step(self, objective: ConvexFunctional, state: QuasiNewtonState, box: Box | None) -> QuasiNewtonState:
         d = -_two_loops(state)
         # Rounding can spoil the descent direction: preconditioned steepest descent then.
-        plain = apply_preconditioner(state.spectrum, state.grad)
+        plain = apply_preconditioner(state.preconditioner, state.grad)
         d = torch.where(per_image(dot(state.grad, d) < 0, d).bool(), d, -plain)
         move = descend(objective, state, d, box)
         return QuasiNewtonState(
             move.x, move.u, move.grad, state.work + 1 + move.work,
-            (*state.steps[1:], move.x - state.x), (*state.changes[1:], move.grad - state.grad), state.spectrum,
+            (*state.steps[1:], move.x - state.x), (*state.changes[1:], move.grad - state.grad), state.preconditioner,
         )  # fmt: skip
 
 
@@ -86,8 +86,8 @@ def _two_loops(state: QuasiNewtonState) -> Tensor:
         alphas.append(rho * dot(s, q))
         q = q - per_image(alphas[-1], y) * y
     s, y = pairs[-1]
-    r = apply_preconditioner(state.spectrum, q)
-    if state.spectrum is None:
+    r = apply_preconditioner(state.preconditioner, q)
+    if state.preconditioner is None:
         scale = dot(s, y) * _inverse(dot(y, y))
         r = r * per_image(torch.where(scale > 0, scale, 1.0), r)
     for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):

@@ -1,39 +1,148 @@
-"""Circular convolutions that resemble an inverse Hessian: they speed methods up, and nothing proved depends on them."""
+"""Convolutions that resemble an inverse Hessian, place by place: nothing proved depends on them."""
 
 from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from icgn.functionals.functional import ConvexFunctional, Responses, colour_basis
+from icgn.functionals.functional import ConvexFunctional, HessianPart, Responses, colour_basis, per_image
+from icgn.functionals.sums import sum_of_spectra
 
 # A spectrum is kept above this part of its largest entry: it only resembles that of the Hessian, and may vanish where
 # the Hessian does not.
 _FLOOR = 1e-3
+# Sizes of the Hessian over their mean for which it is inverted; between them pixels belong to both.
+_SIZES = (0.1, 1.0)
+# Where the spectrum of a part changes by more than this from one frequency to the next, over its mean, its inverse
+# reaches over the whole picture (lines of k-space that are not measured), and one convolution serves all pixels.
+_SHARP = 0.5
+# A part that makes up less than this of the Hessian counts as even: known and missing pixels, for example, are coupled
+# where the data term is weak.
+_SHARE = 0.28
+# Parts of a Hessian whose size may differ from pixel to pixel: every one multiplies the number of inverses.
+_UNEVEN = 2
 
 
-def preconditioner_at(objective: ConvexFunctional, u: Responses, x: Tensor) -> Tensor | None:
-    """Spectrum of P, which resembles the inverse Hessian at responses u of images x, if that of the Hessian is known.
+@dataclass(frozen=True)
+class Preconditioner:
+    r"""The symmetric, positive definite operator :math:`P = \sum_j D_j C_j D_j`, which resembles an inverse Hessian.
 
-    One number per channel, (B, C, H, W // 2 + 1), or a matrix, (B, C, C, H, W // 2 + 1), for each frequency.
+    The Hessian of a sum of data term and regularizer resembles :math:`\sum_i \rho_i S_i`, convolutions :math:`S_i`
+    whose size :math:`\rho_i` differs from pixel to pixel: a learned regularizer bends little at edges and much in flat
+    parts.
+    :math:`C_j` is the inverse of :math:`\sum_i r_{ij} S_i` for a few fixed sizes r, and :math:`D_j^2` the share that a
+    pixel has of them, so that :math:`\sum_j D_j^2 = 1`.
+
+    Attributes
+    ----------
+    inverses : tuple of Tensor
+        spectra of the :math:`C_j`: one number per channel, (B, C, H, W // 2 + 1), or a matrix,
+        (B, C, C, H, W // 2 + 1), for each frequency.
+    shares : tuple of Tensor
+        the :math:`D_j`, (B, 1, H, W); empty where one convolution serves all pixels.
     """
-    spectrum = objective.hessian_spectrum(u, x.shape)
-    if spectrum is None:
+
+    inverses: tuple[Tensor, ...]
+    shares: tuple[Tensor, ...] = ()
+
+    def apply(self, g: Tensor) -> Tensor:
+        """The preconditioned images P g."""
+        if not self.shares:
+            return _convolved(g, self.inverses[0])
+        parts = zip(self.inverses, self.shares, strict=True)
+        return torch.stack([d * _convolved(d * g, c) for c, d in parts]).sum(0)
+
+
+def preconditioner_at(objective: ConvexFunctional, u: Responses, x: Tensor) -> Preconditioner | None:
+    """A preconditioner at responses u of images x, if something is known of the Hessian."""
+    parts = objective.hessian_parts(u, x.shape)
+    if parts is None:
         return None
+    densities = _densities(parts, x)
+    uneven = [i for i, density in enumerate(densities) if density is not None][:_UNEVEN]
+    choices = list(itertools.product(range(len(_SIZES)), repeat=len(uneven)))
+    inverses = tuple(_inverse(_sized(parts, dict(zip(uneven, choice, strict=True)), x)) for choice in choices)
+    known = [d for d in (densities[i] for i in uneven) if d is not None]
+    shares = tuple(_share(known, choice, x) for choice in choices) if uneven else ()
+    return Preconditioner(inverses, shares)
+
+
+def apply_preconditioner(preconditioner: Preconditioner | None, g: Tensor) -> Tensor:
+    """The preconditioned images P g, g itself where there is none."""
+    return g if preconditioner is None else preconditioner.apply(g)
+
+
+def _densities(parts: Sequence[HessianPart], x: Tensor) -> list[Tensor | None]:
+    """The densities of parts for images like x, 1 in images where they are not to be followed; None where in all."""
+    means = torch.stack([_per_image(part.spectrum, torch.Tensor.mean).expand(len(x)) for part in parts])
+    local = ~torch.stack([_is_sharp(part.spectrum).expand(len(x)) for part in parts]).any(0)
+    found: list[Tensor | None] = []
+    for part, mean in zip(parts, means, strict=True):
+        followed = local & (mean >= _SHARE * means.sum(0))
+        even = part.density is None or not bool(followed.any())
+        found.append(None if even else torch.where(per_image(followed, x).bool(), part.density.to(x), 1.0))
+    return found
+
+
+def _sized(parts: Sequence[HessianPart], chosen: Mapping[int, int], x: Tensor) -> Tensor:
+    """The spectrum of all parts for images like x, some parts being of one of the sizes."""
+    sized = [part.spectrum * (_SIZES[chosen[i]] if i in chosen else 1.0) for i, part in enumerate(parts)]
+    total = sum_of_spectra(sized, x.shape[1])
+    return total.expand(len(x), *[-1] * (total.ndim - 1))
+
+
+def _share(densities: Sequence[Tensor], choice: Sequence[int], x: Tensor) -> Tensor:
+    """The square root of the share (B, 1, H, W) that pixels have of a choice of one size for each part."""
+    share = torch.ones_like(x[:, :1])
+    for density, chosen in zip(densities, choice, strict=True):
+        share = share * _near(density, chosen)
+    return share.sqrt()
+
+
+def _near(density: Tensor, chosen: int) -> Tensor:
+    """The share that pixels of some sizes have of a fixed one: linear in the logarithm, of sum 1 over all of them."""
+    logs = [math.log(size) for size in _SIZES]
+    place = density.clamp(_SIZES[0], _SIZES[-1]).log()
+    share = torch.ones_like(place)
+    if chosen > 0:
+        share = share.minimum((place - logs[chosen - 1]) / (logs[chosen] - logs[chosen - 1]))
+    if chosen < len(logs) - 1:
+        share = share.minimum((logs[chosen + 1] - place) / (logs[chosen + 1] - logs[chosen]))
+    return share.clamp(0, 1)
+
+
+def _is_sharp(spectrum: Tensor) -> Tensor:
+    """Whether the spectrum of each image jumps between neighbouring frequencies, (B,) or (1,)."""
+    total = _per_image(spectrum, torch.Tensor.sum)
+    changes = (_per_image(spectrum.diff(dim=axis).abs(), torch.Tensor.sum) for axis in (-2, -1))
+    return torch.maximum(*changes) > _SHARP * total
+
+
+def _per_image(spectrum: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
+    """A number for each image of a spectrum, or of the diagonal of its matrices."""
+    numbers = spectrum if spectrum.ndim == 4 else spectrum.diagonal(dim1=1, dim2=2)
+    return reduce(numbers.abs(), tuple(range(1, numbers.ndim)))
+
+
+def _inverse(spectrum: Tensor) -> Tensor:
+    """The inverse of a spectrum, or of the matrices of one, kept away from 0."""
     if spectrum.ndim == 4:
         floor = _FLOOR * spectrum.amax((1, 2, 3), keepdim=True)
-        return torch.maximum(spectrum, floor).reciprocal().expand(len(x), -1, -1, -1)
+        return torch.maximum(spectrum, floor).reciprocal()
     matrix = spectrum.movedim((1, 2), (-2, -1))
     largest = matrix.diagonal(dim1=-2, dim2=-1).real.flatten(1).amax(1)
     identity = torch.eye(matrix.shape[-1]).to(matrix)
     inverse = torch.linalg.inv(matrix + _FLOOR * largest.reshape(-1, 1, 1, 1, 1) * identity)
-    return inverse.movedim((-2, -1), (1, 2)).expand(len(x), -1, -1, -1, -1)
+    return inverse.movedim((-2, -1), (1, 2))
 
 
-def apply_preconditioner(spectrum: Tensor | None, g: Tensor) -> Tensor:
-    """The preconditioned images P g, g itself where no spectrum is known."""
-    if spectrum is None:
-        return g
+def _convolved(g: Tensor, spectrum: Tensor) -> Tensor:
+    """Images convolved with a spectrum, in the colours of :func:`colour_basis`, or with matrices of channels."""
     if spectrum.ndim == 5:
         mixed = torch.einsum("bcdhw,bdhw->bchw", spectrum, torch.fft.rfft2(g).to(spectrum))
         return torch.fft.irfft2(mixed, s=g.shape[-2:])
