@@ -13,7 +13,7 @@ from icgn.cli.options import as_option, find_device
 from icgn.cli.request import Batch, Request, Source
 from icgn.cli.screen import Steps, console, naming, quiet, reason, refuse, say
 from icgn.cli.single import restore_one
-from icgn.cli.stacks import is_stack, restore_stack
+from icgn.cli.stacks import copy_stack, is_stack, restore_stack
 from icgn.cli.tables import print_table
 from icgn.cli.volumes import restore_volume
 from icgn.datasets import Job, open_stack, prepare_folders
@@ -138,6 +138,9 @@ def _restore(batch: Batch, job: Job, alone: bool) -> None:
     """Restore one file, a picture or a stack."""
     if batch.source.pages is not None:
         with open_stack(job.source) as stack:
+            if is_stack(stack) and batch.request.sigma == 0:
+                copy_stack(batch, job, stack, alone=alone)
+                return
             if batch.request.volume:
                 restore_volume(batch, job, stack, batch.source.pages(job, stack))
                 return

@@ -1,15 +1,19 @@
-"""The masks of ``icgn inpaint``: one for all pictures or one for each, and asked about where they look inverted."""
+"""The masks of ``icgn inpaint``: one for all pictures or one for each, and asked about where they look inverted.
+
+A mask of several pages has one for each page of a stack.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import TracebackType
 
 from torch import Tensor
 
 from icgn.cli.asking import agreed, somebody_there
 from icgn.cli.screen import say
 from icgn.datasets import survey
-from icgn.pictures.masks import MOST, NEARLY_ALL, Mask, load_mask
+from icgn.pictures.masks import MOST, NEARLY_ALL, Mask, MaskPages, open_mask
 
 _WAY_OUT = "--invert fills where the mask is light, --yes takes it as it is"
 
@@ -29,7 +33,18 @@ class Masks:
 
     def __init__(self, place: Path, *, invert: bool, sure: bool) -> None:
         self.place, self.invert, self.sure = place, invert, sure
-        self._one: Mask | None = None
+        self._one: MaskPages | None = None
+        self._last: MaskPages | None = None
+
+    def __enter__(self) -> Masks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for opened in (self._one, self._last):
+            if opened is not None:
+                opened.close()
 
     def files(self) -> list[Path]:
         """All files of masks.
@@ -56,34 +71,36 @@ class Masks:
             if the answer is no, or the mask of all pictures cannot be used.
         """
         if not self.place.is_dir():
-            self._one = self._load(self.place)
+            self._one = open_mask(self.place, invert=self.invert)
         if self.sure:
             return
         if not somebody_there():
             if self._one is not None:
-                self._doubted(self.place, self._one)
+                self._doubted(self._one)
             return
-        masks = {f: self._load(f) for f in self.files()} if self._one is None else {self.place: self._one}
-        doubts = [f"mask {f}: {m.doubt} ({m.words})" for f, m in masks.items() if m.doubt]
+        masks = (self._load(f) for f in self.files()) if self._one is None else [self._one]
+        doubts = [f"mask {m.path}: {m.doubt} ({m.words})" for m in masks if m.doubt]
         if doubts and not agreed("\n".join([*doubts, "Go on?"])):
             raise ValueError(f"{doubts[0]}; {_WAY_OUT}")
         self.sure = True
 
-    def of(self, source: Path) -> tuple[Path, Mask]:
-        """The mask of a picture, and its file.
+    def of(self, source: Path, pages: int = 1) -> MaskPages:
+        """The mask of a picture, or of a stack of so many pages: one for all of them, or a page for each.
 
         Raises
         ------
         ValueError
-            if there is none, or it cannot be used.
+            if there is none, it cannot be used, or it has another number of pages.
         """
-        if self._one is not None:
-            return self.place, self._one
-        file = self._find(source)
-        mask = self._load(file)
-        if not self.sure:
-            self._doubted(file, mask)
-        return file, mask
+        mask = self._one
+        if mask is None:
+            mask = self._load(self._find(source))
+            if not self.sure:
+                self._doubted(mask)
+        if len(mask) not in (1, pages):
+            wanted = "one" if pages == 1 else f"one, or {pages} as {source}"
+            raise ValueError(f"mask {mask.path}: has {len(mask)} pages, expected {wanted}")
+        return mask
 
     def check_shown(self, file: Path, mask: Mask, pixels: Tensor) -> None:
         """Refuse a mask that hides most of a picture (C, H, W), and leaves one colour of it, as inverted ones do.
@@ -107,12 +124,16 @@ class Masks:
             raise ValueError(f"mask {self.place}: got {found} for {source}, expected {self.place / source.name}")
         return (same_name or same_stem)[0]
 
-    def _load(self, file: Path) -> Mask:
-        return load_mask(file, invert=self.invert)
+    def _load(self, file: Path) -> MaskPages:
+        """Open the mask of one picture among several; that of the one before is closed."""
+        if self._last is not None:
+            self._last.close()
+        self._last = open_mask(file, invert=self.invert)
+        return self._last
 
-    def _doubted(self, file: Path, mask: Mask) -> None:
+    def _doubted(self, mask: MaskPages) -> None:
         """Refuse a mask that hides nearly all of the picture, and warn of others that may be inverted."""
         if mask.hidden >= NEARLY_ALL:
-            raise ValueError(f"mask {file}: {mask.doubt} ({mask.words}); {_WAY_OUT}")
+            raise ValueError(f"mask {mask.path}: {mask.doubt} ({mask.words}); {_WAY_OUT}")
         if mask.doubt:
-            say("warning", f"--mask {file}: {mask.doubt}; {_WAY_OUT}")
+            say("warning", f"--mask {mask.path}: {mask.doubt}; {_WAY_OUT}")

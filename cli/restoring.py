@@ -28,7 +28,7 @@ from icgn.datasets import (
     write_picture,
 )
 from icgn.pictures import Deblur, Denoise, Inpaint, Measured, Restored, Task, load_kernel, parse_noise, restore_picture
-from icgn.pictures.masks import Mask
+from icgn.pictures.masks import MaskPages
 from icgn.pictures.models import ModelFor, regularizers_by_channels
 from icgn.pictures.stacks import PageTask
 from icgn.pictures.tasks import Border
@@ -110,7 +110,8 @@ def inpaint_files(request: Request, mask: Path, *, invert: bool = False, yes: bo
             key=f"{mask} {mask.stat().st_mtime_ns} {invert}",
         )
 
-    restore_all(request, prepare, "inpainting", "masked", masks.files)
+    with masks:
+        restore_all(request, prepare, "inpainting", "masked", masks.files)
 
 
 def restore_files(request: Request, physics: str) -> None:
@@ -181,27 +182,27 @@ def _same(task: Task, key: str = "") -> Source:
 
 
 def _masked(masks: Masks, source: Path) -> tuple[Picture, Task]:
-    file, mask = masks.of(source)
+    found = masks.of(source)
+    mask = found.page(0)
     picture = read_picture(source, missing=~mask.known)
     _, height, width = picture.pixels.shape
-    task = _inpaint(file, mask, source, (height, width))
-    masks.check_shown(file, mask, picture.pixels)
-    return picture, task
+    _check_size(found, source, (height, width))
+    masks.check_shown(found.path, mask, picture.pixels)
+    return picture, Inpaint(mask.known, words=found.words)
 
 
 def _masked_pages(masks: Masks, source: Path, stack: Stack) -> PageTask:
-    """The task of all pages of a stack, which have one mask."""
-    file, mask = masks.of(source)
-    task = _inpaint(file, mask, source, (stack.container.height, stack.container.width))
-    masks.check_shown(file, mask, stack.page(0).values)
-    return lambda page: task
+    """The tasks of the pages of a stack, which have one mask, or one each."""
+    found = masks.of(source, len(stack))
+    _check_size(found, source, (stack.container.height, stack.container.width))
+    masks.check_shown(found.path, found.page(found.most), stack.page(found.most).values)
+    return lambda page: Inpaint(found.of_page(page).known, words=found.words)
 
 
-def _inpaint(file: Path, mask: Mask, source: Path, size: tuple[int, int]) -> Inpaint:
-    if mask.known.shape[1:] != size:
-        sizes = [" x ".join(map(str, s)) for s in (mask.known.shape[1:], size)]
-        raise ValueError(f"mask {file}: got {sizes[0]} pixels, expected {sizes[1]} (height x width) as {source}")
-    return Inpaint(mask.known, words=mask.words)
+def _check_size(mask: MaskPages, source: Path, size: tuple[int, int]) -> None:
+    if mask.size != size:
+        sizes = [" x ".join(map(str, s)) for s in (mask.size, size)]
+        raise ValueError(f"mask {mask.path}: got {sizes[0]} pixels, expected {sizes[1]} (height x width) as {source}")
 
 
 def _measured(source: Path, noise: float | None) -> Picture | Tensor:

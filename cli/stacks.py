@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,15 +12,15 @@ import torch
 from torch import Tensor
 
 import icgn
-from icgn.cli.outcome import Outcome, Record, joined, outcome_of
+from icgn.cli.outcome import Outcome, Record, joined, mean_quality, outcome_of, quality_in
 from icgn.cli.references import reference_range
 from icgn.cli.request import Batch
 from icgn.cli.units import Unit, unit_of, words_of
 from icgn.cli.watching import Watch, say_expected
-from icgn.datasets import Job, Page, PictureError, Stack, StackWriter, create_stack, measure, open_stack
+from icgn.datasets import Extent, Job, Page, PictureError, Stack, StackWriter, create_stack, measure, open_stack
 from icgn.pictures import Note, Restored
-from icgn.pictures.ranges import Range
-from icgn.pictures.stacks import Basis, PagedTask, PageTask, Place, joined_values, page_pictures
+from icgn.pictures.ranges import UNIT, Range
+from icgn.pictures.stacks import Basis, PagedTask, PageTask, Place, joined_values, missing_of, page_pictures
 from icgn.solvers import Status
 
 
@@ -51,11 +52,8 @@ def restore_stack(batch: Batch, job: Job, stack: Stack, task: PageTask, *, alone
     KeyboardInterrupt
         if Ctrl-C was pressed; the pages that are done are kept for the next run.
     """
-    if batch.request.compare is not None:
-        raise ValueError(
-            f"--compare: got a file of {len(stack)} pages, expected one picture; take a page of the result"
-        )
-    file, words = file_range(stack)
+    _refuse_figure(batch, stack)
+    file, words = file_range(stack, task)
     unit = unit_of(stack.container, file)
     read = stack.container.describe() + words
     batch.say("read", f"{job.source}: {read}")
@@ -80,34 +78,91 @@ def restore_stack(batch: Batch, job: Job, stack: Stack, task: PageTask, *, alone
     batch.done(job, record)
 
 
-def file_range(stack: Stack) -> tuple[Range, str]:
+def copy_stack(batch: Batch, job: Job, stack: Stack, *, alone: bool) -> None:
+    """Write a stack of which nothing is to be removed: every number as it is, also those that are none.
+
+    Parameters
+    ----------
+    batch, job, stack, alone
+        as for :func:`restore_stack`.
+
+    Raises
+    ------
+    ValueError, OSError, MemoryError
+        if it cannot be read or written.
+    KeyboardInterrupt
+        if Ctrl-C was pressed.
+    """
+    _refuse_figure(batch, stack)
+    started, pages = time.monotonic(), len(stack)
+    extent = None if stack.container.range is not None else measure(stack)
+    file = stack.container.range if extent is None else extent.range
+    assert file is not None
+    read = stack.container.describe() + ("" if extent is None else _words_of_extent(extent))
+    batch.say("read", f"{job.source}: {read}")
+    found, before = stack.container, []
+    if alone:
+        batch.bar.restart(pages, 0)
+    with Reference(job, stack, file) as reference, create_stack(job.target, stack, range=file, key="copy") as writer:
+        for index in range(pages):
+            if batch.interrupt.asked:
+                raise KeyboardInterrupt
+            batch.step(index if alone else index / pages, f"{job.source.name}, page {index + 1} of {pages}")
+            page, clean = stack.page(index), reference.pictures(index)
+            if clean is not None:
+                shown = zip(page_pictures(page, file), clean, strict=True)
+                before.append(mean_quality([quality_in(p.pixels, c.pixels, UNIT) for p, c in shown]))
+            if index >= writer.done:
+                writer.write(page.values, page.alpha)
+        notes = writer.finish()
+    for text in dict.fromkeys(notes):
+        batch.say("note", f"{job.target}: {text}")
+    quality, seconds = mean_quality(before), time.monotonic() - started
+    outcome = Outcome(0.0, 0.0, "given", 0.0, 0.0, 0, seconds, (), UNIT, (Status.CONVERGED,) * pages, quality, quality)
+    unit = unit_of(found, file)
+    batch.done(job, Record(job.source, job.target, read, pages, (found.height, found.width), unit, outcome))
+
+
+def _refuse_figure(batch: Batch, stack: Stack) -> None:
+    if batch.request.compare is not None:
+        raise ValueError(
+            f"--compare: got a file of {len(stack)} pages, expected one picture; take a page of the result"
+        )
+
+
+def _words_of_extent(extent: Extent) -> str:
+    return f", values {extent.low:.5g} to {extent.high:.5g}"
+
+
+def file_range(stack: Stack, task: PageTask) -> tuple[Range, str]:
     """The numbers that are the intensities 0 and 1, one pair for all pages, and words for what was measured.
 
     Raises
     ------
     PictureError
-        for pages with values that are not finite.
+        for pages with values that are not finite, but for pixels that a mask hides.
     """
     if stack.container.range is not None:
         return stack.container.range, ""
-    extent = measure(stack)
+    extent = measure(stack, missing=lambda index: missing_of(task(index)))
     if extent.invalid:
         raise PictureError(
-            f"{stack.path}: has {extent.invalid} NaN or infinite pixels, expected numbers; fill them first"
+            f"{stack.path}: has {extent.invalid} NaN or infinite pixels, expected numbers; fill them first, as icgn"
+            " inpaint does where its mask hides them"
         )
-    return extent.range, f", values {extent.low:.5g} to {extent.high:.5g}"
+    return extent.range, _words_of_extent(extent)
 
 
 def paged_task(batch: Batch, job: Job, stack: Stack, task: PageTask, file: Range, unit: Unit) -> PagedTask:
     """The task with the levels that are typed, which the first page that is not empty explains."""
     request = batch.request
     plain = PagedTask(stack, file, task, batch.models)
-    shown = torch.cat([p.pixels.flatten() for i in plain.sampled(0) for p in page_pictures(stack.page(i), file)])
+    shown = torch.cat([p.pixels.flatten() for i in plain.sampled(0) for p in plain.pictures(i)])
     level = batch.level_for(job, task(0), unit, shown)
     typed = {"sigma": request.sigma, "noise": request.noise}
     levels: dict[str, Any] = {name: None if value is None else level(name, value) for name, value in typed.items()}
     if request.words is not None:
-        picture = page_pictures(stack.page(plain.sampled(0)[0]), file)[0]
+        picture = plain.pictures(plain.sampled(0)[0])[0]
         read = replace(picture, container=stack.container)
         levels["noise"] = request.words.describe(read, lambda value: level("noise", value))
     return PagedTask(
@@ -215,7 +270,8 @@ def _page(work: _Work, index: int, page: Page) -> tuple[Tensor, Outcome]:
     clean = work.reference.pictures(index)
     watch = Watch(batch.interrupt, lambda part: work.step(index, part), rare=not batch.bar.shown)
     done = []
-    for part, (_, restored) in enumerate(work.paged.restore(index, page, work.bases, callback=watch, **batch.settings)):
+    pictures = work.paged.restore(index, page, work.bases, clean=clean, callback=watch, **batch.settings)
+    for part, (_, restored) in enumerate(pictures):
         if batch.interrupt.asked and not restored.converged:
             _leave(work, index)
         work.note(restored, index)
@@ -234,7 +290,7 @@ def _leave(work: _Work, index: int) -> None:
 def say_expected_of(batch: Batch, job: Job, paged: PagedTask, basis: Basis, times: int = 1) -> None:
     """Say how long all pages will take, if it is over a minute, by the one in the middle; `times` as long as alone."""
     middle, count = len(paged.stack) // 2, len(paged.stack)
-    picture = page_pictures(paged.stack.page(middle), paged.file)
+    picture = paged.pictures(middle)
     options: dict[str, Any] = {"noise": basis.noise, "sigma": paged.sigma, "range": basis.range, **batch.settings}
     pages = times * count * len(picture)
     say_expected(job.source, picture[0], paged.task(middle), paged.models, options, pages)

@@ -45,7 +45,7 @@ def restore_volume(batch: Batch, job: Job, stack: Stack, task: PageTask) -> None
     if batch.request.compare is not None:
         raise ValueError("--compare: got a volume, expected one picture; take a page of the result")
     check_volume(stack)
-    file, words = file_range(stack)
+    file, words = file_range(stack, task)
     unit = unit_of(stack.container, file)
     read = stack.container.describe() + words
     batch.say("read", f"{job.source}: {read}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -67,7 +67,7 @@ class Extent:
         """The numbers that become 0 and 1: 0 and 1 themselves if the data lie in [-1/2, 3/2], else their extremes."""
         if self.low >= -_NOISY and self.high <= 1 + _NOISY:
             return 0.0, 1.0
-        return (self.low, self.high) if self.high > self.low else (self.low, self.low + 1)
+        return self.low, self.high if self.high > self.low else self.low + max(1.0, abs(self.low))
 
 
 class Stack:
@@ -181,8 +181,15 @@ def open_stack(path: str | os.PathLike[str], *, axes: str | None = None, pixel_l
         raise PictureError(f"{place}: cannot be read: {reason(error)}") from error
 
 
-def measure(stack: Stack) -> Extent:
+def measure(stack: Stack, *, missing: Callable[[int], Tensor | None] | None = None) -> Extent:
     """Find the least and the largest number of all pages, one page in memory at a time.
+
+    Parameters
+    ----------
+    stack : Stack
+        the open file.
+    missing : callable, optional
+        gives for the number of a page the pixels that say nothing and do not count, bool (1, H, W), or None.
 
     Raises
     ------
@@ -190,7 +197,9 @@ def measure(stack: Stack) -> Extent:
         for a damaged page.
     """
     low, high, invalid = math.inf, -math.inf, 0
-    for values in stack:
+    for index, page in enumerate(stack):
+        hidden = None if missing is None else missing(index)
+        values = page if hidden is None else page[~hidden.expand_as(page)]
         valid = torch.isfinite(values)
         invalid += int(values.numel() - valid.sum())
         if bool(valid.any()):

@@ -3,7 +3,7 @@
 from icgn.pictures.counts import Stabilized, stabilize
 from icgn.pictures.kernels import Kernel, load_kernel, make_kernel, read_kernel
 from icgn.pictures.levels import NoiseLevel, Note, estimated_level, measured_level
-from icgn.pictures.masks import Mask, known_pixels, load_mask, read_mask
+from icgn.pictures.masks import Mask, MaskPages, known_pixels, load_mask, open_mask, read_mask
 from icgn.pictures.models import default_regularizer, regularizers_by_channels
 from icgn.pictures.noise import NoiseEstimate, estimate_noise
 from icgn.pictures.noise_words import NoiseWords, parse_noise
@@ -20,6 +20,7 @@ __all__ = [
     "Inpaint",
     "Kernel",
     "Mask",
+    "MaskPages",
     "Measured",
     "NoiseEstimate",
     "NoiseLevel",
@@ -41,6 +42,7 @@ __all__ = [
     "load_mask",
     "make_kernel",
     "measured_level",
+    "open_mask",
     "parse_noise",
     "read_kernel",
     "read_mask",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from icgn.datasets import Picture, effective_level, measure_sigma, neighbour_correlation
-from icgn.functionals.noise import Correlated, Noise, removal
+from icgn.functionals.noise import Correlated, Noise, White, removal
 from icgn.pictures.noise import ALIKE, COHERENT, NoiseEstimate, estimate_noise
 
 Reach = tuple[float, float] | None
@@ -189,6 +189,15 @@ def scaled_level(noise: float | Tensor, reach: Reach, smoothing: float) -> float
     low, high = reach or (0.0, math.inf)
     level = smoothing * noise
     return level.clamp(low, high) if isinstance(level, Tensor) else min(max(level, low), high)
+
+
+def scaled_noise(noise: NoiseLevel, factor: float) -> NoiseLevel:
+    """Noise of the same kind that is so many times as strong; counts, whose level follows the picture, stay."""
+    described = noise.noise
+    if isinstance(described, White | Correlated):
+        described = replace(described, level=factor * described.level)  # type: ignore[arg-type]
+    removal = None if noise.removal is None else factor * noise.removal
+    return replace(noise, value=factor * noise.value, removal=removal, noise=described)
 
 
 def clamped_level(noise: NoiseLevel, reach: Reach) -> NoiseLevel:

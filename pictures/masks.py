@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from icgn.datasets import Picture, luma, open_stack
+from icgn.datasets import Page, Picture, Stack, luma, open_stack
 
 MOST, NEARLY_ALL = 0.5, 0.9
 """Parts of a picture: masks that hide more than the first, or the second at least, may be inverted by mistake."""
@@ -44,9 +46,13 @@ class Mask:
     @property
     def doubt(self) -> str:
         """What makes one ask whether the mask is meant so, in words; empty if nothing does."""
-        if self.hidden == 0:
-            return "hides no pixel: there is nothing to fill in"
-        return f"hides {percent(self.hidden)} of the picture" if self.hidden > MOST else ""
+        return _doubt(self.hidden, "the picture")
+
+
+def _doubt(hidden: float, which: str) -> str:
+    if hidden == 0:
+        return "hides no pixel: there is nothing to fill in"
+    return f"hides {percent(hidden)} of {which}" if hidden > MOST else ""
 
 
 def percent(share: float) -> str:
@@ -57,13 +63,71 @@ def percent(share: float) -> str:
     return f"{shown.removesuffix('.0')} %"
 
 
-def load_mask(path: str | Path, *, invert: bool = False) -> Mask:
-    """Read a mask from a file of one page of any kind that :func:`icgn.datasets.open_stack` reads.
+class MaskPages:
+    """A file of masks: one for all pages of a stack, or a page for each, read one by one; made by :func:`open_mask`.
+
+    Attributes
+    ----------
+    path : Path
+        the file.
+    hidden : float
+        the part of the pixels that is missing, of the page that lacks the most.
+    words : str
+        how many pixels are filled in, of all pages together, and which.
+    doubt : str
+        what makes one ask whether the mask is meant so; empty if nothing does.
+    """
+
+    def __init__(self, path: Path, stack: Stack, invert: bool) -> None:
+        self.path, self._stack = path, stack
+        seen = _Seen()
+        for index in range(len(stack)):
+            seen = seen.with_page(stack.page(index))
+        self._rule = _rule_of(seen, invert)
+        # Many stacks have a mask or two.
+        self.page = lru_cache(maxsize=2)(self._page)
+        missing = [int((~self.page(index).known).sum()) for index in range(len(stack))]
+        self.most = max(range(len(stack)), key=missing.__getitem__)
+        size = stack.container.height * stack.container.width
+        self.hidden, total = missing[self.most] / size, size * len(stack)
+        of_pages = "" if len(stack) == 1 else f" of {len(stack)} pages"
+        share = percent(sum(missing) / total)
+        self.words = f"{sum(missing)} of {total} pixels{of_pages} ({share}) are filled in: {self._rule.words}"
+        which = "the picture" if len(stack) == 1 else f"page {self.most + 1}"
+        self.doubt = _doubt(self.hidden, which)
+
+    def __len__(self) -> int:
+        return len(self._stack)
+
+    def _page(self, index: int) -> Mask:
+        page = self._stack.page(index)
+        try:
+            return self._rule.mask(page.values, page.alpha)
+        except ValueError as error:
+            which = "" if len(self) == 1 else f"page {index + 1} "
+            raise ValueError(which + str(error).removeprefix("mask: ")) from error
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self._stack.container.height, self._stack.container.width
+
+    def of_page(self, index: int) -> Mask:
+        """The mask of a page of a stack: the page of that number, or the only one."""
+        return self.page(index if len(self) > 1 else 0)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stack.close()
+
+
+def open_mask(path: str | Path, *, invert: bool = False) -> MaskPages:
+    """Open a file of masks, of one page or several, of any kind that :func:`icgn.datasets.open_stack` reads.
 
     The picture is known where the mask is light, and missing where it is dark: False and True, 0 and 1, 0 and 255. The
     threshold is half of the largest value; if there are negative ones, the middle between the least and the largest.
-    Colour becomes gray first. Pixels that are mostly transparent are missing; where the others are all equal, it is the
-    opacity alone that counts.
+    It is the same for all pages. Colour becomes gray first. Pixels that are mostly transparent are missing; where the
+    others are all equal, it is the opacity alone that counts.
 
     Parameters
     ----------
@@ -75,14 +139,41 @@ def load_mask(path: str | Path, *, invert: bool = False) -> Mask:
     Raises
     ------
     ValueError
-        if the file cannot be read, has several pages or values that are not finite, or says that no pixel is known.
+        if the file cannot be read, has values that are not finite, or a page of which no pixel is known.
     """
+    return _opened(path, invert, single=False)
+
+
+def load_mask(path: str | Path, *, invert: bool = False) -> Mask:
+    """Read a mask from a file of one page; :func:`open_mask` says what its values mean.
+
+    Parameters
+    ----------
+    path, invert
+        as for :func:`open_mask`.
+
+    Raises
+    ------
+    ValueError
+        as :func:`open_mask`, or if the file has several pages.
+    """
+    found = _opened(path, invert, single=True)
     try:
-        with open_stack(path) as stack:
-            if len(stack) != 1:
-                raise ValueError(f"has {len(stack)} pages, expected one: write each as a file of its own")
-            page = stack.page(0)
-        return _mask(page.values, page.alpha, invert)
+        return found.page(0)
+    finally:
+        found.close()
+
+
+def _opened(path: str | Path, invert: bool, *, single: bool) -> MaskPages:
+    try:
+        stack = open_stack(path)
+        try:
+            if single and len(stack) != 1:
+                raise ValueError(f"has {len(stack)} pages, expected one for one picture")
+            return MaskPages(Path(path), stack, invert)
+        except BaseException:
+            stack.close()
+            raise
     except ValueError as error:
         reason = str(error).removeprefix("mask: ").removeprefix(f"{path}: ")
         raise ValueError(f"mask {path}: {reason}") from error
@@ -94,7 +185,7 @@ def read_mask(path: str | Path, *, invert: bool = False) -> Tensor:
     Parameters
     ----------
     path : str or Path
-        the file; :func:`load_mask` says what its values mean.
+        the file; :func:`open_mask` says what its values mean.
     invert : bool
         whether light pixels are the missing ones.
 
@@ -107,54 +198,80 @@ def read_mask(path: str | Path, *, invert: bool = False) -> Tensor:
 
 
 def known_pixels(mask: Picture) -> Tensor:
-    """The known pixels that the picture of a mask shows: bool (1, H, W); :func:`load_mask` says which they are.
+    """The known pixels that the picture of a mask shows: bool (1, H, W); :func:`open_mask` says which they are.
 
     Raises
     ------
     ValueError
         if no pixel is known.
     """
-    return _mask(mask.pixels, mask.alpha, invert=False).known
+    rule = _rule_of(_Seen().with_page(Page(mask.pixels, mask.alpha)), invert=False)
+    return rule.mask(mask.pixels, mask.alpha).known
 
 
-def _mask(values: Tensor, alpha: Tensor | None, invert: bool) -> Mask:
-    gray = _gray(values)
-    opaque = torch.ones_like(gray, dtype=torch.bool) if alpha is None else alpha >= 0.5
-    shown = gray[opaque]
-    bad = int((~torch.isfinite(shown)).sum())
-    if bad:
-        raise ValueError(f"mask: got {bad} NaN or infinite values, expected finite ones")
-    found = _by_opacity(opaque, shown, invert) or _by_lightness(gray, opaque, shown, invert)
-    if not bool(found.known.any()):
-        hint = "do not invert it" if invert else "inverted, it fills where it is light (--invert of the command line)"
-        raise ValueError(f"mask: hides every pixel: {found.rule}; expected pixels that are known; {hint}")
-    return found
+@dataclass(frozen=True)
+class _Seen:
+    """What the pages of a mask hold, of their opaque pixels: the least and largest value, up to three of them."""
+
+    low: float = math.inf
+    high: float = -math.inf
+    some: tuple[float, ...] = ()
+    opaque: bool = True
+
+    def with_page(self, page: Page) -> _Seen:
+        """What a page and those before it hold."""
+        opaque = _opaque(page.values, page.alpha)
+        shown = _gray(page.values)[opaque]
+        bad = int((~torch.isfinite(shown)).sum())
+        if bad:
+            raise ValueError(f"mask: got {bad} NaN or infinite values, expected finite ones")
+        some = self.some if len(self.some) > 2 else {*self.some, *shown.unique()[:3].tolist()}
+        ends = (float(shown.min()), float(shown.max())) if len(shown) else (self.low, self.high)
+        whole = self.opaque and bool(opaque.all())
+        return _Seen(min(self.low, ends[0]), max(self.high, ends[1]), tuple(some)[:3], whole)
 
 
-def _by_opacity(opaque: Tensor, shown: Tensor, invert: bool) -> Mask | None:
-    """The mask that the opacity is, where it varies and nothing else does."""
-    if bool(opaque.all()) or (shown.numel() > 0 and bool((shown != shown[0]).any())):
-        return None
-    return Mask(~opaque, "the opaque ones") if invert else Mask(opaque, "the transparent ones")
+@dataclass(frozen=True)
+class _Rule:
+    """Which pixels are missing: the transparent ones alone, or also those whose value is not above the middle."""
+
+    words: str
+    middle: float | None
+    invert: bool
+
+    def mask(self, values: Tensor, alpha: Tensor | None) -> Mask:
+        """The mask of a page; ``ValueError`` if it hides every pixel."""
+        opaque = _opaque(values, alpha)
+        light = opaque if self.middle is None else (_gray(values) > self.middle) & opaque
+        found = Mask(~light if self.invert else light, self.words)
+        if not bool(found.known.any()):
+            way = "do not invert it" if self.invert else "inverted, it fills where it is light"
+            hint = way if self.invert else f"{way} (--invert of the command line)"
+            raise ValueError(f"mask: hides every pixel: {self.words}; expected pixels that are known; {hint}")
+        return found
 
 
-def _by_lightness(gray: Tensor, opaque: Tensor, shown: Tensor, invert: bool) -> Mask:
-    low, high = float(shown.min()), float(shown.max())
+def _rule_of(seen: _Seen, invert: bool) -> _Rule:
+    low, high = seen.low, seen.high
+    if not seen.opaque and len(seen.some) < 2:
+        return _Rule("the opaque ones" if invert else "the transparent ones", None, invert)
     bound = min(low, 0.0)
     # Noise of compression around white is no second value, and neither is a single one.
     middle = (bound + high) / 2 if high > bound else 0.0
-    light = (gray > middle) & opaque
     if low == high:
-        return Mask(~light if invert else light, f"all are {low:g}")
-    two = low <= middle and bool(((shown == low) | (shown == high)).all())
-    clear = "" if bool(opaque.all()) else ", and the transparent ones"
+        return _Rule(f"all are {low:g}", middle, invert)
+    two = low <= middle and len(seen.some) == 2
     if invert:
-        rule = f"those of {high:g}, not of {low:g}" if two else f"those above {middle:g}"
-        return Mask(~light, rule + (" that are opaque" if clear else ""))
-    rule = (
+        words = f"those of {high:g}, not of {low:g}" if two else f"those above {middle:g}"
+        return _Rule(words + ("" if seen.opaque else " that are opaque"), middle, invert)
+    words = (
         f"those of {low:g}, not of {high:g}" if two else f"those up to {middle:g}, half way from {bound:g} to {high:g}"
     )
-    return Mask(light, rule + clear)
+    return _Rule(words + ("" if seen.opaque else ", and the transparent ones"), middle, invert)
+
+
+def _opaque(values: Tensor, alpha: Tensor | None) -> Tensor:
+    return torch.ones_like(values[:1], dtype=torch.bool) if alpha is None else alpha >= 0.5
 
 
 def _gray(values: Tensor) -> Tensor:

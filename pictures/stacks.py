@@ -1,4 +1,4 @@
-"""Stacks restored page by page: one noise level and one range for all pages of a channel, one page in memory."""
+"""Stacks restored page by page: one kind of noise and one range for all pages of a channel, one page in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from icgn.datasets import Page, Picture, Stack
-from icgn.functionals.noise import Noise
+from icgn.functionals.noise import Noise, Poisson, PoissonGaussian
 from icgn.pictures.levels import (
     NoiseLevel,
     Note,
@@ -18,6 +18,7 @@ from icgn.pictures.levels import (
     described_level,
     estimated_level,
     measured_level,
+    scaled_noise,
 )
 from icgn.pictures.models import ModelFor
 from icgn.pictures.picture import restore_picture
@@ -29,6 +30,8 @@ SAMPLE = 8
 """Pages, spread over a stack, from which its noise and its range are found."""
 # Pixels that these pages have at most, all together.
 _SAMPLED = 32_000_000
+# Pages whose noise differs by no more than this factor have one level: estimates scatter.
+_STEADY = 1.25
 
 PageTask = Callable[[int], Task]
 """What happened to a page, by its number."""
@@ -38,6 +41,30 @@ CleanPage = Callable[[int], Page]
 
 Place = tuple[int, int]
 """A channel: the place of a page along the axis of channels, and the number of a picture within the page."""
+
+
+@dataclass(frozen=True)
+class Changing:
+    """Noise whose level changes over a stack: that of every page is found anew, its kind is that of the stack.
+
+    Attributes
+    ----------
+    noise : NoiseLevel
+        the median of the pages from which it was found, whatever a model was trained for.
+    least, most : float
+        of these pages, between which the level of every page stays.
+    """
+
+    noise: NoiseLevel
+    least: float
+    most: float
+
+    def of(self, picture: Picture, clean: Picture | None = None) -> NoiseLevel:
+        """The noise of one page, measured against its clean one if that is known; that of the stack if it is empty."""
+        if spread(picture.pixels) == 0:
+            return self.noise
+        found = estimated_level(picture) if clean is None else measured_level(picture, clean)
+        return scaled_noise(self.noise, min(max(found.value, self.least), self.most) / self.noise.value)
 
 
 @dataclass(frozen=True)
@@ -52,11 +79,18 @@ class Basis:
         the intensities that are 0 and 1 to the model.
     notes : tuple of Note
         what is to be said about the noise, once.
+    changing : Changing or None
+        how the level of each page is found, where one does not hold for all.
     """
 
     noise: NoiseLevel | None
     range: Range
     notes: tuple[Note, ...] = ()
+    changing: Changing | None = None
+
+    def noise_of(self, picture: Picture, clean: Picture | None = None) -> NoiseLevel | None:
+        """The noise of a page, whose clean one may be known."""
+        return self.noise if self.changing is None else self.changing.of(picture, clean)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +142,20 @@ class PagedTask:
     def _pages(self, channel: int) -> list[int]:
         return [i for i in range(len(self.stack)) if self.channel(i) == channel]
 
+    def pictures(self, index: int, page: Page | None = None) -> list[Picture]:
+        """The pictures of a page: :func:`page_pictures`. What is no number where a mask hides it becomes one.
+
+        Parameters
+        ----------
+        index : int
+            number of the page.
+        page : Page, optional
+            as the stack gives it; read by default.
+        """
+        found = page_pictures(self.stack.page(index) if page is None else page, self.file)
+        missing = missing_of(self.task(index))
+        return found if missing is None else [_filled(p, missing) for p in found]
+
     def bases(self, clean: CleanPage | None = None) -> dict[Place, Basis]:
         """Find the noise and the range of every channel; clean pages give the noise where no level is given.
 
@@ -119,7 +167,7 @@ class PagedTask:
         found: dict[Place, Basis] = {}
         for channel in range(self.channels):
             pages = self.sampled(channel)
-            shown = [page_pictures(self.stack.page(i), self.file) for i in pages]
+            shown = [self.pictures(i) for i in pages]
             known = None if clean is None else [page_pictures(clean(i), self.file) for i in pages]
             for part in range(len(shown[0])):
                 beside = None if known is None else [p[part] for p in known]
@@ -127,7 +175,13 @@ class PagedTask:
         return found
 
     def restore(
-        self, index: int, page: Page, bases: dict[Place, Basis], **options: Any
+        self,
+        index: int,
+        page: Page,
+        bases: dict[Place, Basis],
+        *,
+        clean: Sequence[Picture] | None = None,
+        **options: Any,
     ) -> Iterator[tuple[Picture, Restored]]:
         """Restore one page; gives its pictures with their results.
 
@@ -139,10 +193,12 @@ class PagedTask:
             as the stack gives it.
         bases : dict
             of :meth:`bases`.
+        clean : sequence of Picture, optional
+            the clean pictures of the page, against which changing noise is measured.
         **options
             of :func:`icgn.pictures.restore_picture`.
         """
-        for part, picture in enumerate(page_pictures(page, self.file)):
+        for part, picture in enumerate(self.pictures(index, page)):
             basis = bases[self.channel(index), part]
             yield (
                 picture,
@@ -150,7 +206,7 @@ class PagedTask:
                     picture,
                     task=self.task(index),
                     regularizer=self.models,
-                    noise=basis.noise,
+                    noise=basis.noise_of(picture, None if clean is None else clean[part]),
                     sigma=self.sigma,
                     range=basis.range,
                     **options,
@@ -164,46 +220,87 @@ class PagedTask:
         given = fixed_range(regularizer, self.range)
         if self.noise is None and self.usual_noise:
             low, high = range_of(shown, 0.0, given)
-            level = NoiseLevel(self.usual_noise * (high - low))
+            levels = [NoiseLevel(self.usual_noise * (high - low))]
         else:
-            level = self._level(task, pages, pictures, clean)
+            levels = self._levels(task, pictures, clean)
+        level = levels[(len(levels) - 1) // 2]
         limits = range_of(shown, level.value, given)
         reach = reach_at(regularizer, limits)
         if level.found == "given" or self.sigma is not None:
             check_level(task.smoothing * level.value if self.sigma is None else self.sigma, reach, limits, given)
         if level.found == "given":
             return Basis(None if self.noise is None and not self.usual_noise else level, limits)
+        changing = _changing(levels)
         level = clamped_level(level, reach)
-        return Basis(replace(level, notes=()), limits, level.notes)
+        notes = (*level.notes, *self._pages_note(levels, changing, len(self._pages(self.channel(pages[0])))))
+        return Basis(replace(level, notes=()), limits, notes, changing)
 
-    def _level(
-        self, task: Task, pages: Sequence[int], pictures: Sequence[Picture], clean: Sequence[Picture] | None
-    ) -> NoiseLevel:
-        """The noise of some pages: the one that is given, or the median of what is found in each."""
+    def _levels(self, task: Task, pictures: Sequence[Picture], clean: Sequence[Picture] | None) -> list[NoiseLevel]:
+        """The noise of some pages: the one that is given, or what is found in each, in ascending order."""
         given = self.sigma if self.noise is None and isinstance(task, Denoise) else self.noise
         if isinstance(given, Noise):
-            return described_level(given, pictures[0].pixels)
+            return [described_level(given, pictures[0].pixels)]
         if given is not None:
-            return NoiseLevel(given)
+            return [NoiseLevel(given)]
         # Pages without a picture have no noise to find.
         at = [k for k, p in enumerate(pictures) if spread(p.pixels) > 0] or range(len(pictures))
         if clean is not None and isinstance(task, Denoise):
             levels = [measured_level(pictures[k], clean[k]) for k in at]
         else:
             levels = [estimated_level(pictures[k]) for k in at]
-        median = sorted(levels, key=lambda level: level.value)[(len(levels) - 1) // 2]
-        whole = len(self._pages(self.channel(pages[0])))
-        if whole == 1:
-            return median
-        note = Note("pages", f"taken for all pages: the median of {len(levels)} of {whole}")
-        return replace(median, notes=(*median.notes, note))
+        return _ordered(levels)
+
+    @staticmethod
+    def _pages_note(levels: Sequence[NoiseLevel], changing: Changing | None, pages: int) -> tuple[Note, ...]:
+        """What is said of pages whose noise was not looked for."""
+        if pages == 1:
+            return ()
+        if changing is None:
+            return (Note("pages", f"taken for all pages: the median of {len(levels)} of {pages}"),)
+        some = f"{len(levels)} of {pages}"
+        text = f"it changes from page to page and is followed: from {{:.4g}} to {{:.4g}} {{unit}} in {some}"
+        return (Note("pages", text, (changing.least, changing.most)),)
+
+
+def _ordered(levels: Sequence[NoiseLevel]) -> list[NoiseLevel]:
+    """The noise of several pages, of the kind that most of them have: counts by their gain, other by its level."""
+    counts = [level for level in levels if isinstance(level.noise, Poisson | PoissonGaussian)]
+    if 2 * len(counts) > len(levels):
+        return sorted(counts, key=lambda level: getattr(level.noise, "gain", 0.0))
+    return sorted((level for level in levels if level not in counts), key=lambda level: level.value)
+
+
+def _changing(levels: Sequence[NoiseLevel]) -> Changing | None:
+    """How noise that was found in some pages, in ascending order, changes; None where one level holds for all.
+
+    The noise of counts changes with the brightness, as its description says.
+    """
+    middle = levels[(len(levels) - 1) // 2]
+    least, most = levels[0].value, levels[-1].value
+    if isinstance(middle.noise, Poisson | PoissonGaussian) or not least > 0 or most <= _STEADY * least:
+        return None
+    return Changing(replace(middle, notes=()), least, most)
+
+
+def _filled(picture: Picture, missing: Tensor) -> Picture:
+    """A picture whose missing pixels, where they are no numbers, are the least of those that are."""
+    valid = torch.isfinite(picture.pixels)
+    hidden = missing & ~valid
+    if not bool(hidden.any()):
+        return picture
+    least = picture.pixels[valid].min() if bool(valid.any()) else 0.0
+    return replace(picture, pixels=torch.where(hidden, least, picture.pixels))
+
+
+def missing_of(task: Task) -> Tensor | None:
+    """The pixels that a task has to find, bool (1, H, W); None where all of them were measured."""
+    return ~task.known.reshape(1, *task.known.shape[-2:]) if isinstance(task, Inpaint) else None
 
 
 def known_part(task: Task, picture: Picture) -> Tensor:
     """The pixels of a picture, NaN where they are missing."""
-    if not isinstance(task, Inpaint):
-        return picture.pixels
-    return torch.where(task.known.reshape(1, *picture.pixels.shape[1:]), picture.pixels, torch.nan)
+    missing = missing_of(task)
+    return picture.pixels if missing is None else picture.pixels.masked_fill(missing, torch.nan)
 
 
 def range_of(shown: Sequence[Tensor], noise: float, given: RangeOption) -> Range:

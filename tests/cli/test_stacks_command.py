@@ -15,6 +15,7 @@ import torch
 from icgn.cli import single, stacks
 from icgn.datasets import open_stack
 from icgn.pictures import models as picture_models
+from icgn.pictures.masks import percent
 from icgn.regularizers import RidgeICGN
 
 SHAPE = (24, 32)
@@ -193,6 +194,138 @@ def test_what_a_stack_cannot_be_is_refused_before_the_work(tmp_path, run, stack)
     result = run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif", "--reference", tmp_path / "short.tif")
     assert result.exit_code == 1 and "short.tif: got 2 x 1 x 24 x 32 (pages" in result.stderr
     assert sorted(f.name for f in tmp_path.iterdir()) == ["clean.tif", "in.tif", "short.tif"]
+
+
+# Noise that changes over the pages
+
+
+def fading(pages=12, seed=0):
+    """Pages of one brightness whose noise falls from 0.12 to 0.03, in [0, 1]."""
+    clean = np.kron(np.random.default_rng(1).random((3, 4)), np.ones((24, 24)))
+    levels = np.geomspace(0.12, 0.03, pages)
+    noise = np.random.default_rng(seed).standard_normal((pages, *clean.shape))
+    return clean, clean + levels[:, None, None] * noise, levels
+
+
+def test_noise_that_falls_over_the_pages_is_followed(tmp_path, run):
+    clean, noisy, levels = fading()
+    tifffile.imwrite(tmp_path / "in.tif", noisy.astype(np.float32), photometric="minisblack")
+    result = run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif")
+    assert result.exit_code == 0 and "changes from page to page and is followed: from" in result.stderr
+    written = tifffile.imread(tmp_path / "o.tif")
+    for i in (0, len(levels) - 1):
+        tifffile.imwrite(tmp_path / "one.tif", noisy[i].astype(np.float32))
+        run("denoise", tmp_path / "one.tif", "-o", tmp_path / "r.tif", "--sigma", 255 * levels[i], "--range", "0,1")
+        best, single = rms(tifffile.imread(tmp_path / "r.tif"), clean), rms(noisy[i], clean)
+        assert best < 0.8 * single and rms(written[i], clean) < best + 0.15 * single
+
+
+def test_a_followed_level_goes_on_after_a_kill_as_if_nothing_had_happened(tmp_path, run, monkeypatch):
+    noisy = fading()[1].astype(np.float32)
+    tifffile.imwrite(tmp_path / "in.tif", noisy, photometric="minisblack")
+    honest = stacks._page
+
+    def dies(work, index, page):
+        if index == 7:
+            raise KeyboardInterrupt
+        return honest(work, index, page)
+
+    run("denoise", tmp_path / "in.tif", "-o", tmp_path / "whole.tif")
+    with monkeypatch.context() as patch:
+        patch.setattr(stacks, "_page", dies)
+        assert run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif").exit_code == 130
+    assert "goes on with page 8" in run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif").stderr
+    assert np.array_equal(tifffile.imread(tmp_path / "o.tif"), tifffile.imread(tmp_path / "whole.tif"))
+
+
+def test_counts_that_bleach_have_one_gain(tmp_path, run):
+    clean = 40 + 200 * np.kron(np.random.default_rng(1).random((3, 4)), np.ones((48, 48)))
+    counts = np.random.default_rng(0).poisson(np.linspace(1, 0.4, 9)[:, None, None] * clean)
+    tifffile.imwrite(tmp_path / "in.tif", counts.astype(np.uint16), photometric="minisblack")
+    result = run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif")
+    assert result.exit_code == 0 and "counts" in result.stderr and "the median of 8 of 9" in result.stderr
+
+
+# Nothing to remove
+
+
+def test_sigma_zero_copies_pages_without_a_solver(tmp_path, run, stack, monkeypatch):
+    values = np.where(np.random.default_rng(0).random((4, *SHAPE)) < 0.2, np.nan, 3e30).astype(np.float32)
+    values[2] = -np.inf
+    np.save(tmp_path / "in.npy", values)
+    monkeypatch.setattr(picture_models, "load_regularizer", None)
+    for more in ((), ("--volume",)):
+        out = tmp_path / f"o{len(more)}.npy"
+        result = run("denoise", tmp_path / "in.npy", "-o", out, "--sigma", 0, "--json", tmp_path / "o.json", *more)
+        assert result.exit_code == 0, result.output
+        assert np.array_equal(np.load(out), values, equal_nan=True)
+        told = json.loads((tmp_path / "o.json").read_text())[0]
+        assert (told["iterations"], told["distance"], told["status"]) == (0, 0, "converged")
+    words = ["denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif", "--sigma", 0]
+    assert run(*words, "--reference", tmp_path / "clean.tif", "--json", tmp_path / "o.json").exit_code == 0
+    told = json.loads((tmp_path / "o.json").read_text())[0]
+    assert told["psnr"] == told["psnr_before"] > 10
+    assert run(*words, "--compare", tmp_path / "f.png").exit_code == 1
+
+
+# Masks
+
+
+def scratches(pages=4):
+    """Clean pages in [0, 1] of different brightness, each with a scratch of its own: True where they are known."""
+    clean = np.linspace(0.3, 0.7, SHAPE[1]) * np.linspace(1, 0.5, pages)[:, None, None] * np.ones((SHAPE[0], 1))
+    known = np.ones(clean.shape, dtype=bool)
+    for i in range(1, pages):
+        known[i, 2 + 4 * i : 5 + 4 * i, 4:-4] = False
+    return clean, known
+
+
+def fill(run, tmp_path, *more):
+    words = ("--mask", tmp_path / "mask.tif", "-o", tmp_path / "o.tif", "--gap", "0.05")
+    return run("inpaint", tmp_path / "in.tif", *words, *more)
+
+
+@pytest.mark.parametrize("kind", ["levels", "counts", "nan"])
+def test_a_mask_has_a_page_for_each_page(tmp_path, run, kind):
+    clean, known = scratches()
+    wrong = {"levels": 1.0, "counts": 9.0, "nan": np.nan}[kind]
+    values = np.where(known, clean, wrong)
+    values = (255 * values).astype(np.uint8) if kind == "levels" else (500 * values - 100).astype(np.float32)
+    scale, offset = (255, 0) if kind == "levels" else (500, -100)
+    tifffile.imwrite(tmp_path / "in.tif", values, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "mask.tif", (2 * known).astype(np.uint8), photometric="minisblack")
+    result = fill(run, tmp_path)
+    assert result.exit_code == 0, result.output
+    hidden = int((~known).sum())
+    assert f"{hidden} of {known.size} pixels of 4 pages ({percent(hidden / known.size)}) are filled in" in result.stderr
+    filled = (tifffile.imread(tmp_path / "o.tif").astype(float) - offset) / scale
+    assert np.abs(filled - clean).max() < 0.05
+    if kind == "nan":
+        tifffile.imwrite(tmp_path / "mask.tif", np.ones(known.shape, np.uint8), photometric="minisblack")
+        result = fill(run, tmp_path)
+        assert result.exit_code == 1 and f"has {hidden} NaN or infinite pixels" in result.stderr
+
+
+def test_masks_of_stacks_that_do_not_fit_are_refused(tmp_path, run, stack):
+    def refused(known, *more):
+        tifffile.imwrite(tmp_path / "mask.tif", known.astype(np.uint8), photometric="minisblack")
+        result = fill(run, tmp_path, *more)
+        assert result.exit_code > 0 and not (tmp_path / "o.tif").exists()
+        return result.stderr
+
+    known = np.ones((6, *SHAPE), dtype=bool)
+    assert "has 3 pages, expected one, or 6 as" in refused(known[:3])
+    assert "got 12 x 32 pixels, expected 24 x 32 (height x width)" in refused(known[:, :12])
+    known[2] = False
+    assert "page 3 hides every pixel: those of 0, not of 1" in refused(known)
+    known[2, :2] = True
+    assert "hides 91.7 % of page 3 (704 of 4608 pixels of 6 pages (15.3 %) are filled in" in refused(known)
+    assert fill(run, tmp_path, "--yes").exit_code == 0
+    known[2, 1:] = True
+    tifffile.imwrite(tmp_path / "mask.tif", known.astype(np.uint8), photometric="minisblack")
+    tifffile.imwrite(tmp_path / "one.tif", stack[0][0])
+    result = run("inpaint", tmp_path / "one.tif", "--mask", tmp_path / "mask.tif", "-o", tmp_path / "r.tif")
+    assert result.exit_code == 1 and "has 6 pages, expected one" in result.stderr
 
 
 # Units
