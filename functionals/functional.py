@@ -178,8 +178,8 @@ class ConvexFunctional(ABC):
     def hessian_density(self, u: Responses, shape: torch.Size) -> Tensor | None:
         r"""Optional: how large :math:`\nabla^2 g` is at each pixel, over its mean, at responses u.
 
-        Shape (B or 1, 1, H, W), nonnegative, of mean 1 for each image; None where it is not known, or the same
-        everywhere. A preconditioner: nothing proved depends on it.
+        Shape (B or 1, C or 1, H, W), nonnegative, of mean 1 in each of the colours of :func:`colour_basis`; None where
+        it is not known, or the same everywhere. A preconditioner: nothing proved depends on it.
         """
         return None
 
@@ -341,9 +341,9 @@ def difference(u: Responses, old: Responses) -> Responses:
 
 
 def density(sizes: Tensor, reach: int) -> Tensor:
-    """Sizes at pixels (B, 1, H, W) over the mean of each image, after a mean over the pixels so far around; else 1."""
+    """Sizes at pixels (B, C, H, W), smoothed over pixels so far around, over the mean of each colour, if not 0."""
     if reach:
         padded = F.pad(sizes, (reach, reach, reach, reach), mode="replicate")
         sizes = F.avg_pool2d(padded, 2 * reach + 1, stride=1)
-    mean = sizes.mean((1, 2, 3), keepdim=True)
+    mean = sizes.mean((2, 3), keepdim=True)
     return torch.where(mean > 0, sizes / mean, 1.0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from icgn.functionals.functional import ConvexFunctional, Joint, Responses, map_responses
+from icgn.functionals.functional import ConvexFunctional, HessianPart, Joint, Responses, map_responses
 from icgn.functionals.sums import SumFunctional
 from icgn.functionals.wrapped import WrappedFunctional, first_of
 
@@ -84,8 +84,9 @@ class ScaledFunctional(WrappedFunctional):
         spectrum = self.inner.hessian_spectrum(self.into(u), shape)
         return None if spectrum is None else spectrum / self.scale**2
 
-    def hessian_density(self, u: Responses, shape: torch.Size) -> Tensor | None:
-        return self.inner.hessian_density(self.into(u), shape)
+    def hessian_parts(self, u: Responses, shape: torch.Size) -> tuple[HessianPart, ...] | None:
+        parts = self.inner.hessian_parts(self.into(u), shape)
+        return parts and tuple(replace(part, spectrum=part.spectrum / self.scale**2) for part in parts)
 
     def select(self, index: Tensor) -> ScaledFunctional:
         return replace(super().select(index), shifts=[map_responses(u, lambda part: part[index]) for u in self.shifts])

@@ -10,7 +10,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from icgn.functionals.functional import BlackBoxFunctional, ConvexFunctional, Responses, density, per_image, tensor
+from icgn.functionals.functional import (
+    BlackBoxFunctional,
+    ConvexFunctional,
+    Responses,
+    colour_basis,
+    density,
+    per_image,
+    tensor,
+)
 from icgn.regularizers.filter_map import FilterMap
 from icgn.regularizers.filters import PictureOperator, extend, extend_adjoint, squared_norm_bound
 from icgn.regularizers.frozen import PerImage
@@ -80,15 +88,15 @@ class BankFunctional(HeadFunctional):
         return self.bank.matrix_spectrum(self.slopes(u, shape), shape)
 
     def hessian_density(self, u: Responses, shape: torch.Size) -> Tensor | None:
-        r"""Roughly the diagonal :math:`\sum_k D_k |w_k|^2`, smoothed over the pixels that filters see."""
+        r"""Roughly the diagonal :math:`\sum_k D_k |w_k|^2` of each colour, smoothed over pixels that filters see."""
         return density(_at_pixels(self.diagonal(u, shape), shape), _REACH)
 
     def diagonal(self, u: Responses, shape: torch.Size) -> Tensor:
-        """The head's diagonal, summed over the filters with their squared norms, (B, 1, rows, cols)."""
-        operator = self.bank.operator
-        weights = self.weights().square().sum((2, 3, 4))
-        parts = [operator.mixed(h.diagonal(v), weights) for h, v in self.strips(u)]
-        return operator.unfold(torch.cat(parts, operator.axis), shape)
+        """The head's diagonal, summed over the filters with their squared norms in each colour, (B, C, rows, cols)."""
+        operator, weights = self.bank.operator, self.weights()
+        norms = torch.einsum("dc,bkcij->bkdij", colour_basis(weights[0]), weights).square().sum((3, 4))
+        parts = [operator.mixed(h.diagonal(v), norms) for h, v in self.strips(u)]
+        return operator.as_pictures(torch.cat(parts, operator.axis), shape)
 
     def slopes(self, u: Responses, shape: torch.Size) -> Tensor:
         """Sums over all positions of the head's diagonal for each filter, (B, K), for images of a shape."""

@@ -123,9 +123,13 @@ class FilterOperator(Frozen):
         return values.sum(1).unflatten(-1, (-1, self.stride**2)).sum(-1)
 
     def mixed(self, values: Tensor, weights: Tensor) -> Tensor:
-        """Values for all responses, summed over the filters with weights (B or 1, K), as those of one filter."""
+        """Values for all responses, summed over the filters with weights (B or 1, K, C), as those of C filters."""
         phases = values.unflatten(-1, (-1, self.stride**2))
-        return (phases * weights[:, None, :, None].to(values)).sum(2)
+        return torch.einsum("bpks,bkc->bpcs", phases, weights.to(values).expand(len(values), -1, -1)).flatten(2)
+
+    def as_pictures(self, values: Tensor, shape: torch.Size) -> Tensor:
+        """Values for all responses of some filters as pictures (B, C, rows, cols)."""
+        return self.unfold(values, shape)
 
     def outside(self, shape: torch.Size) -> int:
         """How many responses of each filter are outside the picture, for images of the given shape."""
@@ -179,10 +183,10 @@ class PictureOperator(FilterOperator):
         return values[..., None, None]
 
     def mixed(self, values: Tensor, weights: Tensor) -> Tensor:
-        return (values * weights[:, :, None, None].to(values)).sum(1, keepdim=True)
+        return torch.einsum("bkhw,bkc->bchw", values, weights.to(values).expand(len(values), -1, -1))
 
-    def unfold(self, planes: Tensor, shape: torch.Size) -> Tensor:
-        return planes
+    def as_pictures(self, values: Tensor, shape: torch.Size) -> Tensor:
+        return values
 
     def sums(self, values: Tensor) -> Tensor:
         return values.sum((2, 3))

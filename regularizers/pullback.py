@@ -185,11 +185,12 @@ class PerChannelFunctional(WrappedFunctional):
         return torch.einsum("dc,bchw->bdhw", colour_basis(spectrum).square(), spectrum)
 
     def hessian_density(self, u: Responses, shape: torch.Size) -> Tensor | None:
-        """The mean over the channels of each image."""
+        """The densities of the channels, as those of the colours of :func:`colour_basis`."""
         density = self.of(first_of(u)).hessian_density(self.into(u), _single(shape))
         if density is None or len(density) == 1:
             return density
-        return density.squeeze(1).unflatten(0, (-1, shape[1])).mean(1, keepdim=True)
+        density = density.squeeze(1).unflatten(0, (-1, shape[1]))
+        return torch.einsum("dc,bchw->bdhw", colour_basis(density).square(), density)
 
     def linear_norm(self) -> Tensor:
         return self._constant(self.inner.linear_norm()).amax(-1)

@@ -44,7 +44,7 @@ class Preconditioner:
         spectra of the :math:`C_j`: one number per channel, (B, C, H, W // 2 + 1), or a matrix,
         (B, C, C, H, W // 2 + 1), for each frequency.
     shares : tuple of Tensor
-        the :math:`D_j`, (B, 1, H, W); empty where one convolution serves all pixels.
+        the :math:`D_j`, (B, C or 1, H, W), in the same colours; empty where one convolution serves all pixels.
     """
 
     inverses: tuple[Tensor, ...]
@@ -52,10 +52,15 @@ class Preconditioner:
 
     def apply(self, g: Tensor) -> Tensor:
         """The preconditioned images P g."""
-        if not self.shares:
-            return _convolved(g, self.inverses[0])
-        parts = zip(self.inverses, self.shares, strict=True)
-        return torch.stack([d * _convolved(d * g, c) for c, d in parts]).sum(0)
+        coupled = self.inverses[0].ndim == 5
+        basis = None if coupled or g.shape[1] == 1 else colour_basis(g)
+        v = g if basis is None else torch.einsum("dc,bchw->bdhw", basis, g)
+        if self.shares:
+            parts = zip(self.inverses, self.shares, strict=True)
+            v = torch.stack([d * _convolved(d * v, c) for c, d in parts]).sum(0)
+        else:
+            v = _convolved(v, self.inverses[0])
+        return v if basis is None else torch.einsum("dc,bdhw->bchw", basis, v)
 
 
 def preconditioner_at(objective: ConvexFunctional, u: Responses, x: Tensor) -> Preconditioner | None:
@@ -80,12 +85,16 @@ def apply_preconditioner(preconditioner: Preconditioner | None, g: Tensor) -> Te
 def _densities(parts: Sequence[HessianPart], x: Tensor) -> list[Tensor | None]:
     """The densities of parts for images like x, 1 in images where they are not to be followed; None where in all."""
     means = torch.stack([_per_image(part.spectrum, torch.Tensor.mean).expand(len(x)) for part in parts])
+    coupled = any(part.spectrum.ndim == 5 for part in parts)
     local = ~torch.stack([_is_sharp(part.spectrum).expand(len(x)) for part in parts]).any(0)
     found: list[Tensor | None] = []
     for part, mean in zip(parts, means, strict=True):
         followed = local & (mean >= _SHARE * means.sum(0))
-        even = part.density is None or not bool(followed.any())
-        found.append(None if even else torch.where(per_image(followed, x).bool(), part.density.to(x), 1.0))
+        if part.density is None or not bool(followed.any()):
+            found.append(None)
+            continue
+        density = part.density.mean(1, keepdim=True) if coupled else part.density
+        found.append(torch.where(per_image(followed, x).bool(), density.to(x), 1.0))
     return found
 
 
@@ -97,7 +106,7 @@ def _sized(parts: Sequence[HessianPart], chosen: Mapping[int, int], x: Tensor) -
 
 
 def _share(densities: Sequence[Tensor], choice: Sequence[int], x: Tensor) -> Tensor:
-    """The square root of the share (B, 1, H, W) that pixels have of a choice of one size for each part."""
+    """The square root of the share (B, C or 1, H, W) that pixels have of a choice of one size for each part."""
     share = torch.ones_like(x[:, :1])
     for density, chosen in zip(densities, choice, strict=True):
         share = share * _near(density, chosen)
@@ -141,17 +150,11 @@ def _inverse(spectrum: Tensor) -> Tensor:
     return inverse.movedim((-2, -1), (1, 2))
 
 
-def _convolved(g: Tensor, spectrum: Tensor) -> Tensor:
-    """Images convolved with a spectrum, in the colours of :func:`colour_basis`, or with matrices of channels."""
+def _convolved(v: Tensor, spectrum: Tensor) -> Tensor:
+    """Images convolved with a spectrum, each channel with its own, or with matrices of channels."""
+    transform = torch.fft.rfft2(v)
     if spectrum.ndim == 5:
-        mixed = torch.einsum("bcdhw,bdhw->bchw", spectrum, torch.fft.rfft2(g).to(spectrum))
-        return torch.fft.irfft2(mixed, s=g.shape[-2:])
-    if g.shape[1] == 1:
-        return _filtered(g, spectrum)
-    basis = colour_basis(g)
-    filtered = _filtered(torch.einsum("dc,bchw->bdhw", basis, g), spectrum)
-    return torch.einsum("dc,bdhw->bchw", basis, filtered)
-
-
-def _filtered(g: Tensor, spectrum: Tensor) -> Tensor:
-    return torch.fft.irfft2(torch.fft.rfft2(g) * spectrum, s=g.shape[-2:])
+        transform = torch.einsum("bcdhw,bdhw->bchw", spectrum, transform.to(spectrum))
+    else:
+        transform = transform * spectrum
+    return torch.fft.irfft2(transform, s=v.shape[-2:])
