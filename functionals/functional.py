@@ -109,6 +109,22 @@ class ConvexFunctional(ABC):
             one number per image, (B,).
         """
 
+    def slopes_along(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
+        """The derivatives of :meth:`slope` for several steps, shape of t.
+
+        Parameters
+        ----------
+        u, q : Responses
+            the responses of a point and of a direction.
+        t : Tensor
+            steps, T for each image, (T, B).
+        """
+        return torch.stack([self.slope(u, q, step) for step in t])
+
+    def trials(self, u: Responses) -> int:
+        """How many steps :meth:`slopes_along` evaluates for about the price of one, for responses like u."""
+        return 1
+
     @abstractmethod
     def curvature(self, u: Responses, q: Responses) -> Tensor:
         r"""The second derivative :math:`\langle q, \nabla^2 h(u) q\rangle`, shape (B,)."""
@@ -232,6 +248,19 @@ class ConvexFunctional(ABC):
             one number per image, (B,).
         """
         return self.move(u, q, t)
+
+    def advance_grad(self, u: Responses, q: Responses, t: Tensor, shape: torch.Size) -> tuple[Responses, Tensor]:
+        """What :meth:`advance` gives, and the gradient of :meth:`grad_from` there.
+
+        Parameters
+        ----------
+        u, q, t :
+            as of :meth:`advance`.
+        shape : torch.Size
+            shape of the images, (B, C, H, W).
+        """
+        u = self.advance(u, q, t)
+        return u, self.grad_from(u, shape)
 
     def grad_from(self, u: Responses, shape: torch.Size) -> Tensor:
         r"""The gradient :math:`U^T \nabla h(u)`, of the given shape, from responses."""

@@ -64,6 +64,10 @@ class SumFunctional(ConvexFunctional):
     def advance(self, u: Responses, q: Responses, t: Tensor) -> Responses:
         return tuple(g.advance(uj, qj, t) for g, uj, qj in zip(self.terms, u, q, strict=True))
 
+    def advance_grad(self, u: Responses, q: Responses, t: Tensor, shape: torch.Size) -> tuple[Responses, Tensor]:
+        moved = [g.advance_grad(uj, qj, t, shape) for g, uj, qj in zip(self.terms, u, q, strict=True)]
+        return tuple(at for at, _ in moved), self._weighted([grad for _, grad in moved])
+
     # Weights multiply images here, which are much smaller than responses.
     def grad_from(self, u: Responses, shape: torch.Size) -> Tensor:
         parts = [g.grad_from(uj, shape) for g, uj in zip(self.terms, u, strict=True)]
@@ -75,6 +79,13 @@ class SumFunctional(ConvexFunctional):
 
     def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
         return self._combine([g.slope(uj, qj, t) for g, uj, qj in zip(self.terms, u, q, strict=True)])
+
+    def slopes_along(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
+        return self._combine([g.slopes_along(uj, qj, t) for g, uj, qj in zip(self.terms, u, q, strict=True)])
+
+    def trials(self, u: Responses) -> int:
+        """Those of the term that gains most: responses of the others are fewer, as a rule."""
+        return max(g.trials(uj) for g, uj in zip(self.terms, u, strict=True))
 
     def curvature(self, u: Responses, q: Responses) -> Tensor:
         return self._combine([g.curvature(uj, qj) for g, uj, qj in zip(self.terms, u, q, strict=True)])

@@ -97,6 +97,15 @@ class WrappedFunctional(ConvexFunctional):
         like = first_of(u)
         return self.total(self.of(like).slope(self.into(u), self.along(q), self.each(t, like)), like)
 
+    def slopes_along(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
+        like = first_of(u)
+        steps = torch.stack([self.each(step, like) for step in t])
+        values = self.of(like).slopes_along(self.into(u), self.along(q), steps)
+        return torch.stack([self.total(value, like) for value in values])
+
+    def trials(self, u: Responses) -> int:
+        return self.inner.trials(self.along(u))
+
     def curvature(self, u: Responses, q: Responses) -> Tensor:
         like = first_of(u)
         return self.total(self.of(like).curvature(self.into(u), self.along(q)), like)

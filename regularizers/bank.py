@@ -73,6 +73,12 @@ class BankFunctional(HeadFunctional):
     def advance(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
         return tensor(u).addcmul_(tensor(q), per_image(t, tensor(u)))
 
+    def advance_grad(self, u: Responses, q: Responses, t: Tensor, shape: torch.Size) -> tuple[Responses, Tensor]:
+        if torch.is_grad_enabled() or not self.ready.compiled(tensor(u)):
+            return super().advance_grad(u, q, t, shape)
+        # Strip by strip: responses are moved and cut while they are in the cache.
+        return u, self._back(lambda h, v, w: h.step(v, w, t), (u, q), shape)
+
     def grad_from(self, u: Responses, shape: torch.Size) -> Tensor:
         return self._back(lambda h, v: h.grad(v), (u,), shape)
 
@@ -101,7 +107,10 @@ class BankFunctional(HeadFunctional):
     def slopes(self, u: Responses, shape: torch.Size) -> Tensor:
         """Sums over all positions of the head's diagonal for each filter, (B, K), for images of a shape."""
         operator = self.bank.operator
-        total = torch.stack([operator.sums(h.diagonal(v)) for h, v in self.strips(u)]).sum(0)
+        if self.ready.compiled(tensor(u)):
+            total = operator.sums(self.ready.diagonal_sum(tensor(u))[:, None])
+        else:
+            total = torch.stack([operator.sums(h.diagonal(v)) for h, v in self.strips(u)]).sum(0)
         outside = operator.outside(shape)
         if outside:
             # Planes hold zeros at positions outside the picture, which do not count.
@@ -129,7 +138,8 @@ class BankFunctional(HeadFunctional):
         """Positions that fit the cache of a CPU and do not depend on others, with their part of the responses."""
         first, axis = tensor(responses[0]), self.bank.operator.axis
         size = step = first.shape[axis]
-        if not torch.is_grad_enabled() and first.device.type == "cpu" and not self.head.halo:
+        in_strips = first.device.type == "cpu" and not self.head.halo and not self.ready.compiled(first)
+        if in_strips and not torch.is_grad_enabled():
             step = max(1, _STRIP * size // first.numel())
         for start in range(0, size, step):
             length = min(step, size - start)

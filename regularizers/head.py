@@ -14,6 +14,7 @@ from torch import Tensor
 from icgn.functionals.capability import Capability
 from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_image, tensor
 from icgn.regularizers.frozen import PerImage
+from icgn.regularizers.passes import TRIALS
 
 SquaredNorm = Callable[[Tensor], Tensor]
 """Rigorous bound of the squared norm of the linear map of some rows (K, ...): a float64 scalar."""
@@ -47,6 +48,10 @@ class Head(PerImage, ABC):
         """Whether :meth:`prox` is known."""
         return False
 
+    def compiled(self, u: Tensor) -> bool:
+        """Whether passes over responses like u read them once: they need no strips, and steps of a line are cheap."""
+        return False
+
     @abstractmethod
     def value(self, u: Tensor) -> Tensor:
         """Values h(u), shape (B,)."""
@@ -71,9 +76,37 @@ class Head(PerImage, ABC):
         """
         return dot(q, self.grad(torch.addcmul(u, q, per_image(t, u))))
 
+    def slopes(self, u: Tensor, q: Tensor, t: Tensor) -> Tensor:
+        """The derivatives of :meth:`slope` for several steps, shape of t.
+
+        Parameters
+        ----------
+        u, q : Tensor
+            responses of a point and of a direction.
+        t : Tensor
+            steps, T for each image, (T, B).
+        """
+        return torch.stack([self.slope(u, q, step) for step in t])
+
+    def step(self, u: Tensor, q: Tensor, t: Tensor) -> Tensor:
+        """The gradient at u + t q, which takes the place of u.
+
+        Parameters
+        ----------
+        u, q : Tensor
+            responses of a point and of a direction.
+        t : Tensor
+            one number per image, (B,).
+        """
+        return self.grad(u.addcmul_(q, per_image(t, u)))
+
     def curvature(self, u: Tensor, q: Tensor) -> Tensor:
         r"""The second derivative :math:`\langle q, \nabla^2 h(u) q\rangle`, shape (B,)."""
         return dot(q, self.hvp(u, q))
+
+    def diagonal_sum(self, u: Tensor) -> Tensor:
+        """The sum of :meth:`diagonal` over the axis of positions of planes, (B, K s^2)."""
+        return self.diagonal(u).sum(1)
 
     def diagonal(self, u: Tensor) -> Tensor:
         """Roughly the diagonal of the Hessian, not negative, shape of u; for preconditioners.
@@ -146,6 +179,12 @@ class HeadFunctional(PerImage, ConvexFunctional):
 
     def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
         return _total([h.slope(v, w, t) for h, v, w in self.strips(u, q)])
+
+    def slopes_along(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
+        return _total([h.slopes(v, w, t) for h, v, w in self.strips(u, q)])
+
+    def trials(self, u: Responses) -> int:
+        return TRIALS if self.ready.compiled(tensor(u)) else 1
 
     def curvature(self, u: Responses, q: Responses) -> Tensor:
         return _total([h.curvature(v, w) for h, v, w in self.strips(u, q)])

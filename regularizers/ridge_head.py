@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from icgn.functionals.functional import per_image
+from icgn.regularizers import passes
 from icgn.regularizers.activations import Activation, HardTanh
 from icgn.regularizers.head import Head, SquaredNorm
 
@@ -41,23 +42,51 @@ class RidgeHead(Head):
     def proximal(self) -> bool:
         return True
 
+    @property
+    def clips(self) -> bool:
+        """Whether the gradient is a bare clip at the knees."""
+        return isinstance(self.activation, HardTanh) and self.knee.shape[1] == 1
+
+    def compiled(self, u: Tensor) -> bool:
+        return self.clips and passes.usable(u, self.knee)
+
     def value(self, u: Tensor) -> Tensor:
+        if self.compiled(u):
+            return passes.value(u, self._bounds)
+
         def energy(v: Tensor, knee: Tensor) -> Tensor:
             return knee.square() * self.activation.potential(v / knee)
 
         return self._units(u, energy).sum((1, 2))
 
     def grad(self, u: Tensor) -> Tensor:
+        if self.compiled(u):
+            return passes.clip(u, self._bounds)
         return self._units(u, self.activation.clip)
 
     def hvp(self, u: Tensor, q: Tensor) -> Tensor:
+        if self.compiled(u):
+            return passes.product(u, q, self._bounds)
         return self.diagonal(u) * q
 
     def slope(self, u: Tensor, q: Tensor, t: Tensor) -> Tensor:
+        if self.compiled(u):
+            return passes.slopes(u, q, self._bounds, t.reshape(1, -1))[0]
         return self.grad(torch.addcmul(u, q, per_image(t, u))).mul_(q).sum((1, 2))
 
+    def slopes(self, u: Tensor, q: Tensor, t: Tensor) -> Tensor:
+        return passes.slopes(u, q, self._bounds, t) if self.compiled(u) else super().slopes(u, q, t)
+
+    def step(self, u: Tensor, q: Tensor, t: Tensor) -> Tensor:
+        return passes.step(u, q, self._bounds, t) if self.compiled(u) else super().step(u, q, t)
+
     def curvature(self, u: Tensor, q: Tensor) -> Tensor:
+        if self.compiled(u):
+            return passes.curvature(u, q, self._bounds)
         return self.diagonal(u).mul_(q).mul_(q).sum((1, 2))
+
+    def diagonal_sum(self, u: Tensor) -> Tensor:
+        return passes.inside(u, self._bounds) if self.compiled(u) else super().diagonal_sum(u)
 
     def diagonal(self, u: Tensor) -> Tensor:
         return self._units(u, lambda v, knee: self.activation.psi_prime(v / knee))
@@ -65,7 +94,7 @@ class RidgeHead(Head):
     def prox(self, v: Tensor, t: Tensor) -> Tensor:
         r"""Solve :math:`p + t \nabla h(p) = v` pointwise; a bare clip for one unit of the hard tanh."""
         t = per_image(t, v)
-        if isinstance(self.activation, HardTanh) and self.knee.shape[1] == 1:
+        if self.clips:
             return torch.addcmul(v, t, self.grad(v / (1 + t)), value=-1.0)
         return self._solve_monotone(v, t)
 
@@ -89,6 +118,11 @@ class RidgeHead(Head):
 
     def to(self, dtype: torch.dtype) -> RidgeHead:
         return replace(super().to(dtype), mask=self.mask)
+
+    @property
+    def _bounds(self) -> Tensor:
+        """Where the only unit clips, (B or 1, P or 1, K s^2)."""
+        return self.prepared().knee[:, 0]
 
     def _units(self, v: Tensor, f: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Sum over the hidden units of slope * f(v, knee)."""

@@ -16,6 +16,11 @@ _FINE = 0.1
 _SHY = 0.97
 # A slope so small counts as 0: the step may end on either side of the minimizer.
 _LEVEL = 1e-3
+# Where several steps are tried at once: parts of the guess, multiples of the last step where all were too short, and
+# how far the ends of an enclosure may be level: slopes as parts of the first.
+_AROUND = (0.5, 0.8, 1.2, 1.8)
+_BEYOND = (2.0, 4.0, 8.0, 16.0)
+_ENCLOSED = 0.5
 
 
 class Line:
@@ -52,8 +57,11 @@ class Line:
 
         `rough` is how much too short a step may be (`shortfall`) where each trial costs a gradient.
         """
-        shortfall = _FINE if self._cheap else rough
-        return torch.where(slope < 0, exact_step(self._slope, slope, guess, shortfall), 0.0)
+        if self._cheap and self.objective.trials(self.u) > 1:
+            found = enclosed_step(lambda t: self.objective.slopes_along(self.u, self.q, t), slope, guess)
+        else:
+            found = exact_step(self._slope, slope, guess, _FINE if self._cheap else rough)
+        return torch.where(slope < 0, found, 0.0)
 
     def newton_step(self, slope: Tensor) -> Tensor:
         """The step -slope / curvature at 0, and 1 where the curvature vanishes."""
@@ -66,8 +74,7 @@ class Line:
         if self._last is not None and torch.equal(self._last[0], t):
             self.work -= 1
             return self._last[1:]
-        u = self.objective.advance(self.u, self.q, t)
-        return u, self.objective.grad_from(u, self.d.shape)
+        return self.objective.advance_grad(self.u, self.q, t, self.d.shape)
 
     def _slope(self, t: Tensor) -> Tensor:
         if self._cheap:
@@ -137,6 +144,58 @@ def exact_step(
         beyond = t * torch.where(s > slope, slope / (slope - s), torch.inf).clamp(1.1, 4.0)
         t = torch.where(found, t, torch.where(torch.isfinite(high), inside, beyond))
     return torch.where(found, t, low)
+
+
+def enclosed_step(slopes_at: Callable[[Tensor], Tensor], slope: Tensor, guess: Tensor, passes: int = 8) -> Tensor:
+    r"""Step t > 0 to a minimizer of convex :math:`\phi`, per image, where several slopes cost as much as one.
+
+    Each pass tries four steps. :math:`\phi'` is nondecreasing, so that the largest step of negative slope, l, and the
+    smallest of another, h, enclose a minimizer, and :math:`\phi'(l) \le \phi'(t) \le \phi'(h)` for each t between,
+    which needs no trial of its own: t is where the secant of both vanishes. It is taken when the slopes of l and h are
+    at most half of :math:`|\phi'(0)|`, with the proof that :math:`\phi(t) \le \phi(0)`:
+    :math:`l\,\phi'(l) + (t - l)\,\phi'(h) \le 0`, as in :func:`exact_step`; a step is also taken whose own slope is a
+    thousandth of :math:`|\phi'(0)|`. If `passes` passes do not suffice, it is the largest step known to be too short.
+
+    Parameters
+    ----------
+    slopes_at : callable
+        :math:`\phi'` at several steps per image, (T, B), shape of the steps.
+    slope : Tensor
+        :math:`\phi'(0) < 0`, shape (B,).
+    guess : Tensor
+        first trial, positive, shape (B,).
+    """
+    tried, slopes = torch.zeros_like(guess)[None], slope[None]
+    around, beyond = (slope.new_tensor(parts)[:, None] for parts in (_AROUND, _BEYOND))
+    steps = around * guess
+    found, taken = torch.zeros_like(guess, dtype=torch.bool), torch.zeros_like(guess)
+    for _ in range(passes):
+        new = slopes_at(steps)
+        tried, slopes = torch.cat([tried, steps]), torch.cat([slopes, torch.where(torch.isfinite(new), new, torch.inf)])
+        short = slopes < 0
+        low, slope_low = _at(torch.where(short, tried, -torch.inf).argmax(0), tried, slopes)
+        high, slope_high = _at(torch.where(short, torch.inf, tried).argmin(0), tried, slopes)
+        enclosed = ~short.all(0)
+        t = torch.where(enclosed, low - slope_low * (high - low) / (slope_high - slope_low), low)
+        near = enclosed & (slope_low >= _ENCLOSED * slope) & (slope_high <= -_ENCLOSED * slope)
+        near &= low * slope_low + (t - low) * slope_high <= 0
+        best, least = _at(slopes.abs().argmin(0), tried, slopes)
+        level = least.abs() <= -_LEVEL * slope
+        taken = torch.where(found, taken, torch.where(near, t, torch.where(level, best, low)))
+        found = found | near | level
+        if bool(found.all()):
+            break
+        t = torch.maximum(torch.minimum(t, high - 1e-3 * (high - low)), low + 1e-3 * (high - low))
+        before, after = 0.1 * (t - low), 0.1 * (high - t)
+        # Close to the root of the secant, and to both ends: at a kink the secant is far off.
+        inside = torch.stack([low + before, t - before, t + after, high - after])
+        steps = torch.where(enclosed, inside, beyond * steps.amax(0))
+    return taken
+
+
+def _at(index: Tensor, tried: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+    """The step with an index of each image, and its slope."""
+    return tried.gather(0, index[None])[0], slopes.gather(0, index[None])[0]
 
 
 def step_along(x: Tensor, d: Tensor, t: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from quadratic import Quadratic
 
 from icgn.regularizers import TotalVariation
 from icgn.solvers import Box, Problem, Status, solve
-from icgn.solvers.methods.line import exact_step
+from icgn.solvers.methods.line import enclosed_step, exact_step
 from icgn.solvers.weight import discrepancy, sure
 
 DENOISING = deepinv.physics.Denoising()
@@ -70,15 +70,16 @@ def test_the_bounds_of_a_box_are_the_numbers_just_inside(low, high, dtype):
     assert last == high or abs(last - high) <= torch.finfo(dtype).eps * abs(high)
 
 
+@pytest.mark.parametrize("search", [exact_step, enclosed_step])
 @pytest.mark.parametrize("guess", [1.0, 10.0, 0.011, 0.3])
-def test_a_step_over_a_kink_does_not_ascend(guess):
+def test_a_step_over_a_kink_does_not_ascend(guess, search):
     def slope(t):
         return torch.where(t < 0.01, -1 + 105 * t, torch.full_like(t, 0.05))
 
     def value(t):
         return -t + 52.5 * t**2 if t < 0.01 else -0.00475 + 0.05 * (t - 0.01)
 
-    t = float(exact_step(slope, torch.tensor([-1.0]).double(), torch.tensor([guess]).double()))
+    t = float(search(slope, torch.tensor([-1.0]).double(), torch.tensor([guess]).double()))
     assert t > 0 and value(t) <= 0
 
 

@@ -33,7 +33,7 @@ from icgn.solvers import (
     solve,
 )
 from icgn.solvers.certificate import optimality
-from icgn.solvers.methods.line import exact_step
+from icgn.solvers.methods.line import enclosed_step, exact_step
 from icgn.solvers.methods.primal_dual import duality_gap
 from icgn.solvers.methods.splitting import parts
 
@@ -407,6 +407,33 @@ def test_line_search_finds_the_minimum_along_a_line(seed, guess):
     t = exact_step(partial(functional.slope, u, q), slope, torch.full_like(zero, guess), passes=60)
     assert (functional.slope(u, q, t).abs() <= 0.1 * slope.abs()).all()
     assert (functional.fn(x + t.view(-1, 1, 1, 1) * d) < functional.fn(x)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**31), guess=st.floats(1e-4, 1e3))
+def test_a_search_of_several_steps_at_once_encloses_the_minimum(seed, guess):
+    g = torch.Generator().manual_seed(seed)
+    functional = sharp().at(0.1)
+    x = torch.rand(2, 1, 9, 11, generator=g, dtype=torch.float64)
+    d = -functional.grad(x)
+    u, q = functional.linear(x), functional.linear(d)
+    zero = torch.zeros(2, dtype=torch.float64)
+    slope = functional.slope(u, q, zero)
+    t = enclosed_step(partial(functional.slopes_along, u, q), slope, torch.full_like(zero, guess), passes=30)
+    assert (functional.slope(u, q, t).abs() <= 0.5 * slope.abs()).all()
+    assert (functional.fn(x + t.view(-1, 1, 1, 1) * d) < functional.fn(x)).all()
+
+
+@pytest.mark.parametrize("guess", [1e-6, 0.3, 1.0, 40.0])
+def test_a_search_of_several_steps_is_exact_on_parabolas(guess):
+    """Where no step falls on a slope of a thousandth the secant is the minimizer; a domain that ends is respected."""
+    curvature = torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64)
+    first = -torch.ones_like(curvature)
+    guesses = torch.full_like(curvature, guess)
+    t = enclosed_step(lambda t: curvature * t - 1, first, guesses)
+    torch.testing.assert_close(curvature * t, torch.ones_like(t), rtol=1e-3, atol=0)
+    ends = enclosed_step(lambda t: torch.where(t < 1.5, curvature * t - 1, torch.nan), first, guesses, passes=30)
+    assert (ends <= 1.5).all() and (curvature * ends - 1 <= 0.5).all() and (ends > 0).all()
 
 
 BAD = {
