@@ -85,11 +85,24 @@ class FilterOperator(Frozen):
         step = max(taps, strip_size // (batch * cols * filters))
         for top in range(0, rows, step):
             at = slice(top * cols, (top + step) * cols)
-            z = f(at, *(p[:, at] for p in planes)).unflatten(1, (-1, cols))
-            with full_float32(z):
-                strip = F.conv_transpose2d(z.permute(0, 3, 1, 2), self.kernel)
+            strip = self._transposed(f(at, *(p[:, at] for p in planes)).unflatten(1, (-1, cols)))
             out[:, :, top : top + strip.shape[2]] += strip
         return self._assemble(out, shape)
+
+    def _transposed(self, z: Tensor) -> Tensor:
+        """The transposed convolution (B, C s^2, rows + taps - 1, ...) of responses (B, rows, cols, K s^2)."""
+        taps = self.kernel.shape[-1]
+        # Kernels of more than 3 x 3 on few channels take oneDNN three times as long as one product of matrices.
+        if z.is_cuda or taps <= 3 or self.weight.shape[1] > 1:
+            with full_float32(z):
+                return F.conv_transpose2d(z.permute(0, 3, 1, 2), self.kernel)
+        parts = (z @ self.kernel.permute(0, 2, 3, 1).flatten(1)).unflatten(-1, (taps, taps, -1))
+        batch, rows, cols = z.shape[:3]
+        out = z.new_zeros(batch, rows + taps - 1, cols + taps - 1, parts.shape[-1])
+        for i in range(taps):
+            for j in range(taps):
+                out[:, i : i + rows, j : j + cols] += parts[..., i, j, :]
+        return out.permute(0, 3, 1, 2)
 
     def _assemble(self, phases: Tensor, shape: torch.Size) -> Tensor:
         x = F.pixel_shuffle(phases, self.stride)
