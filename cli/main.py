@@ -31,6 +31,7 @@ from icgn.cli.arguments import (
     Volume,
     Weight,
 )
+from icgn.cli.lazy import defer
 from icgn.cli.screen import console, refuse, say, warnings_said
 
 # Commands import what they need inside, torch, deepinv and scikit-image included: `icgn --help` answers at once.
@@ -454,4 +455,5 @@ def _options(
 
 def main() -> None:
     """Run the command line."""
+    defer()
     app()
