@@ -66,6 +66,15 @@ def percent(share: float) -> str:
 class MaskPages:
     """A file of masks: one for all pages of a stack, or a page for each, read one by one; made by :func:`open_mask`.
 
+    Parameters
+    ----------
+    path : Path
+        the file.
+    stack : Stack
+        the pages of the file, open.
+    invert : bool
+        whether masks are light where a picture is to be filled in.
+
     Attributes
     ----------
     path : Path
