@@ -51,6 +51,17 @@ Json = Annotated[
         "--json", metavar="FILE", help="What was read, assumed and proved, an object for each picture; - for stdout."
     ),
 ]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        metavar="N",
+        help="Processes that share several pictures, and the threads. Default one, or one for each core where there is"
+        " enough to do and enough memory.",
+    ),
+]
 Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="OUT", help="File, or folder for several; what is there is replaced.")
 ]

@@ -1,4 +1,4 @@
-"""Many pictures, one after the other: the common part of the commands that restore pictures."""
+"""Many pictures, one by one or shared among processes: the common part of the commands that restore pictures."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 import typer
 
 from icgn.cli.options import as_option, find_device
+from icgn.cli.processes import default_jobs, share
 from icgn.cli.request import Batch, Request, Source
 from icgn.cli.screen import Steps, console, naming, quiet, reason, refuse, say
 from icgn.cli.single import restore_one
@@ -30,14 +32,15 @@ def restore_all(
     read: Callable[[], Sequence[Path]] = tuple,
     jobs: Callable[[], list[Job]] | None = None,
 ) -> None:
-    """Restore pictures one after the other, write them and print their table.
+    """Restore pictures, write them and print their table.
 
     Parameters
     ----------
     request : Request
         what to do.
     prepare : callable
-        says how pictures are read; a ``ValueError`` or ``OSError`` of it ends the command.
+        says how pictures are read, in each process anew, so that it can be pickled; a ``ValueError`` or ``OSError`` of
+        it ends the command.
     verb : str
         of the progress bar.
     label : str
@@ -67,7 +70,8 @@ def restore_all(
             refuse(as_option(str(error)))
         with interrupts_deferred() as interrupt:
             bar = Steps(transient=True)
-            _work(Batch(request, source, models, settings, label, bar, interrupt), todo, verb)
+            batch = Batch(request, source, models, settings, label, bar, interrupt)
+            _work(batch, todo, verb, _processes(request, todo), prepare)
 
 
 def check_not_overwritten(jobs: Sequence[Job], compare: Path | None, read: Path) -> None:
@@ -89,18 +93,52 @@ def _check_json(request: Request, jobs: Sequence[Job], read: Sequence[Path]) -> 
         check_not_overwritten([], place, path)
 
 
-def _work(batch: Batch, todo: list[Job], verb: str) -> None:
+def _processes(request: Request, todo: Sequence[Job]) -> int:
+    """Processes to share the pictures, as asked for, or as many as there are threads where that is worth while."""
+    if request.processes is not None:
+        return min(request.processes, len(todo))
+    if request.volume or find_device(request.device).type != "cpu":
+        return 1
+    return default_jobs([job.source for job in todo], torch.get_num_threads())
+
+
+def attempt(batch: Batch, before: int, job: Job, *, alone: bool) -> None:
+    """Restore one file, and note what became of it.
+
+    Parameters
+    ----------
+    batch : Batch
+        what is done to all files.
+    before : int
+        files that are done.
+    job : Job
+        the file.
+    alone : bool
+        whether it is the only one.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        if Ctrl-C was pressed; what was reached is written.
+    """
+    batch.begin(before, job)
+    try:
+        _restore(batch, job, alone=alone)
+    # A torch device out of memory is a RuntimeError; the other pictures may be smaller.
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        batch.failed(job, naming(job.source, as_option(reason(error))))
+
+
+def _work(batch: Batch, todo: list[Job], verb: str, processes: int, prepare: Callable[[], Source]) -> None:
     """Restore all pictures, and end with their table and the exit code."""
     batch.bar.start(verb, len(todo))
     ended = False
     try:
-        for i, job in enumerate(todo):
-            batch.begin(i, job)
-            try:
-                _restore(batch, job, alone=len(todo) == 1)
-            # A torch device out of memory is a RuntimeError; the other pictures may be smaller.
-            except (ValueError, OSError, RuntimeError, MemoryError) as error:
-                batch.failed(job, naming(job.source, as_option(reason(error))))
+        if processes > 1:
+            ended = share(batch, todo, prepare, processes, torch.get_num_threads())
+        else:
+            for i, job in enumerate(todo):
+                attempt(batch, i, job, alone=len(todo) == 1)
     except KeyboardInterrupt:
         ended = True
     finally:

@@ -16,6 +16,7 @@ from icgn.cli.arguments import (
     Device,
     Gap,
     Inputs,
+    Jobs,
     Json,
     Model,
     ModelSigma,
@@ -107,6 +108,7 @@ def denoise(
     volume: Volume = False,
     quiet: Quiet = False,
     json: Json = None,
+    jobs: Jobs = None,
 ) -> None:
     """Remove noise from pictures.
 
@@ -120,7 +122,7 @@ def denoise(
 
     request = Request(
         inputs, output, reference, compare, model, device, weight, tol,
-        sigma=sigma, range=range, recursive=recursive, volume=volume, quiet=quiet, json=json,
+        sigma=sigma, range=range, recursive=recursive, volume=volume, quiet=quiet, json=json, processes=jobs,
     )  # fmt: skip
     denoise_files(request, noise)
 
@@ -152,6 +154,7 @@ def deblur(
     recursive: Recursive = False,
     quiet: Quiet = False,
     json: Json = None,
+    jobs: Jobs = None,
 ) -> None:
     """Remove a known blur from pictures.
 
@@ -166,7 +169,7 @@ def deblur(
 
     request = Request(
         inputs, output, reference, compare, model, device, weight, tol, gap, sigma, noise,
-        range=range, recursive=recursive, quiet=quiet, json=json
+        range=range, recursive=recursive, quiet=quiet, json=json, processes=jobs
     )  # fmt: skip
     deblur_files(request, kernel, border)
 
@@ -203,6 +206,7 @@ def inpaint(
     recursive: Recursive = False,
     quiet: Quiet = False,
     json: Json = None,
+    jobs: Jobs = None,
 ) -> None:
     """Fill in missing pixels of pictures, and remove the noise of the others.
 
@@ -214,7 +218,7 @@ def inpaint(
 
     request = Request(
         inputs, output, reference, compare, model, device, weight, tol, gap, sigma, noise,
-        range=range, recursive=recursive, quiet=quiet, json=json
+        range=range, recursive=recursive, quiet=quiet, json=json, processes=jobs
     )  # fmt: skip
     inpaint_files(request, mask, invert=invert, yes=yes)
 
@@ -241,6 +245,7 @@ def restore(
     range: Range = None,
     quiet: Quiet = False,
     json: Json = None,
+    jobs: Jobs = None,
 ) -> None:
     """Restore pictures from measurements of any linear physics.
 
@@ -253,7 +258,7 @@ def restore(
 
     request = Request(
         inputs, output, reference, compare, model, device, weight, tol, gap, sigma, noise,
-        range=range, quiet=quiet, json=json
+        range=range, quiet=quiet, json=json, processes=jobs
     )  # fmt: skip
     restore_files(request, physics)
 

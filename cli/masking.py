@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from torch import Tensor
 
@@ -35,6 +36,10 @@ class Masks:
         self.place, self.invert, self.sure = place, invert, sure
         self._one: MaskPages | None = None
         self._last: MaskPages | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: files are opened there anew, and what was answered here holds."""
+        return {**self.__dict__, "_one": None, "_last": None}
 
     def __enter__(self) -> Masks:
         return self

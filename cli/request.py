@@ -65,6 +65,7 @@ class Request:
     volume: bool = False
     quiet: bool = False
     json: Path | None = None
+    processes: int | None = None
 
     def jobs(self) -> list[Job]:
         """Match inputs with outputs and references: :func:`icgn.datasets.plan`; folders say what they leave out."""

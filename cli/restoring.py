@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -55,7 +56,7 @@ def denoise_files(request: Request, noise: str | None = None) -> None:
         words = None if noise is None else parse_noise(noise)
     except ValueError as error:
         refuse(as_option(str(error)))
-    restore_all(replace(request, words=words), lambda: _same(Denoise()), "denoising", "noisy")
+    restore_all(replace(request, words=words), partial(_same, Denoise()), "denoising", "noisy")
 
 
 def deblur_files(request: Request, kernel: str, border: Border) -> None:
@@ -74,15 +75,7 @@ def deblur_files(request: Request, kernel: str, border: Border) -> None:
     def read() -> list[Path]:
         return [Path(kernel)] if Path(kernel).is_file() else []
 
-    def prepare() -> Source:
-        found = load_kernel(kernel)
-        if found.words:
-            say("note", f"--kernel {kernel}: {found.words}")
-        for words in found.warnings:
-            say("warning", f"--kernel {kernel}: {words}")
-        return _same(Deblur(found.values, border=border), f"{found.values.tolist()} {border}")
-
-    restore_all(request, prepare, "deblurring", "blurred", read)
+    restore_all(request, partial(_blurred, kernel, border), "deblurring", "blurred", read)
 
 
 def inpaint_files(request: Request, mask: Path, *, invert: bool = False, yes: bool = False) -> None:
@@ -101,17 +94,8 @@ def inpaint_files(request: Request, mask: Path, *, invert: bool = False, yes: bo
     """
     masks = Masks(mask, invert=invert, sure=yes)
 
-    def prepare() -> Source:
-        masks.ask()
-        return Source(
-            lambda job: _masked(masks, job.source),
-            lambda job, stack: _masked_pages(masks, job.source, stack),
-            usual_noise=DEFAULT_NOISE / 255,
-            key=f"{mask} {mask.stat().st_mtime_ns} {invert}",
-        )
-
     with masks:
-        restore_all(request, prepare, "inpainting", "masked", masks.files)
+        restore_all(request, partial(_hidden, masks), "inpainting", "masked", masks.files)
 
 
 def restore_files(request: Request, physics: str) -> None:
@@ -125,11 +109,7 @@ def restore_files(request: Request, physics: str) -> None:
     physics : str
         ``FILE.py:factory``; the file is executed.
     """
-
-    def prepare() -> Source:
-        task = Measured(load_factory(physics), name=f"physics {physics}")
-        return Source(lambda job: (_measured(job.source, request.noise), task))
-
+    prepare = partial(_measurements, physics, request.noise)
     restore_all(request, prepare, "restoring", "measured", jobs=lambda: plan_measurements(request))
 
 
@@ -174,6 +154,33 @@ def _demonstrate(sample: Sample, models: ModelFor, folder: Path) -> tuple[Restor
     write_picture(folder / f"{sample.name}-restored.png", restored.picture)
     write_picture(folder / f"{sample.name}-compare.png", figure(restored, clean, "noisy"))
     return restored, clean
+
+
+def _blurred(kernel: str, border: Border) -> Source:
+    """Pictures blurred by one kernel."""
+    found = load_kernel(kernel)
+    if found.words:
+        say("note", f"--kernel {kernel}: {found.words}")
+    for words in found.warnings:
+        say("warning", f"--kernel {kernel}: {words}")
+    return _same(Deblur(found.values, border=border), f"{found.values.tolist()} {border}")
+
+
+def _hidden(masks: Masks) -> Source:
+    """Pictures with missing pixels."""
+    masks.ask()
+    return Source(
+        lambda job: _masked(masks, job.source),
+        lambda job, stack: _masked_pages(masks, job.source, stack),
+        usual_noise=DEFAULT_NOISE / 255,
+        key=f"{masks.place} {masks.place.stat().st_mtime_ns} {masks.invert}",
+    )
+
+
+def _measurements(physics: str, noise: float | None) -> Source:
+    """Pictures and tensors that a physics has measured."""
+    task = Measured(load_factory(physics), name=f"physics {physics}")
+    return Source(lambda job: (_measured(job.source, noise), task))
 
 
 def _same(task: Task, key: str = "") -> Source:

@@ -40,6 +40,20 @@ _QUIET: ContextVar[bool] = ContextVar("icgn_quiet", default=False)
 _EVERY = 10.0
 
 
+# Where messages go instead of the screen.
+_HEARD: ContextVar[list[tuple[str, str]] | None] = ContextVar("icgn_heard", default=None)
+
+
+@contextmanager
+def collected(messages: list[tuple[str, str]]) -> Iterator[None]:
+    """Put kind and text of all messages within into a list instead of the screen; notes too, whatever is left out."""
+    token = _HEARD.set(messages)
+    try:
+        yield
+    finally:
+        _HEARD.reset(token)
+
+
 @contextmanager
 def quiet(on: bool) -> Iterator[None]:
     """Say nothing but warnings and errors within, and show no progress."""
@@ -52,6 +66,10 @@ def quiet(on: bool) -> Iterator[None]:
 
 def say(kind: str, message: str) -> None:
     """Print a message on stderr; its kind is ``error``, ``warning``, or ``note`` and others that may be left out."""
+    heard = _HEARD.get()
+    if heard is not None:
+        heard.append((kind, message))
+        return
     if _QUIET.get() and kind not in ("error", "warning"):
         return
     style = {"error": "bold red", "warning": "yellow"}.get(kind, "dim")
