@@ -102,7 +102,7 @@ def _processes(request: Request, todo: Sequence[Job]) -> int:
     return default_jobs([job.source for job in todo], torch.get_num_threads())
 
 
-def attempt(batch: Batch, before: int, job: Job, *, alone: bool) -> None:
+def attempt(batch: Batch, before: int, job: Job, alone: bool = False) -> None:
     """Restore one file, and note what became of it.
 
     Parameters
@@ -135,7 +135,7 @@ def _work(batch: Batch, todo: list[Job], verb: str, processes: int, prepare: Cal
     ended = False
     try:
         if processes > 1:
-            ended = share(batch, todo, prepare, processes, torch.get_num_threads())
+            ended = share(batch, todo, attempt, prepare, processes, torch.get_num_threads())
         else:
             for i, job in enumerate(todo):
                 attempt(batch, i, job, alone=len(todo) == 1)

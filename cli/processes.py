@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from icgn.cli.request import Batch, Request, Source
     from icgn.datasets import Job
 
+Attempt = Callable[["Batch", int, "Job"], None]
+"""``attempt(batch, before, job)`` restores a picture, `before` being done; ``KeyboardInterrupt`` for Ctrl-C."""
+
 # Bytes of files from which processes are started without being asked for: each needs seconds to start.
 _WORTH = 1 << 21
 # Memory that a process may need.
@@ -57,6 +60,7 @@ def _available() -> int:
 class Work:
     """What every process is told at its start; all of it can be pickled."""
 
+    attempt: Attempt
     request: Request
     prepare: Callable[[], Source]
     settings: dict[str, Any]
@@ -76,7 +80,9 @@ class Report:
     ended: bool = False
 
 
-def share(batch: Batch, todo: Sequence[Job], prepare: Callable[[], Source], jobs: int, threads: int) -> bool:
+def share(
+    batch: Batch, todo: Sequence[Job], attempt: Attempt, prepare: Callable[[], Source], jobs: int, threads: int
+) -> bool:
     """Restore pictures in several processes, and put what became of them into the batch, in their order.
 
     A process that is killed costs its picture, which is reported as failed; another process takes its place.
@@ -87,6 +93,8 @@ def share(batch: Batch, todo: Sequence[Job], prepare: Callable[[], Source], jobs
         of the command; its bar shows all processes together.
     todo : sequence of Job
         the pictures.
+    attempt : callable
+        ``attempt(batch, before, job)`` restores a picture; a function of a module.
     prepare : callable
         says how pictures are read, in each process anew; it can be pickled.
     jobs, threads : int
@@ -97,7 +105,7 @@ def share(batch: Batch, todo: Sequence[Job], prepare: Callable[[], Source], jobs
     bool
         whether Ctrl-C was pressed: pictures in work are written as far as they are, and no other is begun.
     """
-    work = Work(batch.request, prepare, batch.settings, batch.label, max(1, threads // jobs), batch.bar.shown)
+    work = Work(attempt, batch.request, prepare, batch.settings, batch.label, max(1, threads // jobs), batch.bar.shown)
     pool = _Pool(work, jobs)
     try:
         return _shared(pool, batch, todo)
@@ -224,11 +232,13 @@ class _Pool:
 
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=serve, args=(theirs, self._stop, self._work), daemon=True)
+        process = self._context.Process(target=serve, args=(theirs, self._stop), daemon=True)
         with _unheard_interrupts():
             process.start()
         # Else this process would hold the other end open, and a killed one would not be noticed.
         theirs.close()
+        # Not as an argument: that would be read, with all it imports, before anything can be said about imports.
+        ours.send(self._work)
         self._processes[ours] = process
         self._idle.append(ours)
 
@@ -277,14 +287,14 @@ class _Far:
             self._connection.send((min(done, 1.0), note))
 
 
-def serve(connection: Connection, event: Any, work: Work) -> None:
+def serve(connection: Connection, event: Any) -> None:
     """Restore pictures as they come, until nobody is there to send them."""
     # A terminal sends Ctrl-C to all processes; what to do about it is said by the first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     defer()
+    work: Work = connection.recv()
     import torch
 
-    from icgn.cli.batch import attempt
     from icgn.cli.options import find_device
     from icgn.cli.request import Batch
     from icgn.pictures.models import regularizers_by_channels
@@ -302,7 +312,7 @@ def serve(connection: Connection, event: Any, work: Work) -> None:
             batch = Batch(work.request, source, models, work.settings, work.label, bar, _Asked(event))
             with collected(report.said), warnings_said():
                 try:
-                    attempt(batch, 0, job, alone=False)
+                    work.attempt(batch, 0, job)
                 except KeyboardInterrupt:
                     report.ended = True
             report.rows, report.records, report.unfinished = batch.rows, batch.records, batch.unfinished
