@@ -178,19 +178,12 @@ class PerChannelFunctional(WrappedFunctional):
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
         """The spectra of the channels, as the diagonal they have in the colours of :func:`colour_basis`."""
         spectrum = self.of(first_of(u)).hessian_spectrum(self.into(u), _single(shape))
-        if spectrum is None or len(spectrum) == 1:
-            # One for all channels is the same in every basis.
-            return spectrum
-        spectrum = spectrum.squeeze(1).unflatten(0, (-1, shape[1]))
-        return torch.einsum("dc,bchw->bdhw", colour_basis(spectrum).square(), spectrum)
+        return None if spectrum is None else _in_colours(spectrum, shape[1])
 
     def hessian_density(self, u: Responses, shape: torch.Size) -> Tensor | None:
         """The densities of the channels, as those of the colours of :func:`colour_basis`."""
         density = self.of(first_of(u)).hessian_density(self.into(u), _single(shape))
-        if density is None or len(density) == 1:
-            return density
-        density = density.squeeze(1).unflatten(0, (-1, shape[1]))
-        return torch.einsum("dc,bchw->bdhw", colour_basis(density).square(), density)
+        return None if density is None else _in_colours(density, shape[1])
 
     def linear_norm(self) -> Tensor:
         return self._constant(self.inner.linear_norm()).amax(-1)
@@ -405,6 +398,15 @@ class PullBackFunctional(WrappedFunctional):
 def _times(bound: Tensor, factor: float) -> Tensor:
     """The product of bounds; zero times an unknown one is zero."""
     return torch.where(bound > 0, bound * factor, 0.0) if factor > 0 else torch.zeros_like(bound)
+
+
+def _in_colours(diagonal: Tensor, channels: int) -> Tensor:
+    """A diagonal of each channel (B C, 1, H, W) as the one that images have in the colours of :func:`colour_basis`."""
+    if len(diagonal) == 1:
+        # One for all channels is the same in every basis.
+        return diagonal
+    diagonal = diagonal.squeeze(1).unflatten(0, (-1, channels))
+    return torch.einsum("dc,bchw->bdhw", colour_basis(diagonal).square(), diagonal)
 
 
 def _single(shape: torch.Size) -> torch.Size:

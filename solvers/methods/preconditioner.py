@@ -69,11 +69,9 @@ def preconditioner_at(objective: ConvexFunctional, u: Responses, x: Tensor) -> P
     if parts is None:
         return None
     densities = _densities(parts, x)
-    uneven = [i for i, density in enumerate(densities) if density is not None][:_UNEVEN]
-    choices = list(itertools.product(range(len(_SIZES)), repeat=len(uneven)))
-    inverses = tuple(_inverse(_sized(parts, dict(zip(uneven, choice, strict=True)), x)) for choice in choices)
-    known = [d for d in (densities[i] for i in uneven) if d is not None]
-    shares = tuple(_share(known, choice, x) for choice in choices) if uneven else ()
+    choices = list(itertools.product(range(len(_SIZES)), repeat=len(densities)))
+    inverses = tuple(_inverse(_sized(parts, dict(zip(densities, choice, strict=True)), x)) for choice in choices)
+    shares = tuple(_share(list(densities.values()), choice, x) for choice in choices) if densities else ()
     return Preconditioner(inverses, shares)
 
 
@@ -82,19 +80,17 @@ def apply_preconditioner(preconditioner: Preconditioner | None, g: Tensor) -> Te
     return g if preconditioner is None else preconditioner.apply(g)
 
 
-def _densities(parts: Sequence[HessianPart], x: Tensor) -> list[Tensor | None]:
-    """The densities of parts for images like x, 1 in images where they are not to be followed; None where in all."""
+def _densities(parts: Sequence[HessianPart], x: Tensor) -> dict[int, Tensor]:
+    """The densities, by the number of the part, that are followed in images like x; 1 in images where they are not."""
     means = torch.stack([_per_image(part.spectrum, torch.Tensor.mean).expand(len(x)) for part in parts])
     coupled = any(part.spectrum.ndim == 5 for part in parts)
     local = ~torch.stack([_is_sharp(part.spectrum).expand(len(x)) for part in parts]).any(0)
-    found: list[Tensor | None] = []
-    for part, mean in zip(parts, means, strict=True):
+    found: dict[int, Tensor] = {}
+    for i, (part, mean) in enumerate(zip(parts, means, strict=True)):
         followed = local & (mean >= _SHARE * means.sum(0))
-        if part.density is None or not bool(followed.any()):
-            found.append(None)
-            continue
-        density = part.density.mean(1, keepdim=True) if coupled else part.density
-        found.append(torch.where(per_image(followed, x).bool(), density.to(x), 1.0))
+        if part.density is not None and len(found) < _UNEVEN and bool(followed.any()):
+            density = part.density.mean(1, keepdim=True) if coupled else part.density
+            found[i] = torch.where(per_image(followed, x).bool(), density.to(x), 1.0)
     return found
 
 
