@@ -394,9 +394,8 @@ def test_inputs_are_not_modified():
     assert torch.equal(y, copy) and not x0.any()
 
 
-@settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**31), guess=st.floats(1e-4, 1e3))
-def test_line_search_finds_the_minimum_along_a_line(seed, guess):
+def steepest_line(seed):
+    """A functional, pictures, their steepest descent, the responses of both, and the slopes at 0."""
     g = torch.Generator().manual_seed(seed)
     functional = sharp().at(0.1)
     x = torch.rand(2, 1, 9, 11, generator=g, dtype=torch.float64)
@@ -404,7 +403,14 @@ def test_line_search_finds_the_minimum_along_a_line(seed, guess):
     u, q = functional.linear(x), functional.linear(d)
     zero = torch.zeros(2, dtype=torch.float64)
     slope = functional.slope(u, q, zero)
-    t = exact_step(partial(functional.slope, u, q), slope, torch.full_like(zero, guess), passes=60)
+    return functional, x, d, u, q, slope
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**31), guess=st.floats(1e-4, 1e3))
+def test_line_search_finds_the_minimum_along_a_line(seed, guess):
+    functional, x, d, u, q, slope = steepest_line(seed)
+    t = exact_step(partial(functional.slope, u, q), slope, torch.full_like(slope, guess), passes=60)
     assert (functional.slope(u, q, t).abs() <= 0.1 * slope.abs()).all()
     assert (functional.fn(x + t.view(-1, 1, 1, 1) * d) < functional.fn(x)).all()
 
@@ -412,14 +418,8 @@ def test_line_search_finds_the_minimum_along_a_line(seed, guess):
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**31), guess=st.floats(1e-4, 1e3))
 def test_a_search_of_several_steps_at_once_encloses_the_minimum(seed, guess):
-    g = torch.Generator().manual_seed(seed)
-    functional = sharp().at(0.1)
-    x = torch.rand(2, 1, 9, 11, generator=g, dtype=torch.float64)
-    d = -functional.grad(x)
-    u, q = functional.linear(x), functional.linear(d)
-    zero = torch.zeros(2, dtype=torch.float64)
-    slope = functional.slope(u, q, zero)
-    t = enclosed_step(partial(functional.slopes_along, u, q), slope, torch.full_like(zero, guess), passes=30)
+    functional, x, d, u, q, slope = steepest_line(seed)
+    t = enclosed_step(partial(functional.slopes_along, u, q), slope, torch.full_like(slope, guess), passes=30)
     assert (functional.slope(u, q, t).abs() <= 0.5 * slope.abs()).all()
     assert (functional.fn(x + t.view(-1, 1, 1, 1) * d) < functional.fn(x)).all()
 
