@@ -163,7 +163,7 @@ def _take(value: Any, index: Tensor) -> Any:
     if isinstance(value, tuple):
         return tuple(_take(v, index) for v in value)
     if isinstance(value, Preconditioner):
-        return Preconditioner(_take(value.inverses, index), _take(value.shares, index))
+        return value.take(index)
     return value[index] if isinstance(value, Tensor) else value
 
 
@@ -171,7 +171,7 @@ def _put(value: Any, index: Tensor, other: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(_put(v, index, o) for v, o in zip(value, other, strict=True))
     if isinstance(value, Preconditioner) and isinstance(other, Preconditioner):
-        return Preconditioner(_put(value.inverses, index, other.inverses), _put(value.shares, index, other.shares))
+        return value.put(index, other)
     if not isinstance(value, Tensor):
         return value
     return value.index_copy(0, index, torch.ones_like(value[index]) if other is None else other)

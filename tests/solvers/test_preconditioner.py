@@ -12,7 +12,7 @@ from icgn.functionals.functional import HessianPart
 from icgn.regularizers import PerChannel, TotalVariation
 from icgn.solvers import Problem, solve
 from icgn.solvers.methods import preconditioner as module
-from icgn.solvers.methods.preconditioner import preconditioner_at
+from icgn.solvers.methods.preconditioner import Preconditioner, preconditioner_at
 
 
 @dataclass
@@ -66,7 +66,7 @@ def test_it_is_symmetric_and_positive_definite(channels, parts):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_it_inverts_a_convolution(channels):
-    x, s = images(2, channels, 10, 13), spectrum(10, 13, channels)
+    x, s = images(2, channels, 10, 15), spectrum(10, 15, channels)
     p = preconditioner_at(Known((HessianPart(s),)), x, x)
     back = preconditioner_at(Known((HessianPart(1 / s),)), x, x)
     torch.testing.assert_close(back.apply(p.apply(x)), x)
@@ -87,6 +87,34 @@ def test_lines_of_k_space_keep_one_convolution():
     x = images(1, 1, 10, 12)
     parts = HessianPart(sharp), HessianPart(spectrum(10, 12), densities(0, 1, 1, 10, 12))
     assert len(preconditioner_at(Known(parts), x, x).inverses) == 1
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_sizes_that_are_slow_to_transform_have_the_spectrum_of_the_next_fast_one(coupled):
+    def inverse(rows, cols):
+        s = spectrum(rows, cols, 2)
+        if coupled:
+            s = torch.diag_embed(s.movedim(1, -1)).movedim((-2, -1), (1, 2)).to(torch.complex128)
+        x = images(1, 2, rows, cols)
+        return preconditioner_at(Known((HessianPart(s),)), x, x)
+
+    near, exact = inverse(107, 74), inverse(108, 75)
+    assert near.size == exact.size == (108, 75)
+    torch.testing.assert_close(near.inverses[0], exact.inverses[0], atol=3e-3, rtol=0)
+
+
+def test_images_of_a_batch_are_taken_out_and_put_back():
+    x, parts = images(3, 1, 11, 13), (HessianPart(spectrum(11, 13), densities(0, 3, 1, 11, 13)),)
+    p, index = preconditioner_at(Known(parts), x, x), torch.tensor([2, 0])
+    torch.testing.assert_close(p.take(index).apply(x[index]), p.apply(x)[index])
+    torch.testing.assert_close(p.put(index, p.take(index)).apply(x), p.apply(x))
+    sharp = torch.where(torch.arange(7) % 2 == 0, spectrum(11, 13), 1e-2)
+    other = preconditioner_at(Known((HessianPart(sharp), *parts)), x, x)
+    assert other.size == (11, 13) and p.size == (12, 15)
+    taken = other.take(index)
+    mixed = Preconditioner(p.inverses[:1], (), p.size).put(index, taken).apply(x)
+    torch.testing.assert_close(mixed[1], Preconditioner(p.inverses[:1], (), p.size).apply(x)[1])
+    assert bool(((mixed * x).sum((1, 2, 3)) > 0).all())
 
 
 def test_nothing_known_is_no_preconditioner():
