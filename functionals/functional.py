@@ -373,6 +373,7 @@ def density(sizes: Tensor, reach: int) -> Tensor:
     """Sizes at pixels (B, C, H, W), smoothed over pixels so far around, over the mean of each colour, if not 0."""
     if reach:
         padded = F.pad(sizes, (reach, reach, reach, reach), mode="replicate")
-        sizes = F.avg_pool2d(padded, 2 * reach + 1, stride=1)
+        side = 2 * reach + 1
+        sizes = F.avg_pool2d(F.avg_pool2d(padded, (side, 1), stride=1), (1, side), stride=1)
     mean = sizes.mean((2, 3), keepdim=True)
     return torch.where(mean > 0, sizes / mean, 1.0)

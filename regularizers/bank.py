@@ -101,7 +101,7 @@ class BankFunctional(HeadFunctional):
         """The head's diagonal, summed over the filters with their squared norms in each colour, (B, C, rows, cols)."""
         operator, weights = self.bank.operator, self.weights()
         norms = torch.einsum("dc,bkcij->bkdij", colour_basis(weights[0]), weights).square().sum((3, 4))
-        parts = [operator.mixed(h.diagonal(v), norms) for h, v in self.strips(u)]
+        parts = [h.mixed_diagonal(v, norms, lambda d: operator.mixed(d, norms)) for h, v in self.strips(u)]
         return operator.as_pictures(torch.cat(parts, operator.axis), shape)
 
     def slopes(self, u: Responses, shape: torch.Size) -> Tensor:

@@ -115,6 +115,20 @@ class Head(PerImage, ABC):
         """
         return self.hvp(u, torch.ones_like(u)).clamp_min(0)
 
+    def mixed_diagonal(self, u: Tensor, weights: Tensor, mix: Callable[[Tensor], Tensor]) -> Tensor:
+        """The diagonal, summed over the filters with weights.
+
+        Parameters
+        ----------
+        u : Tensor
+            responses.
+        weights : Tensor
+            of the filters for C sums, (B or 1, K, C).
+        mix : callable
+            the sum of numbers for all responses, with these weights.
+        """
+        return mix(self.diagonal(u))
+
     def prox(self, v: Tensor, t: Tensor) -> Tensor:
         r"""The responses :math:`\arg\min_p \tfrac12 |p - v|^2 + t\, h(p)`, t (B,) or (), if the head is `proximal`."""
         raise NotImplementedError(f"{type(self).__name__}: has no known proximal map")

@@ -1,12 +1,13 @@
 """Compiled loops over responses: each reads them once. Imported at first use, for numba takes half a second.
 
 All have the same arguments: responses u and q (P, N) of one image, bounds `knee` (P, N), or (1, N) for all positions,
-steps t (T,), and what is written. Sums are added to what `total`, in float64, already has, row by row; a row is summed
-in the precision of u, in whatever order is fastest.
+steps or weights t (T,), and what is written. Sums are added to what `total`, in float64, already has, row by row; a row
+is summed in the precision of u, in whatever order is fastest.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -97,6 +98,25 @@ def inside(u: Any, q: Any, knee: Any, t: Any, total: Any) -> None:
         bound = knee[min(p, knee.shape[0] - 1)]
         for i in range(u.shape[1]):
             total[i] += 1.0 if abs(u[p, i]) < bound[i] else 0.0
+
+
+@compiled
+def mixed(u: Any, q: Any, knee: Any, t: Any, out: Any) -> None:
+    """Write to `out`, (P, C S), the sums of weights t where |u| is below its knee.
+
+    Here t has C weights for each of K filters, (C K,), whose responses are S phases side by side, (P, K S).
+    """
+    # C K / (C S) = K / S, and K S are known: K and S follow.
+    filters = round(math.sqrt(t.shape[0] * u.shape[1] / out.shape[1]))
+    phases, zero = u.shape[1] // filters, u.dtype.type(0)
+    for p in range(u.shape[0]):
+        bound = knee[min(p, knee.shape[0] - 1)]
+        out[p, :] = zero
+        for j in range(t.shape[0]):
+            w = t[j]
+            at, to = j % filters * phases, j // filters * phases
+            for s in range(phases):
+                out[p, to + s] += w if abs(u[p, at + s]) < bound[at + s] else zero
 
 
 @compiled

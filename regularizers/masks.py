@@ -148,12 +148,13 @@ class MaskNetwork(nn.Module):
         planes = self._planes(x, residual, sigma)
         responses = operator.apply(x).unflatten(1, planes.shape[-2:]).permute(0, 3, 1, 2)
         level = self._levels(sigma.clamp_min(self.sigma_range[0]), responses)
-        logs = torch.log(responses.abs() / level + _FLOOR)
+        logs = _log(responses.abs().div_(level).add_(_FLOOR))
         z = self.head(planes) + self.lift(logs)
         for block in self.body:
             z = z + block(z)
-        z = self.tail(F.relu(z)) + self.direct.repeat_interleave(self.stride**2)[:, None, None] * logs
-        mask = torch.exp(self.reach * torch.tanh(z / self.reach))
+        z = self.tail(F.relu(z)).addcmul_(self.direct.repeat_interleave(self.stride**2)[:, None, None], logs)
+        # In place: numbers of this size are slower to allocate than to compute.
+        mask = torch.exp_(self.reach * z.div_(self.reach).tanh_())
         return F.pixel_shuffle(mask, self.stride)[..., :rows, :cols]
 
     def _phases(self, levels: Tensor) -> Tensor:
@@ -181,6 +182,11 @@ class MaskNetwork(nn.Module):
         level = level.expand(len(z), 1, *z.shape[-2:])
         # Channels last is faster on a CPU.
         return torch.cat([z, level], 1).contiguous(memory_format=torch.channels_last)
+
+
+def _log(x: Tensor) -> Tensor:
+    """The logarithm, in place of x where no graph is recorded."""
+    return x.log() if torch.is_grad_enabled() else x.log_()
 
 
 def _like_pictures(sigma: Tensor, x: Tensor) -> Tensor:

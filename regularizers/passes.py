@@ -72,6 +72,16 @@ def inside(u: Tensor, knee: Tensor) -> Tensor:
     return _summed(kernels().inside, u, u, knee, _nowhere(u), u.shape[-1])
 
 
+def mixed(u: Tensor, knee: Tensor, weights: Tensor) -> Tensor:
+    """Sums of the weights of the filters that are inside their knees, for each phase, (B, P, C s^2).
+
+    `weights` are (B or 1, K, C), the responses of a filter K s^2 side by side.
+    """
+    count, sums = weights.shape[1:]
+    width = sums * (u.shape[-1] // count)
+    return _written(kernels().mixed, u, u, knee, weights.mT.flatten(1).T, width)
+
+
 def clip(u: Tensor, knee: Tensor) -> Tensor:
     """The responses u, cut to their knees, shape of u."""
     return _written(kernels().clip, u, u, knee, _nowhere(u))
@@ -100,9 +110,9 @@ def _summed(loop: Loop, u: Tensor, q: Tensor, knee: Tensor, t: Tensor, count: in
     return total.sum(1).to(u)
 
 
-def _written(loop: Loop, u: Tensor, q: Tensor, knee: Tensor, t: Tensor) -> Tensor:
-    """What a loop writes for the responses of each image, shape of u."""
-    out = torch.empty(u.shape, dtype=u.dtype)
+def _written(loop: Loop, u: Tensor, q: Tensor, knee: Tensor, t: Tensor, width: int | None = None) -> Tensor:
+    """What a loop writes for the responses of each image, (B, P, width), shape of u where no width is given."""
+    out = torch.empty(*u.shape[:-1], u.shape[-1] if width is None else width, dtype=u.dtype)
     for i in range(len(u)):
         _shared(loop, _arrays(i, u, q, knee, t), partial(_rows_of, out[i].numpy()))
     return out

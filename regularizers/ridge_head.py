@@ -88,6 +88,9 @@ class RidgeHead(Head):
     def diagonal_sum(self, u: Tensor) -> Tensor:
         return passes.inside(u, self._bounds) if self.compiled(u) else super().diagonal_sum(u)
 
+    def mixed_diagonal(self, u: Tensor, weights: Tensor, mix: Callable[[Tensor], Tensor]) -> Tensor:
+        return passes.mixed(u, self._bounds, weights) if self.compiled(u) else super().mixed_diagonal(u, weights, mix)
+
     def diagonal(self, u: Tensor) -> Tensor:
         return self._units(u, lambda v, knee: self.activation.psi_prime(v / knee))
 

@@ -172,3 +172,29 @@ def test_a_process_restores_with_and_without_numba(before, compiled, tmp_path):
     )
     assert done.stdout.split() == ["CONVERGED", str(compiled)], done.stderr
     assert any(tmp_path.rglob("*.nbc")) is compiled
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    batch=st.integers(1, 2),
+    filters=st.integers(1, 7),
+    phases=st.sampled_from([1, 4, 16]),
+    colours=st.integers(1, 3),
+    masked=st.booleans(),
+)
+@torch.no_grad()
+def test_diagonals_summed_over_filters_are_those_of_torch(seed, dtype, batch, filters, phases, colours, masked):
+    head, u, _ = head_and_responses(seed, dtype, batch, 9, filters * phases, 1, masked)
+    g = torch.Generator().manual_seed(seed)
+    for images in (1, batch):
+        weights = torch.rand(images, filters, colours, generator=g, dtype=torch.float64).to(dtype)
+
+        def mix(values, weights=weights):
+            parts = values.unflatten(-1, (filters, phases))
+            return (parts[..., None, :] * weights[:, None, :, :, None]).sum(2).flatten(2)
+
+        found = head.mixed_diagonal(u, weights, mix)
+        assert found.shape == (batch, 9, colours * phases)
+        torch.testing.assert_close(found, mix(head.diagonal(u)))
