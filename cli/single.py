@@ -15,7 +15,7 @@ from icgn.cli.outcome import Record, figure, outcome_of
 from icgn.cli.references import rebased, reference_range
 from icgn.cli.request import Batch
 from icgn.cli.screen import naming
-from icgn.cli.units import Unit, picture_unit, words_of
+from icgn.cli.units import Unit, picture_unit, words_of, words_of_values
 from icgn.cli.watching import Watch, say_expected
 from icgn.cli.writing import marked, write_copy, write_result
 from icgn.datasets import Job, Picture, read_picture, write_picture
@@ -133,8 +133,8 @@ def _said_read(batch: Batch, job: Job, measured: Picture | Tensor, unit: Unit) -
     """Say what was read; returns it."""
     if not isinstance(measured, Picture) or measured.container is None:
         return ""
-    ends = (unit.number(float(v)) for v in (measured.pixels.min(), measured.pixels.max()))
-    read = measured.container.describe() + ", values {:.5g} to {:.5g}".format(*ends)
+    low, high = (unit.number(float(v)) for v in (measured.pixels.min(), measured.pixels.max()))
+    read = f"{measured.container.describe()}, {words_of_values(low, high)}"
     batch.say("read", f"{job.source}: {read}")
     return read
 

@@ -15,13 +15,17 @@ import icgn
 from icgn.cli.outcome import Outcome, Record, joined, mean_quality, outcome_of, quality_in
 from icgn.cli.references import reference_range
 from icgn.cli.request import Batch
-from icgn.cli.units import Unit, unit_of, words_of
+from icgn.cli.units import Unit, unit_of, words_of, words_of_values
 from icgn.cli.watching import Watch, say_expected
 from icgn.datasets import Extent, Job, Page, PictureError, Stack, StackWriter, create_stack, measure, open_stack
 from icgn.pictures import Note, Restored
 from icgn.pictures.ranges import UNIT, Range
 from icgn.pictures.stacks import Basis, PagedTask, PageTask, Place, joined_values, missing_of, page_pictures
 from icgn.solvers import Status
+
+# Kinds of file that do not name the axes of their arrays, and how many times longer both other axes than the last are
+# where it may count pages.
+_NAMELESS, _THIN = ("NumPy array", "NumPy archive", "HDF5", "Zarr"), 3
 
 
 def is_stack(stack: Stack) -> bool:
@@ -57,6 +61,7 @@ def restore_stack(batch: Batch, job: Job, stack: Stack, task: PageTask, *, alone
     unit = unit_of(stack.container, file)
     read = stack.container.describe() + words
     batch.say("read", f"{job.source}: {read}")
+    say_doubtful_axes(batch, job, stack)
     paged = paged_task(batch, job, stack, task, file, unit)
     with Reference(job, stack, file) as reference:
         bases = paged.bases(reference.page if reference.stack is not None else None)
@@ -131,7 +136,7 @@ def _refuse_figure(batch: Batch, stack: Stack) -> None:
 
 
 def _words_of_extent(extent: Extent) -> str:
-    return f", values {extent.low:.5g} to {extent.high:.5g}"
+    return f", {words_of_values(extent.low, extent.high)}"
 
 
 def file_range(stack: Stack, task: PageTask) -> tuple[Range, str]:
@@ -151,6 +156,19 @@ def file_range(stack: Stack, task: PageTask) -> tuple[Range, str]:
             " inpaint does where its mask hides them"
         )
     return extent.range, _words_of_extent(extent)
+
+
+def say_doubtful_axes(batch: Batch, job: Job, stack: Stack) -> None:
+    """Warn where the axes of an array, which does not say them, would make thin pages: pages may lie along the last."""
+    found = stack.container
+    shape = found.shape
+    if found.kind not in _NAMELESS or found.axes[-1] != "X" or len(shape) < 3 or _THIN * shape[-1] > min(shape[-3:-1]):
+        return
+    batch.say(
+        "warning",
+        f"{job.source}: its {len(stack)} pages of {found.height} x {found.width} (height x width) are narrow: if pages"
+        " lie along the last axis of the array, bring it to the front first (numpy.moveaxis(array, -1, 0))",
+    )
 
 
 def paged_task(batch: Batch, job: Job, stack: Stack, task: PageTask, file: Range, unit: Unit) -> PagedTask:

@@ -14,6 +14,8 @@ from icgn.pictures.ranges import UNIT, Range, spread
 
 # No Gaussian noise is larger than this part of all that a picture varies: its own quantiles are six times as far apart.
 _PLAUSIBLE = 1 / 3
+# Levels below this part of all that a picture varies are nothing to remove: a fifth of a gray level of a stretched one.
+_NOTHING = 1 / 255 / 5
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,10 @@ def unit_of(container: Container | None, range: Range) -> Unit:
     if container is None:
         return INTENSITIES
     width = range[1] - range[0]
-    if _typed(container) or range == (0, 1):
+    if _typed(container):
         return Unit(GRAY_LEVELS, 255.0, range, 0.0 if width in (1.0, 255.0) else width)
+    if range == (0, 1):
+        return Unit(GRAY_LEVELS, 255.0, range, 1.0)
     return Unit(OWN, width, range, 255 * width)
 
 
@@ -91,8 +95,8 @@ def _typed(container: Container) -> bool:
 def words_of(note: Note, unit: Unit, range: Range) -> str:
     """A note about a picture in the unit of its file; `range` was that of the model, in intensities."""
     if note.topic == "scale":
-        low, high = (unit.number(v) for v in range)
-        return f"{low:.4g} to {high:.4g} are taken as the range of the model"
+        numbers = words_of_values(*(unit.number(v) for v in range))
+        return f"{numbers} are taken as the range of the model"
     hint = ""
     # A level that would be right in intensities; it would be so only of pictures in [0, 1].
     if note.topic == "range" and unit.gray and range == UNIT:
@@ -112,7 +116,8 @@ def check_typed(option: str, value: float | None, zero: bool) -> None:
 def level_of(option: str, value: float, unit: Unit, pixels: Tensor, *, tight: bool) -> tuple[float, str]:
     """The intensity of a level as it is typed, and a warning if it cannot be meant in the unit of the file.
 
-    A level that no noise of the picture can have is taken in the other unit, if one can have it there.
+    A level that no noise of the picture can have, or that is nothing beside it, is taken in the other unit, if one can
+    have it there.
 
     Parameters
     ----------
@@ -133,21 +138,30 @@ def level_of(option: str, value: float, unit: Unit, pixels: Tensor, *, tight: bo
         naming the option, for a level above 255 gray levels.
     """
     level, varies = value / unit.scale, spread(pixels)
-    most = (_PLAUSIBLE if tight else 1.0) * varies
-    if varies == 0 or level <= most:
+    most, least = (_PLAUSIBLE if tight else 1.0) * varies, _NOTHING * varies
+    if varies == 0 or level == 0 or least <= level <= most:
         return unit.intensity(option, value), ""
-    if unit.other and value / unit.other <= most:
+    if unit.other and least <= value / unit.other <= most:
         other = f"the unit of the file (1 gray level is {unit.other / 255:.4g})" if unit.gray else "gray levels of 255"
         return value / unit.other, (
             f"{option} {value:g} is taken in {other}: {'as gray levels' if unit.gray else 'in the unit of the file'}"
             f" it would be {level / varies:.2g} times all that the picture varies"
         )
+    if level <= most:
+        return unit.intensity(option, value), ""
     level = unit.intensity(option, value)
     if level > varies:
         return level, (
             f"{option} {value:g} is more than all that the picture varies, {unit.scale * varies:.3g} {unit.name}"
         )
     return level, ""
+
+
+def words_of_values(low: float, high: float) -> str:
+    """The least and the largest number of a file in words, with digits enough to tell them apart."""
+    size, apart = max(abs(low), abs(high)), high - low
+    digits = 5 + (max(0, math.floor(math.log10(size / apart))) if apart > 0 else 0)
+    return f"values {low:.{digits}g} to {high:.{digits}g}"
 
 
 def picture_unit(measured: Picture | Tensor) -> Unit:

@@ -10,7 +10,7 @@ from torch import Tensor
 from icgn.cli.outcome import Outcome, Record, mean_quality, quality_in
 from icgn.cli.request import Batch
 from icgn.cli.screen import naming
-from icgn.cli.stacks import Reference, file_range, key_of, paged_task, say_bases, say_expected_of
+from icgn.cli.stacks import Reference, file_range, key_of, paged_task, say_bases, say_doubtful_axes, say_expected_of
 from icgn.cli.units import unit_of, words_of
 from icgn.cli.watching import Watch
 from icgn.datasets import Job, Stack, StackWriter, create_stack
@@ -49,6 +49,7 @@ def restore_volume(batch: Batch, job: Job, stack: Stack, task: PageTask) -> None
     unit = unit_of(stack.container, file)
     read = stack.container.describe() + words
     batch.say("read", f"{job.source}: {read}")
+    say_doubtful_axes(batch, job, stack)
     paged = paged_task(batch, job, stack, task, file, unit)
     volume = read_volume(stack, file)
     with Reference(job, stack, file) as reference:

@@ -195,6 +195,34 @@ def dark_frame(picture: Array) -> Array | None:
     return np.asarray(whole[: gray.shape[0], : gray.shape[1]])
 
 
+def padding(picture: Array) -> Array | None:
+    """The part of a picture that was never measured, bool (H, W); None where there is none.
+
+    Scanners and mosaics pad with one value: the least one, in blocks of 8 x 8 pixels or more that cover a hundredth of
+    the picture and touch its border, and nearly nowhere else.
+
+    Parameters
+    ----------
+    picture : ndarray
+        (C, H, W), finite.
+    """
+    side = 8
+    if min(picture.shape[1:]) < 2 * side:
+        return None
+    least = (picture == picture.min()).all(0)
+    if least.mean() < 0.01:
+        return None
+    blocks = scipy.ndimage.binary_opening(least, np.ones((side, side), bool))
+    labels, _ = scipy.ndimage.label(least)
+    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    found = np.isin(labels, np.intersect1d(border[border > 0], labels[blocks]))
+    solid = blocks[found].mean() if found.any() else 0.0
+    # Clipped shadows have no clear edge, and the least value is elsewhere too.
+    if found.mean() < 0.01 or found.all() or solid < 0.5 or (least & ~found).mean() > 1e-3:
+        return None
+    return np.asarray(scipy.ndimage.binary_dilation(found, np.ones((3, 3), bool)))
+
+
 def count_step(picture: Array) -> float | None:
     """The one distance between the values of a picture that holds few, as counts do; None for others.
 

@@ -20,6 +20,13 @@ from icgn.datasets.formats.container import Limits, stored_limits
 _EXACT = 2**53
 # Numbers this far outside [0, 1] may be noise on pictures in [0, 1].
 _NOISY = 0.5
+# What libraries say of files that end too early.
+_TRUNCATED = (
+    "mmap length is greater than file size",
+    "failed to read ",
+    "Failed to read all data",
+    "buffer is too small",
+)
 
 
 class PictureError(ValueError):
@@ -218,5 +225,7 @@ def reason(error: Exception) -> str:
         return error.strerror.lower()
     if isinstance(error, MemoryError):
         return "not enough memory for what its header says"
-    text = str(error).strip()
-    return " ".join(text.split())[:400] if text else type(error).__name__
+    text = " ".join(str(error).split())[:400]
+    if any(words in text for words in _TRUNCATED) and "truncated" not in text:
+        return f"the file is truncated: it holds less than its header says ({text})"
+    return text or type(error).__name__

@@ -16,6 +16,9 @@ from icgn.datasets import Page, Picture, Stack, luma, open_stack
 MOST, NEARLY_ALL = 0.5, 0.9
 """Parts of a picture: masks that hide more than the first, or the second at least, may be inverted by mistake."""
 
+# Pixels within this part of all values from the least or the largest are dark or light; a picture has so many others.
+_EDGES, _BETWEEN = 0.1, 0.1
+
 
 @dataclass(frozen=True, eq=False)
 class Mask:
@@ -92,7 +95,8 @@ class MaskPages:
         seen = _Seen()
         for index in range(len(stack)):
             seen = seen.with_page(stack.page(index))
-        self._rule = _rule_of(seen, invert)
+        shown = seen.shows_picture and not all(_is_two_toned(stack.page(i), seen) for i in range(len(stack)))
+        self._rule = _rule_of(seen, invert, opacity=shown)
         # Many stacks have a mask or two.
         self.page = lru_cache(maxsize=2)(self._page)
         missing = [int((~self.page(index).known).sum()) for index in range(len(stack))]
@@ -136,7 +140,8 @@ def open_mask(path: str | Path, *, invert: bool = False) -> MaskPages:
     The picture is known where the mask is light, and missing where it is dark: False and True, 0 and 1, 0 and 255. The
     threshold is half of the largest value; if there are negative ones, the middle between the least and the largest.
     It is the same for all pages. Colour becomes gray first. Pixels that are mostly transparent are missing; where the
-    others are all equal, it is the opacity alone that counts.
+    others are all equal, or show a picture (a tenth of them are neither dark nor light), it is the opacity alone that
+    counts.
 
     Parameters
     ----------
@@ -214,7 +219,9 @@ def known_pixels(mask: Picture) -> Tensor:
     ValueError
         if no pixel is known.
     """
-    rule = _rule_of(_Seen().with_page(Page(mask.pixels, mask.alpha)), invert=False)
+    page = Page(mask.pixels, mask.alpha)
+    seen = _Seen().with_page(page)
+    rule = _rule_of(seen, invert=False, opacity=seen.shows_picture and not _is_two_toned(page, seen))
     return rule.mask(mask.pixels, mask.alpha).known
 
 
@@ -226,6 +233,11 @@ class _Seen:
     high: float = -math.inf
     some: tuple[float, ...] = ()
     opaque: bool = True
+
+    @property
+    def shows_picture(self) -> bool:
+        """Whether some pixels are transparent and the others have more than two values, as in a picture cut out."""
+        return not self.opaque and len(self.some) > 2
 
     def with_page(self, page: Page) -> _Seen:
         """What a page and those before it hold."""
@@ -260,9 +272,17 @@ class _Rule:
         return found
 
 
-def _rule_of(seen: _Seen, invert: bool) -> _Rule:
+def _is_two_toned(page: Page, seen: _Seen) -> bool:
+    """Whether nearly all opaque pixels of a page are as dark or as light as any, as those of a mask are."""
+    shown = _gray(page.values)[_opaque(page.values, page.alpha)]
+    near = _EDGES * (seen.high - seen.low)
+    between = (shown > seen.low + near) & (shown < seen.high - near)
+    return len(shown) == 0 or float(between.double().mean()) < _BETWEEN
+
+
+def _rule_of(seen: _Seen, invert: bool, opacity: bool) -> _Rule:
     low, high = seen.low, seen.high
-    if not seen.opaque and len(seen.some) < 2:
+    if opacity or (not seen.opaque and len(seen.some) < 2):
         return _Rule("the opaque ones" if invert else "the transparent ones", None, invert)
     bound = min(low, 0.0)
     # Noise of compression around white is no second value, and neither is a single one.

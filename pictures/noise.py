@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from icgn.datasets import Picture, estimate_sigma
-from icgn.datasets.estimation import COARSE, Measured, clipped_level, count_step, dark_frame, measure_flat
+from icgn.datasets.estimation import (
+    COARSE,
+    Measured,
+    clipped_level,
+    count_step,
+    dark_frame,
+    measure_flat,
+    padding,
+)
 from icgn.functionals.noise import (
     MOST_COHERENT,
     Correlated,
@@ -95,8 +103,8 @@ class NoiseEstimate:
 def estimate_noise(picture: Picture | Tensor) -> NoiseEstimate:
     r"""Estimate the noise of a picture: white, correlated, or growing with the brightness, and how large it is.
 
-    What counts is in the pixels, not in the name or kind of a file. Dark frames around the picture, clipped pixels, and
-    pixels that are not finite are left out (:mod:`icgn.datasets.estimation`).
+    What counts is in the pixels, not in the name or kind of a file. Dark frames around the picture, what a scanner
+    padded it with, clipped pixels, and pixels that are not finite are left out (:mod:`icgn.datasets.estimation`).
 
     Parameters
     ----------
@@ -132,8 +140,9 @@ def estimate_noise(picture: Picture | Tensor) -> NoiseEstimate:
         # Gray stored as colour has one noise.
         found = estimate_noise(torch.from_numpy(values[:1]))
         return replace(found, channels=found.channels * 3)
-    frame = dark_frame(values)
+    frame, padded = dark_frame(values), padding(values)
     ignored = ~finite if frame is None else ~finite | frame
+    ignored = ignored if padded is None else ignored | padded
     counted = _counts(values, ignored)
     if counted is not None:
         return counted

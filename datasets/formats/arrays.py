@@ -113,7 +113,7 @@ def store(array: Any, pages: Pages, container: Container) -> None:
 
 def open_npy(request: Request) -> ArrayReader:
     """Open an array file, mapped into memory."""
-    array = np.load(request.path, mmap_mode="r", allow_pickle=False)
+    array = _mapped(request.path)
     native = (array.dtype.str, bool(array.flags.f_contiguous and not array.flags.c_contiguous))
     return ArrayReader(array, array_container("NumPy array", array, request, native=native))
 
@@ -132,7 +132,7 @@ def open_npz(request: Request) -> ArrayReader:
             unpacked = Path(folder.name) / "array.npy"
             with archive.open(f"{name}.npy") as source, unpacked.open("wb") as target:
                 shutil.copyfileobj(source, target)
-            array = np.load(unpacked, mmap_mode="r", allow_pickle=False)
+            array = _mapped(unpacked)
             native = (array.dtype.str, False)
             container = array_container("NumPy archive", array, request, native=native)
         except BaseException:
@@ -140,6 +140,16 @@ def open_npz(request: Request) -> ArrayReader:
             raise
     kept = ("the other arrays",) if len(names) > 1 else ()
     return ArrayReader(array, replace(container, inner=name, kept=kept), folder.cleanup)
+
+
+def _mapped(path: Path) -> Any:
+    """The array of a file, mapped into memory."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        if "Python objects" not in str(error):
+            raise
+        raise ValueError("the array holds Python objects, expected numbers: save one array of numbers alone") from error
 
 
 def write_npy(path: Path, pages: Pages, container: Container) -> tuple[str, ...]:

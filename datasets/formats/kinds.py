@@ -105,10 +105,10 @@ def open_file(path: Path, *, axes: str | None, pixel_limit: int) -> Reader:
     if found is None and file.is_dir():
         raise IsADirectoryError(21, "is a directory, expected a file")
     if found is None:
-        known = ", ".join(f.kind for f in FORMATS)
+        known, words = ", ".join(f.kind for f in FORMATS), kind_in_words(file)
+        words = words if words.startswith(("a ", "an ")) else f"a {words}"
         raise ValueError(
-            f"not a PNG, JPEG or TIFF file, whatever its name says, but {kind_in_words(file)};"
-            f" convert it to one of {known}"
+            f"not a PNG, JPEG or TIFF file, whatever its name says, but {words}; convert it to one of {known}"
         )
     check_installed(found)
     if inner and found in PICTURES:

@@ -468,3 +468,10 @@ def test_more_removed_than_there_is_noise_warns(tmp_path, run):
     result = run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif", "--sigma", 50)
     assert result.exit_code == 0 and "were removed, and noise of" in result.stderr
     assert "were removed" not in run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif", "--sigma", 2).stderr
+
+
+@pytest.mark.parametrize(("shape", "warned"), [((24, 32, 5), True), ((5, 24, 32), False), ((24, 32, 3), False)])
+def test_pages_along_the_last_axis_are_warned_about(tmp_path, run, shape, warned):
+    np.save(tmp_path / "in.npy", np.random.default_rng(0).random(shape))
+    result = run("denoise", tmp_path / "in.npy", "-o", tmp_path / "o.npy", "--sigma", 10)
+    assert result.exit_code == 0 and ("bring it to the front first" in result.stderr) == warned

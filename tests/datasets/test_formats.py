@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from file_kinds import KINDS, Kind
 
@@ -142,6 +143,24 @@ def test_the_table_of_the_documentation_is_what_is_tested():
         assert old.strip() == table(), "run this test with ICGN_WRITE_TABLE=1 to write the table anew"
     for found in FORMATS:
         assert found.kind in text and found.suffixes[0] in text
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".tif"])
+def test_files_that_end_too_early_and_objects_are_named(tmp_path, suffix):
+    path, values = tmp_path / f"a{suffix}", np.random.default_rng(0).random((20, 20))
+    if suffix == ".tif":
+        tifffile.imwrite(path, values)
+        path.write_bytes(path.read_bytes()[:2000])
+    else:
+        (np.savez if suffix == ".npz" else np.save)(path, np.array([values, None], dtype=object))
+    words = "the file is truncated" if suffix == ".tif" else "the array holds Python objects, expected numbers"
+    with pytest.raises(PictureError, match=words):
+        open_stack(path)
+    if suffix == ".npy":
+        np.save(path, values)
+        path.write_bytes(path.read_bytes()[:2000])
+        with pytest.raises(PictureError, match="the file is truncated"):
+            open_stack(path)
 
 
 # The contract of a format, from pictures of our own

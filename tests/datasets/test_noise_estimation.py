@@ -6,7 +6,7 @@ import scipy.ndimage
 import torch
 
 from icgn.datasets import Picture, bundled
-from icgn.datasets.estimation import clipped_level, count_step, dark_frame, measure_flat
+from icgn.datasets.estimation import clipped_level, count_step, dark_frame, measure_flat, padding
 from icgn.functionals.noise import Correlated, Poisson, PoissonGaussian, White
 from icgn.pictures.noise import estimate_noise
 
@@ -90,6 +90,18 @@ def test_a_dark_frame_is_left_out():
     assert frame is not None and not (frame & inside)[40:150, 80:180].any() and frame[~inside].mean() > 0.8
     assert estimate_noise(tensor(picture)).level == pytest.approx(25 / 255, rel=0.2)
     assert dark_frame(camera()) is None
+
+
+@pytest.mark.parametrize("level", [-2.0, -0.5])
+def test_what_a_scanner_padded_is_left_out(level):
+    row, column = np.mgrid[:96, :96]
+    whole = camera()[:, :96, 100:196] + 0.06 * rng().standard_normal((1, 96, 96))
+    for outside in ((row < 20) & (column < 20), (row - 48) ** 2 + (column - 48) ** 2 > 47**2):
+        picture = np.where(outside, level, whole)
+        found = padding(picture)
+        assert found is not None and found[outside].mean() > 0.99 and found[~outside].mean() < 0.1
+        assert estimate_noise(tensor(picture)).level > 0.7 * estimate_noise(tensor(whole)).level
+    assert padding(whole) is None and padding(np.clip(whole - 0.3, 0, 1)) is None
 
 
 def test_pixels_outside_the_field_may_be_nan():

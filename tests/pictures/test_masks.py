@@ -35,6 +35,13 @@ def both(path):
     Image.fromarray(pixels).save(path)
 
 
+def cut_out(path):
+    """A photograph out of which parts were cut."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*KNOWN.shape, 4)).astype(np.uint8)
+    pixels[..., 3] = np.where(KNOWN, 255, 0)
+    Image.fromarray(pixels).save(path)
+
+
 def palette(path):
     Image.fromarray(np.where(KNOWN, 255, 0).astype(np.uint8)).convert("P").save(path)
 
@@ -54,6 +61,7 @@ KINDS = {
     "compressed.jpg": lambda path: Image.fromarray(np.where(KNOWN, 255, 0).astype(np.uint8)).save(path, quality=95),
     "opacity.png": opacity,
     "both.png": both,
+    "cut out.png": cut_out,
     "palette.png": palette,
     "x.bmp": lambda path: Image.fromarray(KNOWN).save(path),
     "x.pbm": lambda path: Image.fromarray(KNOWN).save(path),
