@@ -92,6 +92,14 @@ Noise = Annotated[
     float | None,
     typer.Option("--noise", metavar="LEVEL", help=f"Noise of the measurement, {UNIT}; default estimated."),
 ]
+NoiseKind = Annotated[
+    str | None,
+    typer.Option(
+        "--noise",
+        metavar="KIND",
+        help=f"Noise of the measurement: LEVEL, {UNIT}, or as for denoise; default estimated.",
+    ),
+]
 ModelSigma = Annotated[
     float | None,
     typer.Option(

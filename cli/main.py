@@ -21,6 +21,7 @@ from icgn.cli.arguments import (
     Model,
     ModelSigma,
     Noise,
+    NoiseKind,
     Output,
     Precision,
     Quiet,
@@ -141,7 +142,7 @@ def deblur(
     border: Annotated[
         Border, typer.Option(help="valid: photographs; circular: simulated blur that wraps around the frame.")
     ] = "valid",
-    noise: Noise = None,
+    noise: NoiseKind = None,
     sigma: ModelSigma = None,
     weight: Weight = "1",
     reference: Reference = None,
@@ -168,10 +169,10 @@ def deblur(
     from icgn.cli.restoring import deblur_files
 
     request = Request(
-        inputs, output, reference, compare, model, device, weight, tol, gap, sigma, noise,
+        inputs, output, reference, compare, model, device, weight, tol, gap, sigma,
         range=range, recursive=recursive, quiet=quiet, json=json, processes=jobs
     )  # fmt: skip
-    deblur_files(request, kernel, border)
+    deblur_files(request, kernel, border, noise)
 
 
 @app.command(cls=Command)
@@ -191,8 +192,11 @@ def inpaint(
         bool, typer.Option("--yes", "-y", help="Do not ask about masks that hide nothing, or more than half.")
     ] = False,
     noise: Annotated[
-        float | None,
-        typer.Option(metavar="LEVEL", help=f"Noise of the known pixels, {UNIT}; default 1/255 of the range."),
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help=f"Noise of the known pixels: LEVEL, {UNIT}, or as for denoise; default 1/255 of the range.",
+        ),
     ] = None,
     sigma: ModelSigma = None,
     weight: Weight = "1",
@@ -217,10 +221,10 @@ def inpaint(
     from icgn.cli.restoring import inpaint_files
 
     request = Request(
-        inputs, output, reference, compare, model, device, weight, tol, gap, sigma, noise,
+        inputs, output, reference, compare, model, device, weight, tol, gap, sigma,
         range=range, recursive=recursive, quiet=quiet, json=json, processes=jobs
     )  # fmt: skip
-    inpaint_files(request, mask, invert=invert, yes=yes)
+    inpaint_files(request, mask, noise=noise, invert=invert, yes=yes)
 
 
 @app.command(cls=Command)

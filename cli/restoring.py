@@ -28,7 +28,18 @@ from icgn.datasets import (
     seed_of,
     write_picture,
 )
-from icgn.pictures import Deblur, Denoise, Inpaint, Measured, Restored, Task, load_kernel, parse_noise, restore_picture
+from icgn.pictures import (
+    Deblur,
+    Denoise,
+    Inpaint,
+    Measured,
+    NoiseWords,
+    Restored,
+    Task,
+    load_kernel,
+    parse_noise,
+    restore_picture,
+)
 from icgn.pictures.masks import MaskPages
 from icgn.pictures.models import ModelFor, regularizers_by_channels
 from icgn.pictures.stacks import PageTask
@@ -52,14 +63,10 @@ def denoise_files(request: Request, noise: str | None = None) -> None:
     noise : str, optional
         the noise in words, as for :func:`icgn.pictures.parse_noise`.
     """
-    try:
-        words = None if noise is None else parse_noise(noise)
-    except ValueError as error:
-        refuse(as_option(str(error)))
-    restore_all(replace(request, words=words), partial(_same, Denoise()), "denoising", "noisy")
+    restore_all(replace(request, words=_words(noise)), partial(_same, Denoise()), "denoising", "noisy")
 
 
-def deblur_files(request: Request, kernel: str, border: Border) -> None:
+def deblur_files(request: Request, kernel: str, border: Border, noise: str | None = None) -> None:
     """Deblur picture files; the noise is estimated where it is None.
 
     Parameters
@@ -70,15 +77,20 @@ def deblur_files(request: Request, kernel: str, border: Border) -> None:
         as for :func:`icgn.pictures.read_kernel`.
     border : {"valid", "circular"}
         as for :class:`icgn.pictures.Deblur`.
+    noise : str, optional
+        the noise in words, as for :func:`icgn.pictures.parse_noise`.
     """
 
     def read() -> list[Path]:
         return [Path(kernel)] if Path(kernel).is_file() else []
 
+    request = replace(request, words=_words(noise))
     restore_all(request, partial(_blurred, kernel, border), "deblurring", "blurred", read)
 
 
-def inpaint_files(request: Request, mask: Path, *, invert: bool = False, yes: bool = False) -> None:
+def inpaint_files(
+    request: Request, mask: Path, *, noise: str | None = None, invert: bool = False, yes: bool = False
+) -> None:
     """Fill in missing pixels of picture files.
 
     Parameters
@@ -87,13 +99,14 @@ def inpaint_files(request: Request, mask: Path, *, invert: bool = False, yes: bo
         what to do; the noise is :data:`DEFAULT_NOISE` where it is None.
     mask : Path
         mask of all pictures, or folder of masks under the names of the pictures (the suffix may differ).
+    noise : str, optional
+        the noise in words, as for :func:`icgn.pictures.parse_noise`.
     invert : bool
         whether the masks are light where a picture is to be filled in.
     yes : bool
         whether masks that hide nothing, or most of a picture, are meant so.
     """
-    masks = Masks(mask, invert=invert, sure=yes)
-
+    request, masks = replace(request, words=_words(noise)), Masks(mask, invert=invert, sure=yes)
     with masks:
         restore_all(request, partial(_hidden, masks), "inpainting", "masked", masks.files)
 
@@ -154,6 +167,13 @@ def _demonstrate(sample: Sample, models: ModelFor, folder: Path) -> tuple[Restor
     write_picture(folder / f"{sample.name}-restored.png", restored.picture)
     write_picture(folder / f"{sample.name}-compare.png", figure(restored, clean, "noisy"))
     return restored, clean
+
+
+def _words(noise: str | None) -> NoiseWords | None:
+    try:
+        return None if noise is None else parse_noise(noise)
+    except ValueError as error:
+        refuse(as_option(str(error)))
 
 
 def _blurred(kernel: str, border: Border) -> Source:

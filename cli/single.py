@@ -20,7 +20,8 @@ from icgn.cli.watching import Watch, say_expected
 from icgn.cli.writing import marked, write_copy, write_result
 from icgn.datasets import Job, Picture, read_picture, write_picture
 from icgn.pictures import Denoise, NoiseLevel, Restored, Task, estimated_level, measured_level, restore_picture
-from icgn.pictures.stacks import known_part, range_of
+from icgn.pictures.stacks import range_of
+from icgn.pictures.tasks import known_part
 
 # More than so many times the noise that is found should not be removed, if it is more than this part of the range.
 _MUCH, _LITTLE = 2.0, 4 / 255
@@ -156,8 +157,8 @@ def _levels(
         found["noise"] = request.words.describe(measured, lambda value: level("noise", value))
     elif clean is not None and isinstance(task, Denoise) and found["sigma"] is None:
         found["noise"] = measured_level(measured, clean)
-    if found["noise"] is None and batch.source.usual_noise:
-        low, high = range_of([known_part(task, measured)], 0.0, request.limits(unit))
+    elif batch.source.usual_noise and found["noise"] is None:
+        low, high = range_of([known_part(task, measured.pixels)], 0.0, request.limits(unit))
         found["noise"] = NoiseLevel(batch.source.usual_noise * (high - low))
     return found
 

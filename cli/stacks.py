@@ -20,7 +20,8 @@ from icgn.cli.watching import Watch, say_expected
 from icgn.datasets import Extent, Job, Page, PictureError, Stack, StackWriter, create_stack, measure, open_stack
 from icgn.pictures import Note, Restored
 from icgn.pictures.ranges import UNIT, Range
-from icgn.pictures.stacks import Basis, PagedTask, PageTask, Place, joined_values, missing_of, page_pictures
+from icgn.pictures.stacks import Basis, PagedTask, PageTask, Place, joined_values, page_pictures
+from icgn.pictures.tasks import missing_of
 from icgn.solvers import Status
 
 # Kinds of file that do not name the axes of their arrays, and how many times longer both other axes than the last are
@@ -183,9 +184,8 @@ def paged_task(batch: Batch, job: Job, stack: Stack, task: PageTask, file: Range
         picture = plain.pictures(plain.sampled(0)[0])[0]
         read = replace(picture, container=stack.container)
         levels["noise"] = request.words.describe(read, lambda value: level("noise", value))
-    return PagedTask(
-        stack, file, task, batch.models, range=request.limits(unit), usual_noise=batch.source.usual_noise, **levels
-    )
+    usual = batch.source.usual_noise if request.words is None else 0.0
+    return PagedTask(stack, file, task, batch.models, range=request.limits(unit), usual_noise=usual, **levels)
 
 
 def say_bases(batch: Batch, job: Job, stack: Stack, unit: Unit, bases: dict[Place, Basis]) -> None:

@@ -70,8 +70,10 @@ class Noise(ABC):
         """What it is, in words; levels times `scale`, e.g. 255 for the unit ``"gray levels"``."""
 
     def root_mean_square(self, x: Tensor) -> Tensor:
-        """Root mean square of the noise of each of the noiseless measurements x, float64 (B,)."""
-        return self.variance(x).expand_as(x).double().flatten(1).mean(1).sqrt()
+        """Root mean square of the noise of each of the noiseless measurements x, float64 (B,); NaN does not count."""
+        variance = self.variance(x).expand_as(x).double()
+        known = torch.where(torch.isfinite(x), variance, torch.nan)
+        return known.flatten(1).nanmean(1).nan_to_num(0.0).sqrt()
 
 
 @dataclass(frozen=True, eq=False)

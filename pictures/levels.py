@@ -138,9 +138,9 @@ def described_level(noise: Noise, pixels: Tensor) -> NoiseLevel:
     noise : Noise
         its description, in the unit of the pixels.
     pixels : Tensor
-        the noisy picture (C, H, W).
+        the noisy picture (C, H, W), NaN where it is missing.
     """
-    y = pixels[None].double().nan_to_num(0.0)
+    y = pixels[None].double()
     value, removed = float(noise.root_mean_square(y)), float(level_to_remove(noise, y).max())
     return NoiseLevel(value, "given", (), noise, removed if removed != value else None)
 

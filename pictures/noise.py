@@ -63,6 +63,8 @@ _FRAMED = 1.7
 _STRONG = 0.2
 # Letters have at least so many times the level that the network finds.
 _LETTERS = 6.0
+# Squares of known pixels that tell a level, and the median size of a normal variable.
+_SQUARES, _NORMAL_MEDIAN = 100, 0.6745
 # Blocks and side of a picture that the network needs.
 _BLOCKS, _SIDE = 100, 24
 
@@ -295,11 +297,22 @@ def _finest(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> floa
         for cut in range(0, min(ignored.shape) // 2 - 8, 4):
             part = (slice(cut, ignored.shape[0] - cut), slice(cut, ignored.shape[1] - cut))
             if not ignored[part].any():
-                pixels = pixels[:, part[0], part[1]]
-                break
-        else:
-            return None
+                return estimate_sigma(pixels[:, part[0], part[1]])
+        return _of_squares(values, ignored)
     return estimate_sigma(pixels)
+
+
+def _of_squares(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> float | None:
+    """Level by the diagonal differences of squares of 2 x 2 pixels that are all known; None if these are few.
+
+    It is the median of their sizes over that of a normal variable: the finest wavelet, where pixels are scattered.
+    """
+    known = ~(ignored[:-1, :-1] | ignored[:-1, 1:] | ignored[1:, :-1] | ignored[1:, 1:])
+    if known.sum() < _SQUARES:
+        return None
+    v = values.astype(float)
+    diagonal = (v[:, :-1, :-1] - v[:, :-1, 1:] - v[:, 1:, :-1] + v[:, 1:, 1:])[:, known] / 2
+    return float(np.median(abs(diagonal)) / _NORMAL_MEDIAN)
 
 
 def _rms(levels: Any) -> float:

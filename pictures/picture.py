@@ -17,7 +17,7 @@ from icgn.pictures.models import ModelFor, as_batch, default_regularizer, has_lo
 from icgn.pictures.ranges import UNIT, Range, RangeOption, check_level, find_range, fixed_range, reach_at
 from icgn.pictures.result import Restored
 from icgn.pictures.solving import Solved, solve_task
-from icgn.pictures.tasks import Denoise, Inpaint, Task
+from icgn.pictures.tasks import Denoise, Inpaint, Task, known_part
 from icgn.regularizers import LocalLevels
 from icgn.regularizers.base import ConvexRegularizer, check_image
 from icgn.solvers import Callback
@@ -57,7 +57,8 @@ def restore_picture(
         standard deviation of the noise, in intensities, or a description (:mod:`icgn.functionals.noise`); default sigma
         for denoising, else estimated from the picture (:func:`icgn.estimate_noise`) and clamped to the trained range.
         Denoising removes more than the level of correlated noise, and stabilizes counts, as :func:`icgn.denoise` does;
-        their offset stays in the picture.
+        their offset stays in the picture. For other tasks a map of levels weights the data term, and other noise is
+        taken for white of its root mean square, which is said of counts.
     sigma : float, optional
         level that the regularizer is asked to remove, in intensities; default the noise times ``task.smoothing``,
         clamped to the trained range.
@@ -130,6 +131,10 @@ def restore_picture(
     solved = solve_task(task, y, pose, limits, regularizer, asked, own, weight, **options)
     solution = solved.solution
     notes = [*task.notes(pose), *_range_notes(limits, range), *level.notes, *said, *_bound_notes(solved)]
+    if isinstance(level.noise, Poisson | PoissonGaussian):
+        # Levels of pixels from a first solution, and the likelihood, gained nothing in the mean (docs/decisions.md).
+        even = "counts, whose noise is taken for even, of its root mean square {:.4g} {unit}"
+        notes.append(Note("counts", even, (level.value,)))
     if isinstance(weight, str):
         found = ", ".join(f"{w:.3g}" for w in solution.weight.tolist())
         notes.append(Note("weight", f"weight {found}, found by {weight}" + " (one per channel)" * (len(y) > 1)))
@@ -159,7 +164,7 @@ def _own_noise(task: Task, level: NoiseLevel, asked: float, *, both: bool) -> fl
 
     Denoising has one level, that which is removed, unless both are given, or the noise is that of each pixel.
     """
-    if isinstance(task, Denoise) and isinstance(level.noise, White) and level.noise.is_map:
+    if isinstance(level.noise, White) and level.noise.is_map:
         return torch.as_tensor(level.noise.level)
     return None if level.value == asked or (isinstance(task, Denoise) and not both) else level.value
 
@@ -228,10 +233,11 @@ def _bound_notes(solved: Solved) -> list[Note]:
 def _noise(read: Picture | None, pixels: Tensor, task: Task, noise: float | NoiseLevel | Noise | None) -> NoiseLevel:
     if isinstance(noise, NoiseLevel):
         return noise
+    pixels = known_part(task, pixels) if task.shows_intensities else pixels
     if isinstance(noise, Noise):
         return described_level(noise, pixels)
     if noise is not None:
         return NoiseLevel(noise)
     if read is None and not task.shows_intensities:
         raise ValueError("noise: got none, expected the noise level: it can be estimated for pictures only")
-    return estimated_level(Picture(pixels) if read is None else read)
+    return estimated_level(Picture(pixels) if read is None else replace(read, pixels=pixels))

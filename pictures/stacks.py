@@ -24,7 +24,7 @@ from icgn.pictures.models import ModelFor
 from icgn.pictures.picture import restore_picture
 from icgn.pictures.ranges import Range, RangeOption, check_level, find_range, fixed_range, reach_at, spread
 from icgn.pictures.result import Restored
-from icgn.pictures.tasks import Denoise, Inpaint, Task
+from icgn.pictures.tasks import Denoise, Task, known_part, missing_of
 
 SAMPLE = 8
 """Pages, spread over a stack, from which its noise and its range are found."""
@@ -216,7 +216,7 @@ class PagedTask:
     def _basis(self, pages: Sequence[int], pictures: Sequence[Picture], clean: Sequence[Picture] | None) -> Basis:
         task = self.task(pages[0])
         regularizer = self.models(max(len(p.pixels) for p in pictures))
-        shown = [known_part(self.task(i), p) for i, p in zip(pages, pictures, strict=True)]
+        shown = [known_part(self.task(i), p.pixels) for i, p in zip(pages, pictures, strict=True)]
         given = fixed_range(regularizer, self.range)
         if self.noise is None and self.usual_noise:
             low, high = range_of(shown, 0.0, given)
@@ -290,17 +290,6 @@ def _filled(picture: Picture, missing: Tensor) -> Picture:
         return picture
     least = picture.pixels[valid].min() if bool(valid.any()) else 0.0
     return replace(picture, pixels=torch.where(hidden, least, picture.pixels))
-
-
-def missing_of(task: Task) -> Tensor | None:
-    """The pixels that a task has to find, bool (1, H, W); None where all of them were measured."""
-    return ~task.known.reshape(1, *task.known.shape[-2:]) if isinstance(task, Inpaint) else None
-
-
-def known_part(task: Task, picture: Picture) -> Tensor:
-    """The pixels of a picture, NaN where they are missing."""
-    missing = missing_of(task)
-    return picture.pixels if missing is None else picture.pixels.masked_fill(missing, torch.nan)
 
 
 def range_of(shown: Sequence[Tensor], noise: float, given: RangeOption) -> Range:

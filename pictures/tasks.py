@@ -287,5 +287,20 @@ class Measured(Task):
         return x
 
 
+def missing_of(task: Task) -> Tensor | None:
+    """The pixels that a task has to find, bool (1, H, W), or (B, 1, H, W) for B masks; None where all were measured."""
+    if not isinstance(task, Inpaint):
+        return None
+    known = task.known.bool()
+    known = known[None] if known.ndim == 2 else known
+    return ~(known[0] if known.ndim == 4 and len(known) == 1 else known)
+
+
+def known_part(task: Task, pixels: Tensor) -> Tensor:
+    """Pixels (C, H, W) or (B, C, H, W), NaN where they are missing."""
+    missing = missing_of(task)
+    return pixels if missing is None else pixels.masked_fill(missing, torch.nan)
+
+
 def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -20,10 +20,13 @@ from icgn.pictures.models import default_regularizer, has_local_levels
 from icgn.pictures.noise import estimate_noise
 from icgn.pictures.ranges import RangeOption, check_level, find_range, fixed_range, reach_at
 from icgn.pictures.solving import solve_task
-from icgn.pictures.tasks import Border, Deblur, Denoise, Inpaint, Task
+from icgn.pictures.tasks import Border, Deblur, Denoise, Inpaint, Task, known_part
 from icgn.regularizers import LocalLevels
 from icgn.regularizers.base import ConvexRegularizer, check_image
 from icgn.solvers import Callback, Solution
+
+MeasuredNoise = float | Tensor | Noise | deepinv.physics.NoiseModel | Literal["auto"]
+"""What describes the noise of a measurement."""
 
 
 @keyword_only
@@ -129,6 +132,17 @@ def _even(
     return _solved(Denoise(), counts.z, None, counts.sigma, regularizer, weight, limits, options)
 
 
+def _levels(y: Tensor, noise: MeasuredNoise) -> float | Tensor:
+    """Levels of noise that is white in the data term: one, one per picture, or a map; y is NaN where it is missing."""
+    if isinstance(noise, float | int | Tensor):
+        return noise
+    check_image(y, "y")
+    found = _common_noise(y) if isinstance(noise, str) and noise == "auto" else _described(noise)
+    if isinstance(found, White):
+        return found.level
+    return found.root_mean_square(y).to(y)
+
+
 def _described(noise: Any) -> Noise:
     if isinstance(noise, str):
         raise TypeError(f"noise: got {noise!r}, expected 'auto', or a description of icgn.functionals")
@@ -148,7 +162,7 @@ def _common_noise(y: Tensor) -> Noise:
 def deblur(
     y: Tensor,
     kernel: Tensor | str,
-    noise: float | Tensor,
+    noise: MeasuredNoise,
     *,
     border: Border = "valid",
     sigma: float | Tensor | None = None,
@@ -172,8 +186,9 @@ def deblur(
         k, the picture (h, w) of a point of light, blurred = k * picture (convolution, not correlation), its centre the
         pixel (h // 2, w // 2); it is scaled to sum 1. Or words as for :func:`icgn.pictures.read_kernel`:
         ``"gaussian:1.5"``, ``"motion:9,30"``, a file.
-    noise : float or Tensor
-        standard deviation of the noise, in the unit of y, positive, one or one per picture.
+    noise : float, Tensor, Noise, deepinv.physics.NoiseModel or "auto"
+        standard deviation of the noise, in the unit of y, positive, one or one per picture; a map of it, which weights
+        the data term; or a description or ``"auto"``, as for :func:`denoise`, of which the root mean square is taken.
     border : {"valid", "circular"}
         what lies beyond the frame: with ``"valid"``, as of photographs, nothing is assumed, and the margin that was
         blurred into the frame is estimated too, and cut off; with ``"circular"`` the picture goes on periodically.
@@ -220,14 +235,15 @@ def deblur(
     """
     kernel = read_kernel(kernel) if isinstance(kernel, str) else make_kernel(kernel)
     options = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
-    return _solved(Deblur(kernel, border=border), y, noise, sigma, regularizer, weight, range, options)
+    levels = _levels(y, noise)
+    return _solved(Deblur(kernel, border=border), y, levels, sigma, regularizer, weight, range, options)
 
 
 def inpaint(
     y: Tensor,
     mask: Tensor,
     *,
-    noise: float | Tensor = 1 / 255,
+    noise: MeasuredNoise = 1 / 255,
     sigma: float | Tensor | None = None,
     regularizer: ConvexRegularizer | None = None,
     tol: float = 1e-4,
@@ -249,9 +265,8 @@ def inpaint(
         not matter, NaN included.
     mask : Tensor
         m, True or 1 where the pictures are known: (H, W), (1, H, W), or (B, 1, H, W) for a mask of each.
-    noise : float or Tensor
-        standard deviation of the noise of the known pixels, in the unit of y, positive, one or one per picture; default
-        that of a clean 8-bit photograph.
+    noise : float, Tensor, Noise, deepinv.physics.NoiseModel or "auto"
+        the noise of the known pixels, as for :func:`deblur`; default that of a clean 8-bit photograph.
     sigma : float or Tensor, optional
         level that the regularizer is asked to remove, in the unit of y; default 6 times the noise, within the trained
         range.
@@ -282,7 +297,9 @@ def inpaint(
     ((1, 1, 24, 24), True)
     """
     options = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
-    return _solved(Inpaint(mask), y, noise, sigma, regularizer, weight, range, options)
+    task = Inpaint(mask)
+    levels = _levels(y, noise) if isinstance(noise, float | int | Tensor) else _levels(known_part(task, y), noise)
+    return _solved(task, y, levels, sigma, regularizer, weight, range, options)
 
 
 def _solved(
@@ -300,6 +317,8 @@ def _solved(
     pose, given = task.pose(y), fixed_range(regularizer, given)
     levels = sigma if noise is None else noise
     assert levels is not None
+    if isinstance(levels, Tensor) and levels.ndim > 1:
+        levels = White(levels).root_mean_square(y).to(y)
     limits = find_range(task, y, pose, levels, given)
     reach = reach_at(regularizer, limits)
     level = scaled_level(levels, reach, task.smoothing) if sigma is None else sigma

@@ -401,8 +401,8 @@ ERRORS = [
     ("deblur --kernel objects.npy", 2, "--kernel objects.npy"),
     ("deblur --kernel big.npy", 1, "in.png: --kernel: got 31 x 31 pixels, expected at most the 24 x 24"),
     ("deblur --kernel gaussian:1 --border odd", 2, "--border"),
-    ("deblur --kernel gaussian:1 --noise 0", 2, "--noise: got 0, expected a number above 0"),
-    ("deblur --kernel gaussian:1 --noise nan", 2, "--noise: got nan"),
+    ("deblur --kernel gaussian:1 --noise 0", 2, "--noise: got '0', expected a level above 0"),
+    ("deblur --kernel gaussian:1 --noise nan", 2, "--noise: got 'nan'"),
     ("deblur --kernel gaussian:1 --sigma -1", 2, "--sigma: got -1"),
     ("deblur --kernel gaussian:1 --gap 0", 2, "--gap: got 0"),
     ("deblur --kernel gaussian:1 --tol inf", 2, "--tol: got inf"),
@@ -525,3 +525,21 @@ def test_few_counts_that_are_rounded_are_warned_about(tmp_path, run, most, kind,
     model = ["--model", "ridge-gray-small", "--noise", "poisson"]
     result = run("denoise", tmp_path / "in.npy", "-o", tmp_path / "out.npy", *model)
     assert result.exit_code == 0 and ("rounded to whole numbers" in result.stderr) == warned
+
+
+def test_the_noise_of_a_measurement_is_told_in_words(tmp_path, run):
+    counts = np.random.default_rng(0).poisson(100 * scene()[0].numpy())
+    tifffile.imwrite(tmp_path / "y.tif", (3 * counts).astype(np.uint16))
+    options = [tmp_path / "y.tif", "-o", tmp_path / "x.tif", "--model", "ridge-gray-small", "--gap", "0.1"]
+    told = run("deblur", *options, "--kernel", "gaussian:1", "--noise", "poisson:3")
+    assert told.exit_code == 0 and "counts, whose noise is taken for even" in told.output
+    first = tifffile.imread(tmp_path / "x.tif").astype(float)
+    found = run("deblur", *options, "--kernel", "gaussian:1", "--noise", "poisson")
+    np.testing.assert_allclose(tifffile.imread(tmp_path / "x.tif"), first, atol=1)
+    wrong = run("deblur", *options, "--kernel", "gaussian:1", "--noise", "shot")
+    assert found.exit_code == 0 and wrong.exit_code == 2 and "--noise: got 'shot', expected auto" in wrong.output
+    mask = np.full(counts.shape, 255, np.uint8)
+    mask[10:14] = 0
+    write_picture(tmp_path / "m.png", Picture(torch.from_numpy(mask[None] / 255)))
+    filled = run("inpaint", *options, "--mask", tmp_path / "m.png", "--noise", "poisson:3")
+    assert filled.exit_code == 0 and "counts, whose noise" in filled.output
