@@ -12,7 +12,6 @@ solution, and by the likelihood.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -23,12 +22,12 @@ import numpy as np
 import torch
 import typer
 from harness import RESULTS, Out, Threads, conditions, table, write
-from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
 import icgn
 from icgn.datasets import Picture, bsd68, bsds500, bundled, estimate_sigma
+from icgn.datasets.mosaic import bayer_places, compressed, interpolated
 from icgn.functionals.noise import Poisson, White
 from icgn.pictures import estimate_noise, stabilize
 
@@ -59,8 +58,8 @@ def simulated(clean: Array, seed: int) -> Iterator[tuple[str, Picture, float]]:
     for level in (10, 25):
         yield measured(f"enlarged {level}", enlarged(small + normal(level, small)), enlarged(small))
     for quality in (70, 85, 95):
-        noisy = compressed(clean + normal(12), quality)
-        yield f"JPEG {quality}", Picture(torch.from_numpy(noisy).float(), jpeg=True), _rms(noisy - clean)
+        noisy = compressed(torch.from_numpy(clean + normal(12)), quality)
+        yield f"JPEG {quality}", Picture(noisy, jpeg=True), _rms(noisy.numpy() - clean)
     counts = np.sqrt(0.01 * clean + (2 / 255) ** 2) * rng.standard_normal(clean.shape)
     yield measured("growing", clean + counts, clean)
 
@@ -73,9 +72,7 @@ def measured(name: str, noisy: Array, clean: Array) -> tuple[str, Picture, float
 
 def demosaicked(mosaic: Array) -> Array:
     """Three colours (3, H, W) of a Bayer mosaic (H, W) by bilinear interpolation."""
-    kernel = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4
-    keep = _filters(mosaic.shape)
-    return np.stack([ndimage.convolve(mosaic * k, kernel) / ndimage.convolve(k, kernel) for k in keep])
+    return interpolated(torch.from_numpy(mosaic)[None], bayer_places(*mosaic.shape)).numpy()
 
 
 def enlarged(picture: Array) -> Array:
@@ -83,22 +80,8 @@ def enlarged(picture: Array) -> Array:
     return np.asarray(ndimage.zoom(picture, (1, 2, 2), order=3))
 
 
-def compressed(picture: Array, quality: int) -> Array:
-    """A picture (3, H, W) as a JPEG file gives it back."""
-    file = io.BytesIO()
-    levels = (255 * picture).round().clip(0, 255).astype(np.uint8)
-    Image.fromarray(np.moveaxis(levels, 0, -1)).save(file, "jpeg", quality=quality)
-    return np.moveaxis(np.asarray(Image.open(file), float), -1, 0) / 255
-
-
-def _filters(shape: tuple[int, ...]) -> Array:
-    keep = np.zeros((3, *shape))
-    keep[0, ::2, ::2] = keep[1, ::2, 1::2] = keep[1, 1::2, ::2] = keep[2, 1::2, 1::2] = 1
-    return keep
-
-
 def _mosaic(clean: Array) -> Array:
-    return np.asarray((clean * _filters(clean.shape[1:])).sum(0))
+    return np.asarray((clean * bayer_places(*clean.shape[1:]).numpy()).sum(0))
 
 
 def _rms(noise: Array) -> float:

@@ -11,7 +11,6 @@ It goes on from RUN if that is there.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import time
@@ -29,6 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from icgn.datasets import bsds500, luma, neighbour_correlation, scaled_luma, simulate_camera
+from icgn.datasets.mosaic import bayer_places, compressed, interpolated
 from icgn.functionals.noise import removal
 from icgn.pictures.noise_network import BLOCK, NoiseNetwork
 
@@ -72,14 +72,11 @@ def enlarged(clean: Tensor, sigma: float, g: torch.Generator) -> Noisy:
     return x, n
 
 
-def compressed(clean: Tensor, sigma: float, g: torch.Generator) -> Noisy:
+def jpeg(clean: Tensor, sigma: float, g: torch.Generator) -> Noisy:
     """White noise, the noisy picture being compressed by JPEG."""
     quality = 60 + int(torch.randint(39, (), generator=g))
     noisy = clean + sigma * torch.randn(clean.shape, generator=g)
-    file = io.BytesIO()
-    levels = (noisy.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    Image.fromarray(levels).save(file, "jpeg", quality=quality)
-    return clean, torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).float() / 255 - clean
+    return clean, compressed(noisy, quality) - clean
 
 
 def camera(clean: Tensor, sigma: float, g: torch.Generator) -> Noisy:
@@ -105,17 +102,13 @@ def page(clean: Tensor, sigma: float, g: torch.Generator) -> Noisy:
 
 def mosaic(clean: Tensor, sigma: float, g: torch.Generator) -> Noisy:
     """White noise of a Bayer mosaic, the colours being interpolated bilinearly."""
-    places = torch.zeros(3, SIDE, SIDE)
-    places[0, ::2, ::2] = places[1, ::2, 1::2] = places[1, 1::2, ::2] = places[2, 1::2, 1::2] = 1
-    kernel = (torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4).expand(3, 1, 3, 3)
+    places = bayer_places(SIDE, SIDE)
     noise = 1.6 * sigma * torch.randn(1, SIDE, SIDE, generator=g)
-    known = F.pad(torch.stack([(clean * places).sum(0) * places, noise * places, places]), (1, 1, 1, 1), mode="reflect")
-    x, n, weights = F.conv2d(known, kernel, groups=3)
-    return x / weights, n / weights
+    return interpolated((clean * places).sum(0, keepdim=True), places), interpolated(noise, places)
 
 
 KINDS: list[tuple[float, Callable[[Tensor, float, torch.Generator], Noisy]]] = [
-    (0.34, camera), (0.15, white), (0.08, growing), (0.08, blurred), (0.08, enlarged), (0.13, compressed), (0.05, page),
+    (0.34, camera), (0.15, white), (0.08, growing), (0.08, blurred), (0.08, enlarged), (0.13, jpeg), (0.05, page),
     (0.09, mosaic),
 ]  # fmt: skip
 

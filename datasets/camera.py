@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from PIL import Image
 from torch import Tensor
 
 from icgn.compat import keyword_only
+from icgn.datasets.mosaic import bayer_places, compressed, interpolated
 from icgn.datasets.noise import effective_level, luma, neighbour_correlation
 
 _GAMMA = 2.2
@@ -107,7 +105,7 @@ def simulate_camera(scene: Tensor, sigma: float, generator: torch.Generator) -> 
     noisy = ((clean + noise).clamp(0, 1) * 255).round() / 255
     if draw.part(0.75):
         quality = draw.integer(12) + 87 if draw.part(0.8) else draw.integer(17) + 70
-        noisy = _compressed(noisy, quality, (0, 0, 1, 1, 2)[draw.integer(5)])
+        noisy = compressed(noisy, quality, (0, 0, 1, 1, 2)[draw.integer(5)])
     error = (noisy - clean)[cut]
     level = float(error.square().mean().sqrt())
     return Shot(clean[cut], noisy[cut], level, effective_level(error), neighbour_correlation(error))
@@ -177,12 +175,9 @@ class _Camera:
         return mosaic + deviation * torch.randn(mosaic.shape, generator=generator)
 
     def demosaicked(self, mosaic: Tensor) -> Tensor:
-        places = self._places(mosaic.expand(3, -1, -1))
+        places = self._places(mosaic)
         if self.bilinear:
-            kernel = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]).expand(3, 1, 3, 3)
-            known = F.pad(torch.stack([mosaic[0] * places, places]), (1, 1, 1, 1), mode="reflect")
-            sums, weights = F.conv2d(known, kernel, groups=3)
-            return sums / weights
+            return interpolated(mosaic, places)
         green, row, across = (self._filtered(mosaic, kernel) for kernel in (_GREEN, _IN_ROW, _ACROSS))
         column = self._filtered(mosaic, torch.tensor(_IN_ROW).T.tolist())
         rows = torch.arange(mosaic.shape[1])[:, None] % 2 == self.phase[0]
@@ -204,9 +199,7 @@ class _Camera:
 
     def _places(self, picture: Tensor) -> Tensor:
         """1 where a colour is measured: red in the rows and columns of `phase`, blue in the others of both."""
-        rows = torch.arange(picture.shape[1])[:, None] % 2 == self.phase[0]
-        columns = torch.arange(picture.shape[2])[None] % 2 == self.phase[1]
-        return torch.stack([rows & columns, rows ^ columns, ~rows & ~columns]).to(picture)
+        return bayer_places(*picture.shape[1:], self.phase).to(picture)
 
 
 def _enlarged(scene: Tensor, draw: _Draw) -> Tensor:
@@ -255,11 +248,3 @@ def _smoothed(picture: Tensor, radius: float) -> Tensor:
     line = (line / line.sum()).reshape(1, 1, 1, -1)
     padded = F.pad(picture[:, None], (half, half, half, half), mode="reflect")
     return F.conv2d(F.conv2d(padded, line), line.transpose(2, 3))[:, 0]
-
-
-def _compressed(picture: Tensor, quality: int, subsampling: int) -> Tensor:
-    """A picture of 8 bits as a JPEG file gives it back."""
-    levels = (picture * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    file = io.BytesIO()
-    Image.fromarray(levels).save(file, "jpeg", quality=quality, subsampling=subsampling)
-    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).float() / 255

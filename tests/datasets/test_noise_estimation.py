@@ -7,6 +7,7 @@ import torch
 
 from icgn.datasets import Picture, bundled
 from icgn.datasets.estimation import clipped_level, count_step, dark_frame, measure_flat, padding
+from icgn.datasets.mosaic import bayer_places, interpolated
 from icgn.functionals.noise import Correlated, Poisson, PoissonGaussian, White
 from icgn.pictures.noise import estimate_noise
 
@@ -25,11 +26,7 @@ def tensor(values):
 
 def demosaicked(mosaic):
     """Bilinear interpolation of a Bayer mosaic (H, W) in three colours (3, H, W)."""
-    keep = np.zeros((3, *mosaic.shape))
-    keep[0, ::2, ::2] = keep[1, ::2, 1::2] = keep[1, 1::2, ::2] = keep[2, 1::2, 1::2] = 1
-    kernel = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4
-    mean = [scipy.ndimage.convolve(mosaic * k, kernel) / scipy.ndimage.convolve(k, kernel) for k in keep]
-    return np.stack(mean)
+    return interpolated(torch.from_numpy(mosaic)[None], bayer_places(*mosaic.shape)).numpy()
 
 
 @pytest.mark.parametrize("sigma", [5 / 255, 15 / 255, 30 / 255])
