@@ -116,38 +116,72 @@ def restore_picture(
     if isinstance(task, Denoise) and sigma is None and has_local_levels(level.noise, regularizer):
         levels = torch.as_tensor(level.noise.level).to(pixels)
         regularizer, level = LocalLevels.of(regularizer, levels)[0], replace(level, noise=None)
+    both = noise is not None and sigma is not None
+    return _restore(read, pixels, task, level, sigma, regularizer, range, weight, both=both, options=options)
+
+
+def _restore(
+    read: Picture | None,
+    pixels: Tensor,
+    task: Task,
+    level: NoiseLevel,
+    sigma: float | None,
+    regularizer: ConvexRegularizer,
+    given: RangeOption,
+    weight: float | str,
+    *,
+    both: bool,
+    options: dict[str, Any],
+) -> Restored:
+    """Restore a picture of which the noise is known; `both`: noise and sigma were given."""
     y = as_batch(pixels, regularizer)
     if task.shows_intensities:
         check_image(y, "y")
-    pose, range = task.pose(y), fixed_range(regularizer, range)
-    limits = find_range(task, y, pose, level.value, range)
+    pose, given = task.pose(y), fixed_range(regularizer, given)
+    limits = find_range(task, y, pose, level.value, given)
     reach = reach_at(regularizer, limits)
     if level.found == "given" or sigma is not None:
-        check_level(task.smoothing * level.value if sigma is None else sigma, reach, limits, range)
+        check_level(task.smoothing * level.value if sigma is None else sigma, reach, limits, given)
     if level.found != "given":
         level = clamped_level(level, reach)
     asked, said = model_level(level, sigma, reach, task.smoothing)
-    own = _own_noise(task, level, asked, both=noise is not None and sigma is not None)
+    own = _own_noise(task, level, asked, both=both)
     solved = solve_task(task, y, pose, limits, regularizer, asked, own, weight, **options)
-    solution = solved.solution
-    notes = [*task.notes(pose), *_range_notes(limits, range), *level.notes, *said, *_bound_notes(solved)]
-    if isinstance(level.noise, Poisson | PoissonGaussian):
-        # Levels of pixels from a first solution, and the likelihood, gained nothing in the mean (docs/decisions.md).
-        even = "counts, whose noise is taken for even, of its root mean square {:.4g} {unit}"
-        notes.append(Note("counts", even, (level.value,)))
-    if isinstance(weight, str):
-        found = ", ".join(f"{w:.3g}" for w in solution.weight.tolist())
-        notes.append(Note("weight", f"weight {found}, found by {weight}" + " (one per channel)" * (len(y) > 1)))
-        notes += [Note("weight", solved.doubt, warning=True)] * bool(solved.doubt)
-    image = solution.x.flatten(0, 1).detach().float().cpu()
-    kept = Picture(image, bits=16) if read is None else read
-    if kept.alpha is not None and kept.alpha.shape[1:] != image.shape[1:]:
-        kept = replace(kept, alpha=None)
-        notes.append(Note("alpha", "transparency is left out, the restored picture having another size", warning=True))
+    image = solved.solution.x.flatten(0, 1).detach().float().cpu()
+    picture, left = _like(read, image)
     before = pixels if task.shows_intensities or read is not None else None
     if pose.before is not None:
         before = pose.before.flatten(0, 1).float().cpu()
-    return Restored(replace(kept, pixels=image), before, solution, level, asked, tuple(notes), limits)
+    notes = [*task.notes(pose), *_range_notes(limits, given), *level.notes, *said, *_bound_notes(solved)]
+    notes += [*_count_notes(level), *_weight_notes(weight, solved), *left]
+    return Restored(picture, before, solved.solution, level, asked, tuple(notes), limits)
+
+
+def _like(read: Picture | None, image: Tensor) -> tuple[Picture, list[Note]]:
+    """The restored pixels as a picture like the one that was read, and what is lost of it."""
+    if read is None:
+        return Picture(image, bits=16), []
+    if read.alpha is None or read.alpha.shape[1:] == image.shape[1:]:
+        return replace(read, pixels=image), []
+    lost = Note("alpha", "transparency is left out, the restored picture having another size", warning=True)
+    return replace(read, pixels=image, alpha=None), [lost]
+
+
+def _count_notes(level: NoiseLevel) -> list[Note]:
+    if not isinstance(level.noise, Poisson | PoissonGaussian):
+        return []
+    # Levels of pixels from a first solution, and the likelihood, gained nothing in the mean (docs/decisions.md).
+    even = "counts, whose noise is taken for even, of its root mean square {:.4g} {unit}"
+    return [Note("counts", even, (level.value,))]
+
+
+def _weight_notes(weight: float | str, solved: Solved) -> list[Note]:
+    if not isinstance(weight, str):
+        return []
+    ended = solved.solution.weight.tolist()
+    found = ", ".join(f"{w:.3g}" for w in ended)
+    words = f"weight {found}, found by {weight}" + " (one per channel)" * (len(ended) > 1)
+    return [Note("weight", words)] + [Note("weight", solved.doubt, warning=True)] * bool(solved.doubt)
 
 
 def _regularizer(given: ConvexRegularizer | ModelFor | None, pixels: Tensor) -> ConvexRegularizer:
