@@ -146,13 +146,15 @@ class MaskNetwork(nn.Module):
     def _mask(self, x: Tensor, residual: Tensor, sigma: Tensor, operator: FilterOperator) -> Tensor:
         rows, cols = x.shape[-2:]
         planes = self._planes(x, residual, sigma)
+        # Channels last, as the planes are.
         responses = operator.apply(x).unflatten(1, planes.shape[-2:]).permute(0, 3, 1, 2)
         level = self._levels(sigma.clamp_min(self.sigma_range[0]), responses)
         logs = _log(responses.abs().div_(level).add_(_FLOOR))
-        z = self.head(planes) + self.lift(logs)
+        z = self.head(planes) + _pointwise(self.lift, logs)
         for block in self.body:
             z = z + block(z)
-        z = self.tail(F.relu(z)).addcmul_(self.direct.repeat_interleave(self.stride**2)[:, None, None], logs)
+        direct = self.direct.repeat_interleave(self.stride**2)[:, None, None]
+        z = _pointwise(self.tail, F.relu(z)).addcmul_(direct, logs)
         # In place: numbers of this size are slower to allocate than to compute.
         mask = torch.exp_(self.reach * z.div_(self.reach).tanh_())
         return F.pixel_shuffle(mask, self.stride)[..., :rows, :cols]
@@ -182,6 +184,11 @@ class MaskNetwork(nn.Module):
         level = level.expand(len(z), 1, *z.shape[-2:])
         # Channels last is faster on a CPU.
         return torch.cat([z, level], 1).contiguous(memory_format=torch.channels_last)
+
+
+def _pointwise(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """A 1 x 1 convolution of channels-last images as one product of matrices, twice as fast on a CPU."""
+    return F.linear(x.permute(0, 2, 3, 1), layer.weight.flatten(1), layer.bias).permute(0, 3, 1, 2)
 
 
 def _log(x: Tensor) -> Tensor:
