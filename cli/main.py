@@ -153,6 +153,7 @@ def deblur(
     compare: Compare = None,
     range: Range = None,
     recursive: Recursive = False,
+    volume: Volume = False,
     quiet: Quiet = False,
     json: Json = None,
     jobs: Jobs = None,
@@ -170,7 +171,7 @@ def deblur(
 
     request = Request(
         inputs, output, reference, compare, model, device, weight, tol, gap, sigma,
-        range=range, recursive=recursive, quiet=quiet, json=json, processes=jobs
+        range=range, recursive=recursive, volume=volume, quiet=quiet, json=json, processes=jobs
     )  # fmt: skip
     deblur_files(request, kernel, border, noise)
 
@@ -208,6 +209,7 @@ def inpaint(
     compare: Compare = None,
     range: Range = None,
     recursive: Recursive = False,
+    volume: Volume = False,
     quiet: Quiet = False,
     json: Json = None,
     jobs: Jobs = None,
@@ -222,7 +224,7 @@ def inpaint(
 
     request = Request(
         inputs, output, reference, compare, model, device, weight, tol, gap, sigma,
-        range=range, recursive=recursive, quiet=quiet, json=json, processes=jobs
+        range=range, recursive=recursive, volume=volume, quiet=quiet, json=json, processes=jobs
     )  # fmt: skip
     inpaint_files(request, mask, noise=noise, invert=invert, yes=yes)
 

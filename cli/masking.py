@@ -89,22 +89,19 @@ class Masks:
             raise ValueError(f"{doubts[0]}; {_WAY_OUT}")
         self.sure = True
 
-    def of(self, source: Path, pages: int = 1) -> MaskPages:
-        """The mask of a picture, or of a stack of so many pages: one for all of them, or a page for each.
+    def of(self, source: Path) -> MaskPages:
+        """The mask of a picture, or the masks of a stack.
 
         Raises
         ------
         ValueError
-            if there is none, it cannot be used, or it has another number of pages.
+            if there is none, or it cannot be used.
         """
         mask = self._one
         if mask is None:
             mask = self._load(self._find(source))
             if not self.sure:
                 self._doubted(mask)
-        if len(mask) not in (1, pages):
-            wanted = "one" if pages == 1 else f"one, or {pages} as {source}"
-            raise ValueError(f"mask {mask.path}: has {len(mask)} pages, expected {wanted}")
         return mask
 
     def check_shown(self, file: Path, mask: Mask, pixels: Tensor) -> None:

@@ -210,6 +210,8 @@ def _same(task: Task, key: str = "") -> Source:
 
 def _masked(masks: Masks, source: Path) -> tuple[Picture, Task]:
     found = masks.of(source)
+    if len(found) > 1:
+        raise ValueError(f"mask {found.path}: has {len(found)} pages, expected one")
     mask = found.page(0)
     picture = read_picture(source, missing=~mask.known)
     _, height, width = picture.pixels.shape
@@ -219,11 +221,13 @@ def _masked(masks: Masks, source: Path) -> tuple[Picture, Task]:
 
 
 def _masked_pages(masks: Masks, source: Path, stack: Stack) -> PageTask:
-    """The tasks of the pages of a stack, which have one mask, or one each."""
-    found = masks.of(source, len(stack))
+    """The tasks of the pages of a stack, which have one mask, one each, or one for each place along some axes."""
+    found = masks.of(source)
+    number = found.number_of(stack.container)
     _check_size(found, source, (stack.container.height, stack.container.width))
-    masks.check_shown(found.path, found.page(found.most), stack.page(found.most).values)
-    return lambda page: Inpaint(found.of_page(page).known, words=found.words)
+    most = next(i for i in range(len(stack)) if number(i) == found.most)
+    masks.check_shown(found.path, found.page(found.most), stack.page(most).values)
+    return lambda page: Inpaint(found.page(number(page)).known, words=found.words)
 
 
 def _check_size(mask: MaskPages, source: Path, size: tuple[int, int]) -> None:

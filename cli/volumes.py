@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from icgn.cli.outcome import Outcome, Record, mean_quality, quality_in
@@ -13,16 +15,17 @@ from icgn.cli.screen import naming
 from icgn.cli.stacks import Reference, file_range, key_of, paged_task, say_bases, say_doubtful_axes, say_expected_of
 from icgn.cli.units import unit_of, words_of
 from icgn.cli.watching import Watch
+from icgn.cli.writing import marked
 from icgn.datasets import Job, Stack, StackWriter, create_stack
 from icgn.pictures.ranges import Range
 from icgn.pictures.stacks import Basis, PagedTask, PageTask, joined_values, page_pictures
-from icgn.pictures.volumes import check_volume, denoise_volume, read_volume, spacing_of
+from icgn.pictures.volumes import check_volume, read_volume, solve_volume, spacing_of, task_of
 from icgn.regularizers.volume import direction_weights
 from icgn.solvers import Solution
 
 
 def restore_volume(batch: Batch, job: Job, stack: Stack, task: PageTask) -> None:
-    """Denoise the pages of a stack as the slices of one volume, and write them.
+    """Restore the pages of a stack as the slices of one volume, and write them.
 
     Parameters
     ----------
@@ -33,14 +36,14 @@ def restore_volume(batch: Batch, job: Job, stack: Stack, task: PageTask) -> None
     stack : Stack
         the open file.
     task : callable
-        the task of each page, to denoise.
+        the task of each page.
 
     Raises
     ------
     ValueError, OSError, RuntimeError, MemoryError
         if it is no volume, or cannot be read, restored or written.
     KeyboardInterrupt
-        if Ctrl-C was pressed; nothing is written then.
+        if Ctrl-C was pressed: what was reached is written, under another name.
     """
     if batch.request.compare is not None:
         raise ValueError("--compare: got a volume, expected one picture; take a page of the result")
@@ -51,22 +54,38 @@ def restore_volume(batch: Batch, job: Job, stack: Stack, task: PageTask) -> None
     batch.say("read", f"{job.source}: {read}")
     say_doubtful_axes(batch, job, stack)
     paged = paged_task(batch, job, stack, task, file, unit)
-    volume = read_volume(stack, file)
+    volume = read_volume(paged)
     with Reference(job, stack, file) as reference:
         bases = paged.bases(reference.page if reference.stack is not None else None)
         say_bases(batch, job, stack, unit, bases)
         _say_spacing(batch, job, stack)
-        with create_stack(job.target, stack, range=file, key=key_of(batch, bases, paged)) as writer:
-            basis = next(iter(bases.values()))
+        basis, key = next(iter(bases.values())), key_of(batch, bases, paged)
+        clean = _clean(reference, len(stack))
+        with create_stack(job.target, stack, range=file, key=key) as writer:
             say_expected_of(batch, job, paged, basis, times=3)
-            solution, sigma = _solved(batch, job, paged, volume, basis)
-            _write(writer, stack, solution.x[0].detach().float().cpu(), file)
-            notes = writer.finish() if not writer.finished else writer.notes
-        outcome = _outcome(solution, volume, basis, sigma, reference)
+            solution, sigma = _solved(batch, job, paged, volume, basis, clean)
+            stopped = batch.interrupt.asked and not solution.converged
+            restored = solution.x[0].detach().float().cpu()
+            notes = () if stopped else _write(writer, stack, restored, file)
+    target = job.target
+    if stopped:
+        target = marked(job.target)
+        with create_stack(target, stack, range=file, key=f"{key} {time.time_ns()}") as writer:
+            notes = _write(writer, stack, restored, file)
+        batch.unfinished += 1
+        batch.say("warning", f"{target}: what was reached when Ctrl-C was pressed, not converged")
     for text in dict.fromkeys(notes):
-        batch.say("note", f"{job.target}: {text}")
-    found = stack.container
-    batch.done(job, Record(job.source, job.target, read, len(stack), (found.height, found.width), unit, outcome))
+        batch.say("note", f"{target}: {text}")
+    found, outcome = stack.container, _outcome(solution, volume, basis, sigma, clean)
+    batch.done(job, Record(job.source, target, read, len(stack), (found.height, found.width), unit, outcome))
+    if stopped:
+        raise KeyboardInterrupt
+
+
+def _clean(reference: Reference, pages: int) -> Tensor | None:
+    """The clean volume (D, H, W); None without a file."""
+    found = [reference.pictures(i) for i in range(pages)]
+    return None if found[0] is None else torch.cat([p[0].pixels for p in found if p is not None])
 
 
 def _say_spacing(batch: Batch, job: Job, stack: Stack) -> None:
@@ -78,48 +97,49 @@ def _say_spacing(batch: Batch, job: Job, stack: Stack) -> None:
     batch.say("note", f"{job.source}: voxels of {sizes} (Z, Y, X): slices across Z, Y, X count {parts}")
 
 
-def _solved(batch: Batch, job: Job, paged: PagedTask, volume: Tensor, basis: Basis) -> tuple[Solution, float]:
+def _solved(
+    batch: Batch, job: Job, paged: PagedTask, volume: Tensor, basis: Basis, clean: Tensor | None
+) -> tuple[Solution, float]:
     """Solve the joint problem, and say what is to be said about it."""
-    options: dict[str, Any] = {name: value for name, value in batch.settings.items() if name != "gap_tol"}
     watch = Watch(batch.interrupt, lambda part: batch.step(part, job.source.name), rare=not batch.bar.shown)
-    solution, sigma, notes = denoise_volume(
+    solution, sigma, notes = solve_volume(
         volume,
         basis,
+        task=task_of([paged.task(i) for i in range(len(volume))]),
         models=batch.models,
         sigma=paged.sigma,
         spacing=spacing_of(paged.stack.container),
+        clean=clean,
         callback=watch,
-        **options,
+        **batch.settings,
     )
-    if batch.interrupt.asked and not solution.converged:
-        batch.say("note", f"{job.target}: nothing is written of a volume that is not done")
-        raise KeyboardInterrupt
     unit = unit_of(paged.stack.container, paged.file)
     for note in notes:
         batch.say("warning" if note.warning else "note", f"{job.source}: {words_of(note, unit, basis.range)}")
     if isinstance(batch.settings["weight"], str):
         batch.say("note", f"{job.source}: weight {float(solution.weight):.3g}, found by {batch.settings['weight']}")
-    if not solution.converged:
+    if not solution.converged and not batch.interrupt.asked:
         batch.say("warning", naming(job.source, str(solution.status[0])))
     return solution, sigma
 
 
-def _write(writer: StackWriter, stack: Stack, restored: Tensor, file: Range) -> None:
-    """Write the slices (D, H, W) as the pages of the stack."""
+def _write(writer: StackWriter, stack: Stack, restored: Tensor, file: Range) -> tuple[str, ...]:
+    """Write the slices (D, H, W) as the pages of the stack; returns what is to be said about it."""
     for i in range(writer.done, len(stack)):
         page = stack.page(i)
         (before,) = page_pictures(page, file)
         picture = replace(before, pixels=restored[i : i + 1])
         writer.write(joined_values([picture], page, file), page.alpha)
+    return writer.finish() if not writer.finished else writer.notes
 
 
-def _outcome(solution: Solution, volume: Tensor, basis: Basis, sigma: float, reference: Reference) -> Outcome:
+def _outcome(solution: Solution, volume: Tensor, basis: Basis, sigma: float, clean: Tensor | None) -> Outcome:
     """What became of the volume; qualities are means over its pages."""
     certificate, restored = solution.certificate, solution.x[0].detach().float().cpu()
-    clean = [None if (found := reference.pictures(i)) is None else found[0].pixels for i in range(len(volume))]
+    beside = [None] * len(volume) if clean is None else list(clean[:, None])
 
     def quality_of(values: Tensor) -> Any:
-        return mean_quality([quality_in(v[None], c, basis.range) for v, c in zip(values, clean, strict=True)])
+        return mean_quality([quality_in(v[None], c, basis.range) for v, c in zip(values, beside, strict=True)])
 
     return Outcome(
         sigma=sigma,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from icgn.datasets import Page, Picture, Stack, luma, open_stack
+from icgn.datasets import Container, Page, Picture, Stack, luma, open_stack
 
 MOST, NEARLY_ALL = 0.5, 0.9
 """Parts of a picture: masks that hide more than the first, or the second at least, may be inverted by mistake."""
@@ -125,13 +128,46 @@ class MaskPages:
         """Height and width."""
         return self._stack.container.height, self._stack.container.width
 
-    def of_page(self, index: int) -> Mask:
-        """The mask of a page of a stack: the page of that number, or the only one."""
-        return self.page(index if len(self) > 1 else 0)
+    def number_of(self, stack: Container) -> Callable[[int], int]:
+        """The number of the mask of each page of a stack, by the number of that.
+
+        There is one for all pages, one for each, or one for each place along some axes of the stack: those that the
+        file of masks names, else the only ones of so many places.
+
+        Raises
+        ------
+        ValueError
+            for another number of pages, or where several axes of the stack have so many places.
+        """
+        if len(self) in (1, stack.pages):
+            return lambda index: index if len(self) > 1 else 0
+        axes = self._axes(stack)
+        sizes = [_long_axes(stack)[a] for a in axes]
+        return lambda index: int(np.ravel_multi_index([stack.place(index)[a] for a in axes], sizes))
+
+    def _axes(self, stack: Container) -> tuple[str, ...]:
+        """The axes of a stack along which there is a mask for each place."""
+        long, own = _long_axes(stack), _long_axes(self._stack.container)
+        some = (c for k in range(1, len(long)) for c in combinations(long, k))
+        fitting = [c for c in some if prod(long[a] for a in c) == len(self)]
+        chosen = [c for c in fitting if {a: long[a] for a in c} == own] or fitting
+        if len(chosen) == 1:
+            return chosen[0]
+        along = ", ".join(f"{a} {n}" for a, n in long.items())
+        several = f", or one for each place along axes of it ({along}), not several of which may fit" * (len(long) > 1)
+        raise ValueError(
+            f"mask {self.path}: has {len(self)} pages, expected one, or {stack.pages} as {stack.path}{several}"
+        )
 
     def close(self) -> None:
         """Close the file."""
         self._stack.close()
+
+
+def _long_axes(container: Container) -> dict[str, int]:
+    """The axes along which a file has several pages, and their number."""
+    axes = zip(container.page_axes, container.page_shape, strict=True)
+    return {a: n for a, n in axes if n > 1}
 
 
 def open_mask(path: str | Path, *, invert: bool = False) -> MaskPages:
@@ -309,48 +345,3 @@ def _gray(values: Tensor) -> Tensor:
     if len(values) == 3 and bool((values != values[:1]).any()):
         return luma(values)
     return values[:1] if len(values) == 3 else values.mean(0, keepdim=True)
-
-
-def check_mask(mask: Tensor, like: Tensor) -> Tensor:
-    """A mask for pictures `like` (B, C, H, W): bool, (1, 1, H, W) for all of them or (B, 1, H, W), on their device.
-
-    Parameters
-    ----------
-    mask : Tensor
-        bool, or numbers that are 0 or 1; (H, W), (1, H, W) or (1, 1, H, W) for all pictures, (B, 1, H, W) for each.
-    like : Tensor
-        the pictures.
-
-    Raises
-    ------
-    TypeError
-        if it is not a tensor.
-    ValueError
-        for another shape, other values, or a picture of which no pixel is known.
-    """
-    if not isinstance(mask, Tensor):
-        raise TypeError(f"mask: got {type(mask).__name__}, expected a torch.Tensor")
-    known = mask.bool() if mask.dtype is torch.bool or bool(((mask == 0) | (mask == 1)).all()) else None
-    if known is None:
-        raise ValueError("mask: got values other than 0 and 1, expected True or 1 where the picture is known")
-    while known.ndim < 4:
-        known = known[None]
-    height, width = like.shape[-2:]
-    if known.shape[1:] != (1, height, width) or len(known) not in (1, len(like)):
-        sizes = " or ".join(dict.fromkeys(f"({n}, 1, {height}, {width})" for n in (1, len(like))))
-        raise ValueError(f"mask: got shape {tuple(mask.shape)}, expected {sizes}")
-    if not bool(known.flatten(1).any(1).all()):
-        raise ValueError("mask: got a picture without any known pixel, expected True where it is known")
-    return known.to(like.device)
-
-
-def nearest_known(y: Tensor, known: Tensor) -> Tensor:
-    """Pictures y (B, C, H, W), each missing pixel replaced by the nearest of those `known`, (1 or B, 1, H, W)."""
-    from scipy.ndimage import distance_transform_edt
-
-    filled = []
-    for picture, mask in zip(y, known.expand(len(y), -1, -1, -1), strict=True):
-        nearest = distance_transform_edt(~mask[0].cpu().numpy(), return_distances=False, return_indices=True)
-        rows, columns = torch.from_numpy(np.asarray(nearest)).long().to(y.device)
-        filled.append(picture[..., rows, columns])
-    return torch.stack(filled)

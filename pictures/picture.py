@@ -145,14 +145,14 @@ def _restore(
     if level.found != "given":
         level = clamped_level(level, reach)
     asked, said = model_level(level, sigma, reach, task.smoothing)
-    own = _own_noise(task, level, asked, both=both)
+    own = own_noise(task, level, asked, both=both)
     solved = solve_task(task, y, pose, limits, regularizer, asked, own, weight, **options)
     image = solved.solution.x.flatten(0, 1).detach().float().cpu()
     picture, left = _like(read, image)
     before = pixels if task.shows_intensities or read is not None else None
     if pose.before is not None:
         before = pose.before.flatten(0, 1).float().cpu()
-    notes = [*task.notes(pose), *_range_notes(limits, given), *level.notes, *said, *_bound_notes(solved)]
+    notes = [*task.notes(pose), *_range_notes(limits, given), *level.notes, *said, *bound_notes(solved)]
     notes += [*_count_notes(level), *_weight_notes(weight, solved), *left]
     return Restored(picture, before, solved.solution, level, asked, tuple(notes), limits)
 
@@ -193,7 +193,7 @@ def _regularizer(given: ConvexRegularizer | ModelFor | None, pixels: Tensor) -> 
     return default_regularizer(pixels[None] if len(pixels) == 3 else pixels[None, :1])
 
 
-def _own_noise(task: Task, level: NoiseLevel, asked: float, *, both: bool) -> float | Tensor | None:
+def own_noise(task: Task, level: NoiseLevel, asked: float, *, both: bool) -> float | Tensor | None:
     """The noise of the data term, None where it is the level that is asked for: both cancel, also where both are 0.
 
     Denoising has one level, that which is removed, unless both are given, or the noise is that of each pixel.
@@ -257,7 +257,8 @@ def _range_notes(limits: Range, given: RangeOption) -> list[Note]:
     return [Note("scale", "intensities from {:.4g} to {:.4g} {unit} taken as the range of the model", limits)]
 
 
-def _bound_notes(solved: Solved) -> list[Note]:
+def bound_notes(solved: Solved) -> list[Note]:
+    """What is to be said of pixels that lie on a bound of the intensities."""
     if solved.clipped < _SAID:
         return []
     template = f"{solved.clipped:.1%} of the pixels lie on a bound of the intensities"

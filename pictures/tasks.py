@@ -15,7 +15,8 @@ from torch import Tensor
 from icgn.functionals.intensities import least_squares
 from icgn.functionals.physics import converted
 from icgn.pictures.levels import Note
-from icgn.pictures.masks import Mask, check_mask, nearest_known, percent
+from icgn.pictures.masks import Mask, percent
+from icgn.pictures.missing import check_mask, nearest_known
 from icgn.pictures.placing import TAIL, cut
 
 Border = Literal["valid", "circular"]
@@ -171,8 +172,8 @@ class Inpaint(Task):
     Parameters
     ----------
     known : Tensor
-        True where the picture is known, (H, W), (1, H, W) or, one for each picture of a batch, (B, 1, H, W). What y
-        holds elsewhere does not matter.
+        True where the picture is known, (H, W), (1, H, W) or, one for each picture of a batch, (B, 1, H, W); (C, H, W)
+        with a mask for each channel, or slice of a volume. What y holds elsewhere does not matter.
     words : str
         how many pixels are missing, and how that was decided; default the number alone.
     """

@@ -306,6 +306,35 @@ def test_a_mask_has_a_page_for_each_page(tmp_path, run, kind):
         assert result.exit_code == 1 and f"has {hidden} NaN or infinite pixels" in result.stderr
 
 
+@pytest.mark.parametrize(("pages", "axes"), [((2, 3), "TZ"), ((3,), "Z"), ((2,), "Q"), ((1, 3), "TZ")])
+def test_a_hyperstack_has_a_mask_for_each_place_along_some_axes(tmp_path, run, pages, axes):
+    clean, _ = scene(6)
+    clean = clean.reshape(2, 3, *SHAPE)
+    known = np.ones((*pages, *SHAPE), bool)
+    for i, page in enumerate(known.reshape(-1, *SHAPE)):
+        page[2 + 3 * i : 4 + 3 * i, 4:-4] = False
+    by_axis = {"Q": known.reshape(-1, 1, *SHAPE)}.get(axes, known.reshape(-1, *known.shape[-3:]))
+    hidden = ~np.broadcast_to(by_axis, clean.shape)
+    values = np.where(hidden, 1.0, clean).astype(np.float32)
+    tifffile.imwrite(tmp_path / "in.tif", values, imagej=True, metadata={"axes": "TZYX"})
+    if axes == "Q":
+        tifffile.imwrite(tmp_path / "mask.tif", known.astype(np.uint8), photometric="minisblack")
+    else:
+        tifffile.imwrite(tmp_path / "mask.tif", known.astype(np.uint8), imagej=True, metadata={"axes": f"{axes}YX"})
+    result = fill(run, tmp_path)
+    assert result.exit_code == 0, result.stderr
+    assert np.abs(tifffile.imread(tmp_path / "o.tif") - clean)[hidden].mean() < 0.1
+
+
+def test_masks_that_fit_several_axes_are_refused(tmp_path, run):
+    tifffile.imwrite(tmp_path / "in.tif", np.ones((3, 3, *SHAPE), np.uint8), imagej=True, metadata={"axes": "TZYX"})
+    known = np.ones((3, *SHAPE), np.uint8)
+    known[:, 2:5] = 0
+    tifffile.imwrite(tmp_path / "mask.tif", known, photometric="minisblack")
+    result = fill(run, tmp_path)
+    assert result.exit_code == 1 and "or one for each place along axes of it (T 3, Z 3)" in result.stderr
+
+
 def test_masks_of_stacks_that_do_not_fit_are_refused(tmp_path, run, stack):
     def refused(known, *more):
         tifffile.imwrite(tmp_path / "mask.tif", known.astype(np.uint8), photometric="minisblack")

@@ -1,13 +1,18 @@
 """Stacks restored as one volume through the command line."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import tifffile
 import torch
 
-from icgn.pictures import denoise
+from icgn.cli import volumes as picture_volumes
+from icgn.functionals.noise import White
+from icgn.pictures import denoise, volumes
 from icgn.pictures import models as picture_models
 from icgn.regularizers import RidgeICGN, VolumeRegularizer
 
@@ -120,3 +125,76 @@ def test_what_is_no_volume_is_refused_in_words(tmp_path, run, name):
 def test_a_figure_of_a_volume_is_refused(tmp_path, run, solid):
     result = run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif", "--volume", "--compare", tmp_path / "f.png")
     assert result.exit_code == 1 and "--compare: got a volume" in result.stderr
+
+
+# Missing voxels, blur, noise that changes, Ctrl-C
+
+
+@pytest.mark.parametrize("hidden", ["scratches", "a slice"])
+def test_missing_voxels_are_filled_from_all_sides(tmp_path, run, hidden):
+    clean, _ = ball()
+    known = np.ones(SHAPE, bool)
+    known[8:12, 6:9, 4:28] = False
+    values = np.where(known, clean, np.nan).astype(np.float32)
+    if hidden == "a slice":
+        known = np.ones(SHAPE, bool)
+        known[9], known[9, 0, 0] = False, True  # a mask that hides all of a page is refused
+        values = np.where(known, clean, 1.0).astype(np.float32)
+    tifffile.imwrite(tmp_path / "in.tif", values, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "mask.tif", known.astype(np.uint8), photometric="minisblack")
+    words = ("--mask", tmp_path / "mask.tif", "-o", tmp_path / "o.tif", "--volume", "--yes", "--gap", "1e-3")
+    result = run("inpaint", tmp_path / "in.tif", *words)
+    assert result.exit_code == 0, result.stderr
+    assert f"{int((~known).sum())} of {known.size} pixels of 20 pages" in result.stderr
+    filled = tifffile.imread(tmp_path / "o.tif")
+    assert filled.dtype == np.float32 and np.abs(filled - clean)[~known].mean() < 0.08
+
+
+def test_a_blurred_volume_takes_the_kernel_of_its_slices(tmp_path, run):
+    clean, _ = ball()
+    blurred = scipy.ndimage.gaussian_filter(clean, (0, 1.2, 1.2)) + 0.004 * np.random.default_rng(0).standard_normal(
+        SHAPE
+    )
+    tifffile.imwrite(tmp_path / "in.tif", blurred.astype(np.float32), photometric="minisblack")
+    words = ("--kernel", "gaussian:1.2", "--noise", "1", "-o", tmp_path / "o.tif", "--volume", "--gap", "0.05")
+    result = run("deblur", tmp_path / "in.tif", *words)
+    assert result.exit_code == 0, result.stderr
+    assert rms(tifffile.imread(tmp_path / "o.tif"), clean) < 0.8 * rms(blurred, clean)
+
+
+def test_noise_that_changes_from_slice_to_slice_is_followed(tmp_path, run, model, monkeypatch):
+    clean, _ = ball()
+    levels = np.linspace(0.02, 0.12, SHAPE[0])
+    noisy = clean + levels[:, None, None] * np.random.default_rng(0).standard_normal(SHAPE)
+    for name, values in (("in", noisy), ("clean", clean)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", values.astype(np.float32), photometric="minisblack")
+    known = ("--reference", tmp_path / "clean.tif", "--tol", "1e-6")
+    seen, find = [], volumes.slice_levels
+    monkeypatch.setattr(volumes, "slice_levels", lambda *a: seen.append(find(*a)) or seen[-1])
+    result = run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif", "--volume", *known)
+    assert result.exit_code == 0 and "it changes from page to page and is followed" in result.stderr
+    (found,) = seen
+    # Levels stay between those of the pages that were looked at.
+    assert np.allclose(found, levels.clip(0.025, 0.115), rtol=0.1)
+    y = torch.from_numpy(noisy.astype(np.float32))[None]
+    level = float(found.square().mean().sqrt())
+    options = {"noise": White(found[None, :, None, None].float()), "regularizer": VolumeRegularizer(model)}
+    expected = denoise(y, level, range=(0, 1), tol=1e-6, **options).x[0]
+    assert rms(tifffile.imread(tmp_path / "o.tif"), expected.numpy()) < 1e-4
+
+
+def test_ctrl_c_writes_the_volume_that_was_reached(tmp_path, run, solid, monkeypatch, interruptible):
+    class Interrupted(picture_volumes.Watch):
+        def __call__(self, event):
+            if event.iteration == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().__call__(event)
+
+    monkeypatch.setattr(picture_volumes, "Watch", Interrupted)
+    result = run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif", "--volume", "--tol", "1e-7")
+    assert result.exit_code == 130 and not (tmp_path / "o.tif").exists()
+    assert "o.not-converged.tif: what was reached" in result.stderr
+    written = tifffile.imread(tmp_path / "o.not-converged.tif")
+    clean, noisy = solid
+    assert rms(written, clean) < rms(noisy, clean)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["clean.tif", "in.tif", "o.not-converged.tif"]

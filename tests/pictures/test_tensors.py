@@ -10,7 +10,7 @@ from icgn.functionals import Poisson, White
 from icgn.functionals.noise import Correlated
 from icgn.pictures import make_kernel, read_kernel, solving
 from icgn.pictures.levels import level_to_remove
-from icgn.pictures.masks import nearest_known
+from icgn.pictures.missing import nearest_known
 from icgn.solvers import Status
 
 NOISE = 2 / 255
@@ -114,6 +114,21 @@ def test_a_missing_pixel_begins_as_the_nearest_known_one():
     known[..., 0, 0] = known[..., 2, 3] = True
     found = nearest_known(y, known)[0, 0]
     assert found[0, 1] == 0 and found[2, 2] == 11 and found[1, 3] == 11 and found[1, 0] == 0
+
+
+def test_channels_may_have_masks_of_their_own():
+    y = torch.arange(24.0).reshape(1, 2, 3, 4)
+    known = torch.ones(1, 2, 3, 4, dtype=torch.bool)
+    known[0, 0, 1, 1] = False
+    found = nearest_known(y, known)
+    assert found[0, 0, 1, 1] in (1, 4, 6, 9) and torch.equal(found[known], y[known])
+    known[0, 1] = False  # a slice of which nothing is known takes the one beside it
+    assert torch.equal(nearest_known(y, known)[0, 1, 0], y[0, 0, 0])
+    options = {"noise": 0.02, "regularizer": icgn.PerChannel(icgn.TotalVariation())}
+    filled = icgn.inpaint(y / 24, known, **options)
+    assert filled.x.shape == y.shape and bool(torch.isfinite(filled.x).all())
+    with pytest.raises(ValueError, match=r"mask: got shape .*expected \(1, 1, 3, 4\) or \(1, 2, 3, 4\)"):
+        icgn.inpaint(y, torch.ones(1, 3, 3, 4, dtype=torch.bool), **options)
 
 
 def test_gray_in_three_channels_is_restored_as_gray():
