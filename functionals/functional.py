@@ -52,10 +52,14 @@ class HessianPart:
         that of the convolution, as :meth:`ConvexFunctional.hessian_spectrum` gives it.
     density : Tensor or None
         its size at each pixel over the mean, as :meth:`ConvexFunctional.hessian_density` gives it.
+    solid : bool
+        whether the pictures are volumes (B, D, H, W): the spectrum is (B, 1, D, H, W // 2 + 1) then, on the frequencies
+        of ``torch.fft.rfftn``, and the density (B, D, H, W).
     """
 
     spectrum: Tensor
     density: Tensor | None = None
+    solid: bool = False
 
 
 class ConvexFunctional(ABC):

@@ -186,8 +186,8 @@ def _load(path: Path) -> Kernel:
     with open_stack(path) as stack:
         if len(stack) != 1:
             raise ValueError(
-                f"has {len(stack)} pages, expected one: write the page of the kernel as a file of its own; blur in three"
-                " dimensions is deblurred in Python, with deepinv.physics.Blur and icgn.VolumeRegularizer"
+                f"has {len(stack)} pages, expected one: write the page of the kernel as a file of its own; blur in"
+                " three dimensions is deblurred in Python, with deepinv.physics.Blur and icgn.VolumeRegularizer"
             )
         page, kind = stack.page(0), stack.container.dtype
     said = [f"{page.values.shape[1]} x {page.values.shape[2]} values of {kind}"]

@@ -69,7 +69,7 @@ class FilterMap(PerImage):
         weight = self.operator.weight.detach().double()
         return weight[None] if self.scale is None else weight * self.scale.detach().double()[..., None, None, None]
 
-    def spectrum(self, slopes: Tensor, shape: torch.Size) -> Tensor | None:
+    def spectrum(self, slopes: Tensor, shape: torch.Size) -> Tensor:
         r"""The spectrum of :math:`\sum_k \bar D_k |\hat w_k|^2` in the colours of :func:`colour_basis`, nonnegative.
 
         Parameters
@@ -81,30 +81,27 @@ class FilterMap(PerImage):
 
         Returns
         -------
-        Tensor or None
-            shape (B, C, H, W // 2 + 1); None for images too small for the filters.
+        Tensor
+            shape (B, C, H, W // 2 + 1).
         """
-        found = self._transform(slopes, self._autocorrelation, shape)
-        return None if found is None else found.real.clamp_min(0)
+        return self._transform(slopes, self._autocorrelation, shape).real.clamp_min(0)
 
-    def matrix_spectrum(self, slopes: Tensor, shape: torch.Size) -> Tensor | None:
+    def matrix_spectrum(self, slopes: Tensor, shape: torch.Size) -> Tensor:
         r"""The matrices :math:`\sum_k \bar D_k \hat w_k \hat w_k^*` of the channels, (B, C, C, H, W // 2 + 1).
 
         Parameters are those of :meth:`spectrum`.
         """
         return self._transform(slopes, self._correlations, shape)
 
-    def _transform(self, slopes: Tensor, correlations: Tensor, shape: torch.Size) -> Tensor | None:
+    def _transform(self, slopes: Tensor, correlations: Tensor, shape: torch.Size) -> Tensor:
         """The transform (B, ...) of correlations (K, ..., side, side) of the filters, weighted by their mean slopes."""
-        side = correlations.shape[-1]
-        if min(shape[-2:]) < side:
-            return None
         rows, cols = self.operator.grid(shape)
         slope = slopes / (rows * cols)
         if self.scale is not None:
             slope = slope * self.scale.square()
         kernel = torch.einsum("bk,k...->b...", slope, correlations)
-        kernel = F.pad(kernel, (0, shape[-1] - side, 0, shape[-2] - side)).roll((-(side // 2), -(side // 2)), (-2, -1))
+        for axis in (-2, -1):
+            kernel = _around(kernel, axis, shape[axis])
         return torch.fft.rfft2(kernel)
 
     @cached_property
@@ -124,6 +121,13 @@ class FilterMap(PerImage):
 
     def _scaled(self, responses: Tensor) -> Tensor:
         return responses if self.scale is None else responses * self.operator.spread(self.scale)
+
+
+def _around(kernel: Tensor, axis: int, size: int) -> Tensor:
+    """A kernel with its middle at 0 of an axis that has a size and repeats; a longer one goes around it."""
+    side = kernel.shape[axis]
+    longer = F.pad(kernel, (0, -side % size) if axis == -1 else (0, 0, 0, -side % size))
+    return longer.unflatten(axis, (-1, size)).sum(axis - 1).roll(-(side // 2), axis)
 
 
 def _correlated(a: Tensor, b: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from icgn.compat import keyword_only
-from icgn.functionals.functional import ConvexFunctional
+from icgn.functionals.functional import ConvexFunctional, HessianPart, Responses
 from icgn.functionals.sums import SumFunctional
-from icgn.functionals.wrapped import WrappedFunctional
+from icgn.functionals.wrapped import WrappedFunctional, first_of
 from icgn.regularizers.bank import RESPONSES_LIMIT
 from icgn.regularizers.base import ConvexRegularizer, check_image
 from icgn.regularizers.pullback import PerChannelFunctional
@@ -176,6 +176,29 @@ class VolumeRegularizer(ConvexRegularizer):
 class VolumeFunctional(SumFunctional):
     """The sum over the directions of :class:`VolumeRegularizer`; they share what memory there is for responses."""
 
+    def hessian_spectrum(self, u: Responses, shape: torch.Size) -> None:
+        """None: that of a volume is a part of its own, see :meth:`hessian_parts`."""
+        return
+
+    def hessian_parts(self, u: Responses, shape: torch.Size) -> tuple[HessianPart, ...] | None:
+        """One convolution in three dimensions, with its size at each voxel, of volumes (B, D, H, W)."""
+        if len(shape) != 4:
+            return None
+        spectra, sizes = [], []
+        for term, uj, weight in zip(self.terms, u, self.weights, strict=True):
+            assert isinstance(term, SlicesFunctional)
+            found = term.hessian_of_slices(uj, shape)
+            if found is None:
+                return None
+            spectra.append(weight.to(found[0]) * found[0])
+            sizes.append(None if found[1] is None else weight.to(found[1]) * found[1])
+        known = [s for s in sizes if s is not None]
+        density = sum(known[1:], known[0]) if len(known) == len(sizes) else None
+        if density is not None:
+            mean = density.mean((1, 2, 3), keepdim=True)
+            density = torch.where(mean > 0, density / mean, 1.0)
+        return (HessianPart(sum(spectra[1:], spectra[0]), density, solid=True),)
+
     def blockwise(self, shape: torch.Size, limit: int | None = None) -> VolumeFunctional:
         share = (RESPONSES_LIMIT if limit is None else limit) // len(self.terms)
         return replace(self, terms=tuple(g.blockwise(shape, share) for g in self.terms))
@@ -214,6 +237,28 @@ class SlicesFunctional(WrappedFunctional):
     def mapped(self, shape: torch.Size) -> torch.Size:
         return slices(torch.empty(shape, device="meta"), self.axis).shape
 
+    def hessian_of_slices(self, u: Responses, shape: torch.Size) -> tuple[Tensor, Tensor | None] | None:
+        """The mean spectrum of the slices of volumes of that shape, (B or 1, 1, D, H, W // 2 + 1) or to be broadcast.
+
+        And their size at each voxel, (B, D, H, W). None where the spectrum of slices is not known.
+        """
+        seen, inner = self.mapped(shape), self.inner
+        assert isinstance(inner, PerChannelFunctional)
+        single = torch.Size((seen[0] * seen[1], 1, *seen[2:]))
+        of_slices, responses = inner.of(first_of(u)), inner.into(u)
+        spectrum = of_slices.hessian_spectrum(responses, single)
+        if spectrum is None or spectrum.ndim != 4:
+            return None
+        spectrum = spectrum.expand(single[0], 1, *spectrum.shape[2:])
+        density = of_slices.hessian_density(responses, single)
+        if density is not None:
+            size = density * spectrum.mean((2, 3), keepdim=True)
+            density = self.map_adjoint(size.expand(single).reshape(seen), shape)
+        mean = spectrum.unflatten(0, (seen[0], seen[1])).mean(1)
+        if self.axis == 2:  # slices (Z, Y), of which half of the frequencies along Y are given
+            mean = _all_columns(mean, shape[-2])
+        return mean.unsqueeze(2 + self.axis), density
+
     def linear_norm(self) -> Tensor:
         return self.inner.linear_norm()
 
@@ -226,6 +271,14 @@ class SlicesFunctional(WrappedFunctional):
     def hessian_floor(self, x: Tensor) -> Tensor:
         seen = self.map(x)
         return self.map_adjoint(self.inner.hessian_floor(seen).expand(seen.shape), x.shape)
+
+
+def _all_columns(spectrum: Tensor, width: int) -> Tensor:
+    """A real spectrum (..., height, width // 2 + 1) on all frequencies of both axes."""
+    if spectrum.shape[-2:] == (1, 1):
+        return spectrum
+    opposite = spectrum.flip(-2).roll(1, -2)[..., 1 : (width + 1) // 2].flip(-1)
+    return torch.cat([spectrum, opposite], -1)
 
 
 def slices(x: Tensor, axis: int) -> Tensor:

@@ -43,29 +43,36 @@ class Preconditioner:
     ----------
     inverses : tuple of Tensor
         spectra of the :math:`C_j`: one number per channel, (B, C, H, W // 2 + 1), or a matrix,
-        (B, C, C, H, W // 2 + 1), for each frequency.
+        (B, C, C, H, W // 2 + 1), for each frequency; of volumes (B, 1, D, H, W // 2 + 1).
     shares : tuple of Tensor
-        the :math:`D_j`, (B, C or 1, H, W), in the same colours; empty where one convolution serves all pixels.
+        the :math:`D_j`, (B, C or 1, H, W), in the same colours, of volumes (B, 1, D, H, W); empty where one convolution
+        serves all pixels.
     size : tuple of int
-        rows and columns that the spectra belong to, to which images are extended by zeros: the least numbers that are
-        fast to transform (321 x 481, or 3 * 107 by 13 * 37, takes eight times as long as 324 x 486).
+        rows and columns that the spectra belong to, of volumes (B, D, H, W) the depth before them, to which images are
+        extended by zeros: the least numbers that are fast to transform (321 x 481, or 3 * 107 by 13 * 37, takes eight
+        times as long as 324 x 486).
     """
 
     inverses: tuple[Tensor, ...]
     shares: tuple[Tensor, ...]
-    size: tuple[int, int]
+    size: tuple[int, ...]
 
     def apply(self, g: Tensor) -> Tensor:
         """The preconditioned images P g."""
+        if len(self.size) == 3:
+            return self._applied(g[:, None])[:, 0]
         coupled = self.inverses[0].ndim == 5
         basis = None if coupled or g.shape[1] == 1 else colour_basis(g)
         v = g if basis is None else torch.einsum("dc,bchw->bdhw", basis, g)
-        if self.shares:
-            parts = zip(self.inverses, self.shares, strict=True)
-            v = torch.stack([d * self._convolved(d * v, c) for c, d in parts]).sum(0)
-        else:
-            v = self._convolved(v, self.inverses[0])
+        v = self._applied(v)
         return v if basis is None else torch.einsum("dc,bdhw->bchw", basis, v)
+
+    def _applied(self, v: Tensor) -> Tensor:
+        """Images of the channels of the spectra, preconditioned."""
+        if not self.shares:
+            return self._convolved(v, self.inverses[0])
+        parts = zip(self.inverses, self.shares, strict=True)
+        return torch.stack([d * self._convolved(d * v, c) for c, d in parts]).sum(0)
 
     def take(self, index: Tensor) -> Preconditioner:
         """That of the images of an index."""
@@ -84,13 +91,14 @@ class Preconditioner:
 
     def _convolved(self, v: Tensor, spectrum: Tensor) -> Tensor:
         """Images convolved with a spectrum, each channel with its own, or with matrices of channels."""
-        rows, cols = v.shape[-2:]
-        transform = torch.fft.rfft2(v, s=self.size)
-        if spectrum.ndim == 5:
+        axes = tuple(range(-len(self.size), 0))
+        transform = torch.fft.rfftn(v, s=self.size, dim=axes)
+        if len(self.size) == 2 and spectrum.ndim == 5:
             transform = torch.einsum("bcdhw,bdhw->bchw", spectrum, transform.to(spectrum))
         else:
             transform = transform * spectrum
-        return torch.fft.irfft2(transform, s=self.size)[..., :rows, :cols]
+        back = torch.fft.irfftn(transform, s=self.size, dim=axes)
+        return back[(..., *(slice(n) for n in v.shape[-len(self.size) :]))]
 
 
 def preconditioner_at(objective: ConvexFunctional, u: Responses, x: Tensor) -> Preconditioner | None:
@@ -98,14 +106,28 @@ def preconditioner_at(objective: ConvexFunctional, u: Responses, x: Tensor) -> P
     parts = objective.hessian_parts(u, x.shape)
     if parts is None:
         return None
-    local = _local(parts, x)
-    densities = _densities(parts, local, x)
+    solid = any(part.solid for part in parts)
+    # For what follows slices lie below each other, in one picture.
+    given, seen = (x.shape[1:], x.flatten(1, 2)[:, None]) if solid else (x.shape[-2:], x)
+    parts = tuple(_flat(part, x) for part in parts) if solid else parts
+    local = _local(parts, seen)
+    densities = _densities(parts, local, seen)
     choices = list(itertools.product(range(len(_SIZES)), repeat=len(densities)))
-    inverses = tuple(_inverse(_sized(parts, dict(zip(densities, choice, strict=True)), x)) for choice in choices)
-    shares = tuple(_share(list(densities.values()), choice, x) for choice in choices) if densities else ()
-    rows, cols = x.shape[-2:]
-    size = (next_fast_len(rows, real=True), next_fast_len(cols, real=True)) if bool(local.all()) else (rows, cols)
-    return Preconditioner(tuple(_resampled(inverse, (rows, cols), size) for inverse in inverses), shares, size)
+    inverses = [_inverse(_sized(parts, dict(zip(densities, choice, strict=True)), seen)) for choice in choices]
+    shares = [_share(list(densities.values()), choice, seen) for choice in choices] if densities else []
+    if solid:
+        inverses, shares = ([t.unflatten(2, (len(x[0]), -1)) for t in found] for found in (inverses, shares))
+    size = tuple(next_fast_len(n, real=True) for n in given) if bool(local.all()) else tuple(given)
+    return Preconditioner(tuple(_resampled(inverse, given, size) for inverse in inverses), tuple(shares), size)
+
+
+def _flat(part: HessianPart, x: Tensor) -> HessianPart:
+    """A part of a Hessian for volumes x as one for pictures in which their slices lie below each other."""
+    spectrum, density = part.spectrum, part.density
+    if not part.solid:
+        spectrum = spectrum.mean(1, keepdim=True)[:, :, None].expand(-1, -1, x.shape[1], *x.shape[-2:-1], -1)
+        density = None if density is None else density.expand(-1, x.shape[1], -1, -1)
+    return HessianPart(spectrum.flatten(2, 3), None if density is None else density.flatten(1, 2)[:, None])
 
 
 def apply_preconditioner(preconditioner: Preconditioner | None, g: Tensor) -> Tensor:
@@ -183,20 +205,22 @@ def _inverse(spectrum: Tensor) -> Tensor:
     return inverse.movedim((-2, -1), (1, 2))
 
 
-def _resampled(spectrum: Tensor, given: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def _resampled(spectrum: Tensor, given: Sequence[int], size: Sequence[int]) -> Tensor:
     """A spectrum for images of one size as one for images of another, linear between frequencies: > 0 stays so."""
-    if given == size or spectrum.shape[-2:] == (1, 1):
-        return spectrum
-    (rows, cols), exact = given, {"device": spectrum.device, "dtype": torch.float64}
-    spectrum = _between(spectrum, -1, torch.fft.rfftfreq(size[1], 1 / cols, **exact))
-    return _between(spectrum, -2, torch.fft.fftfreq(size[0], 1 / rows, **exact) % rows)
+    exact = {"device": spectrum.device, "dtype": torch.float64}
+    for axis, (before, after) in enumerate(zip(given, size, strict=True), -len(size)):
+        if before != after and spectrum.shape[axis] > 1:
+            frequencies = torch.fft.rfftfreq if axis == -1 else torch.fft.fftfreq
+            places = frequencies(after, 1 / before, **exact)
+            spectrum = _between(spectrum, axis, places if axis == -1 else places % before)
+    return spectrum
 
 
 def _between(spectrum: Tensor, axis: int, places: Tensor) -> Tensor:
-    """The entries of a spectrum along an axis at places between them; rows repeat beyond the last one."""
+    """The entries of a spectrum along an axis at places between them; all but columns repeat beyond the last one."""
     count = spectrum.shape[axis]
     lower = places.floor().long()
-    upper = (lower + 1) % count if axis == -2 else (lower + 1).clamp_max(count - 1)
+    upper = (lower + 1) % count if axis < -1 else (lower + 1).clamp_max(count - 1)
     low, high = (spectrum.index_select(axis, index.clamp_max(count - 1)) for index in (lower, upper))
     part = (places - lower).to(low.real.dtype).reshape(-1, *[1] * (-axis - 1))
     return low + part * (high - low)

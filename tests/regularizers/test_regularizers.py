@@ -490,6 +490,16 @@ def test_per_channel_is_the_sum_over_the_channels():
     assert torch.equal(both.lipschitz(sigma), reg.lipschitz(sigma))
 
 
+def test_a_spectrum_of_a_small_picture_has_some_of_the_frequencies_of_a_large_one():
+    functional = RidgeICGN(filters=3, size=5).double().at(0.1)  # correlations of 9 x 9 go around 6 x 7 pixels
+
+    def spectrum(*size):
+        x = torch.zeros(1, 1, *size, dtype=torch.float64)
+        return functional.hessian_spectrum(functional.linear(x), x.shape)
+
+    torch.testing.assert_close(spectrum(6, 7), spectrum(18, 21)[..., ::3, ::3])
+
+
 @pytest.mark.parametrize("channels", [2, 3])
 def test_spectrum_of_a_per_channel_hessian(channels):
     # The preconditioner is the diagonal of the Hessian of the inner approximation in the colours used.
