@@ -134,6 +134,28 @@ class ConditionalICGN(Network):
         new.network.take(self.network)
         return new.train(self.training)
 
+    def narrowed(self, chosen: Sequence[int], factors: Tensor | None = None) -> ConditionalICGN:
+        """A network of some of the filters and their masks; the unconditional part stays.
+
+        Parameters
+        ----------
+        chosen, factors
+            as for :meth:`RidgeICGN.narrowed`.
+        """
+        return self._with(self.ridge.narrowed(chosen, factors), self.first, chosen)
+
+    def begun_by(self, first: RidgeICGN) -> ConditionalICGN:
+        """The same network with another unconditional part, a trained ridge network for the same pictures."""
+        return self._with(self.ridge, first, range(int(self.ridge.architecture["filters"])))
+
+    def _with(self, ridge: RidgeICGN, first: RidgeICGN, chosen: Sequence[int]) -> ConditionalICGN:
+        differing = {k: v for k, v in first.architecture.items() if ridge.architecture[k] != v}
+        new = type(self)(**{**self.architecture, **ridge.architecture, "first": differing}).to(self.network.direct)
+        new.first.load_state_dict(first.state_dict())
+        new.ridge.load_state_dict(ridge.state_dict())
+        new.network.select(self.network, chosen)
+        return new.train(self.training)
+
     def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> BankFunctional:
         r"""The functional :math:`R_c(\cdot; \sigma)`, without a condition that of the unconditional network.
 

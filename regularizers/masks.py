@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -104,6 +105,16 @@ class MaskNetwork(nn.Module):
         self.tail.weight[:, :old] = narrow.tail.weight
         _bias(self.tail).copy_(_bias(narrow.tail))
         self.direct.copy_(narrow.direct)
+
+    @torch.no_grad()
+    def select(self, other: MaskNetwork, chosen: Sequence[int]) -> None:
+        """Become another network without the masks of the filters that are not chosen."""
+        at = torch.as_tensor(chosen)
+        own = other.state_dict()
+        rows = (at[:, None] * self.stride**2 + torch.arange(self.stride**2)).flatten()
+        own["direct"], own["lift.weight"] = own["direct"][at], own["lift.weight"][:, rows]
+        own |= {name: own[name][rows] for name in ("tail.weight", "tail.bias")}
+        self.load_state_dict(own)
 
     def _writing(self) -> list[nn.Conv2d]:
         """The layers whose outputs are hidden channels."""

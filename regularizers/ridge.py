@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -135,6 +136,26 @@ class RidgeICGN(BankRegularizer):
             # A further unit saturates lower and later than the first.
             new.log_lambda[units:] = new.log_lambda[:1] - math.log(4)
             new.log_tau[units:] = new.log_tau[:1] + math.log(4)
+        return new.train(self.training)
+
+    @torch.no_grad()
+    def narrowed(self, chosen: Sequence[int], factors: Tensor | None = None) -> RidgeICGN:
+        """A network of some of the filters, the gradient of each times a factor.
+
+        Parameters
+        ----------
+        chosen : sequence of int
+            places of the filters that stay, in their order.
+        factors : Tensor, optional
+            positive, (len(chosen),), of slopes and saturations; knees stay. Default 1.
+        """
+        at = torch.as_tensor(chosen)
+        new = type(self)(**{**self.architecture, "filters": len(at)}).to(self.log_tau)
+        new.bank.raw.copy_(self.bank.raw[at])
+        new.log_tau.copy_(self.log_tau[:, at])
+        new.log_lambda.copy_(self.log_lambda[:, at])
+        if factors is not None:
+            new.log_lambda.add_(factors.to(self.log_lambda).log()[:, None])
         return new.train(self.training)
 
     def hidden_activation(self, t: Tensor) -> Tensor:

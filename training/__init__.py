@@ -14,6 +14,7 @@ from icgn.training.physics import make_physics
 from icgn.training.pictures import Pictures, load_pictures
 from icgn.training.processes import Processes
 from icgn.training.progress import Progress
+from icgn.training.pruning import prune
 from icgn.training.ranges import RecipeError
 from icgn.training.recipe import Recipe
 from icgn.training.validation import Validation, validate
@@ -44,6 +45,7 @@ __all__ = [
     "fit_weights",
     "load_pictures",
     "make_physics",
+    "prune",
     "read_checkpoint",
     "train",
     "validate",
