@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -62,6 +63,7 @@ def restore_all(
             request.check_gray(todo)
             for path in read():
                 check_not_overwritten(todo, request.compare, path)
+            request, todo = _share_of_process(request, todo)
             _check_json(request, todo, read())
             models = regularizers_by_channels(name=request.model, device=find_device(request.device))
             source = prepare()
@@ -72,6 +74,22 @@ def restore_all(
             bar = Steps(transient=True)
             batch = Batch(request, source, models, settings, label, bar, interrupt)
             _work(batch, todo, verb, _processes(request, todo), prepare)
+
+
+def _share_of_process(request: Request, todo: list[Job]) -> tuple[Request, list[Job]]:
+    """What falls to this process of those that ``torchrun`` or another launcher started, told by the environment.
+
+    Of N processes number k takes the pictures k, k + N, ... They do not talk to each other, so that one that is killed
+    costs its own picture alone. Each has a file for ``--json`` of its own, ``NAME.k.json``.
+    """
+    rank, count = (int(os.environ.get(name) or default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    if count <= 1:
+        return request, todo
+    own, place = todo[rank::count], request.json
+    say("note", f"process {rank + 1} of {count}: {len(own)} of {len(todo)} pictures")
+    if place is not None and str(place) != "-":
+        request = replace(request, json=place.with_suffix(f".{rank}{place.suffix}"))
+    return request, own
 
 
 def check_not_overwritten(jobs: Sequence[Job], compare: Path | None, read: Path) -> None:

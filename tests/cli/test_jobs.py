@@ -11,8 +11,10 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from icgn.cli import processes
+from icgn.cli.main import app
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 
@@ -51,6 +53,22 @@ def test_processes_are_started_by_themselves_where_that_is_worth_while(tmp_path,
 
 def test_memory_is_known_or_taken_to_be_enough():
     assert processes._available() > 1 << 20
+
+
+def test_a_launcher_shares_the_pictures_among_its_processes(tmp_path, monkeypatch):
+    folder, runner = pictures(tmp_path / "in", [(16, 16)] * 3), CliRunner()
+    options = ["denoise", str(folder), "-o", str(tmp_path / "out"), "--model", "tv", "--sigma", "20"]
+    written = []
+    for rank in (0, 1):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", str(rank))
+        done = runner.invoke(app, [*options, "--json", str(tmp_path / "all.json")])
+        assert done.exit_code == 0, done.output
+        assert f"process {rank + 1} of 2: {2 - rank} of 3 pictures" in done.output
+        records = json.loads((tmp_path / f"all.{rank}.json").read_text())
+        written.append([os.path.basename(r["output"]) for r in records])
+    assert written == [["0.png", "2.png"], ["1.png"]]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "2.png"]
 
 
 @pytest.mark.slow
