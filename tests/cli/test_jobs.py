@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_a_launcher_shares_the_pictures_among_its_processes(tmp_path, monkeypatc
         assert done.exit_code == 0, done.output
         assert f"process {rank + 1} of 2: {2 - rank} of 3 pictures" in done.output
         records = json.loads((tmp_path / f"all.{rank}.json").read_text())
-        written.append([os.path.basename(r["output"]) for r in records])
+        written.append([Path(r["output"]).name for r in records])
     assert written == [["0.png", "2.png"], ["1.png"]]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "2.png"]
 
