@@ -7,11 +7,11 @@ is summed in the precision of u, in whatever order is fastest.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -102,21 +102,24 @@ def inside(u: Any, q: Any, knee: Any, t: Any, total: Any) -> None:
 
 @compiled
 def mixed(u: Any, q: Any, knee: Any, t: Any, out: Any) -> None:
-    """Write to `out`, (P, C S), the sums of weights t where |u| is below its knee.
+    """Write to `out`, (P, C S), the sums of weights t where |u| is below its knee, over the filters.
 
-    Here t has C weights for each of K filters, (C K,), whose responses are S phases side by side, (P, K S).
+    Here t has C weights for each response, (C N,), and the N responses are those of filters at S phases side by side.
     """
-    # C K / (C S) = K / S, and K S are known: K and S follow.
-    filters = round(math.sqrt(t.shape[0] * u.shape[1] / out.shape[1]))
-    phases, zero = u.shape[1] // filters, u.dtype.type(0)
+    columns, zero = u.shape[1], u.dtype.type(0)
+    colours = t.shape[0] // columns
+    phases = out.shape[1] // colours
+    own = np.empty(columns, u.dtype)
     for p in range(u.shape[0]):
         bound = knee[min(p, knee.shape[0] - 1)]
-        out[p, :] = zero
-        for j in range(t.shape[0]):
-            w = t[j]
-            at, to = j % filters * phases, j // filters * phases
-            for s in range(phases):
-                out[p, to + s] += w if abs(u[p, at + s]) < bound[at + s] else zero
+        for c in range(colours):
+            weights, sums = t[c * columns : (c + 1) * columns], out[p, c * phases : (c + 1) * phases]
+            for i in range(columns):
+                own[i] = weights[i] if abs(u[p, i]) < bound[i] else zero
+            sums[:] = zero
+            for first in range(0, columns, phases):
+                for s in range(phases):
+                    sums[s] += own[first + s]
 
 
 @compiled

@@ -77,9 +77,9 @@ def mixed(u: Tensor, knee: Tensor, weights: Tensor) -> Tensor:
 
     `weights` are (B or 1, K, C), the responses of a filter K s^2 side by side.
     """
-    count, sums = weights.shape[1:]
-    width = sums * (u.shape[-1] // count)
-    return _written(kernels().mixed, u, u, knee, weights.mT.flatten(1).T, width)
+    phases = u.shape[-1] // weights.shape[1]
+    spread = weights.mT.repeat_interleave(phases, -1).flatten(1).T
+    return _written(kernels().mixed, u, u, knee, spread, weights.shape[2] * phases)
 
 
 def clip(u: Tensor, knee: Tensor) -> Tensor:
