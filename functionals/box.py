@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import KW_ONLY, dataclass
 from functools import cache
 
@@ -36,8 +37,10 @@ class Box:
         return box if box is None or isinstance(box, Box) else cls(low=float(box[0]), high=float(box[1]))
 
     def brought(self, low: float, scale: float) -> Box:
-        """The box of (x - low) / scale."""
-        return Box(low=(self.low - low) / scale, high=(self.high - low) / scale)
+        """The box of (x - low) / scale, with 40 binary places."""
+        bounds = ((bound - low) / scale for bound in (self.low, self.high))
+        first, last = (b if math.isinf(b) else round(b * 2**40) / 2**40 for b in bounds)
+        return Box(low=first, high=last)
 
     @property
     def bounded(self) -> bool:

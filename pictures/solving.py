@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from icgn.functionals.box import Box
 from icgn.pictures.ranges import UNIT, Range, default_box, share_at, wider_box
 from icgn.pictures.tasks import Pose, Task
 from icgn.regularizers.base import ConvexRegularizer
@@ -77,7 +78,9 @@ def solve_task(
     """
     box = default_box(task, y, limits) if pose.bounded else None
     box = box and _stretched_box(box, limits)
-    z, start, level, noise = brought(pose.y, pose.physics, limits, sigma, noise, pose.start)
+    z, start, level = pose.y, pose.start, sigma
+    if limits != UNIT:
+        z, start, level, noise = brought(pose.y, pose.physics, limits, sigma, noise, pose.start)
     problem = Problem(z, pose.physics, regularizer, level, noise=noise, weight=weight, box=box)
     # Posed in double so that nothing of the physics is rounded twice.
     posed = problem if pose.y.dtype == y.dtype else problem.to(y.dtype)
@@ -111,8 +114,8 @@ def _sane(rule: float | Tensor | str, posed: Problem, solution: Solution, **opti
 
 
 def _stretched_box(box: Range, limits: Range) -> Range:
-    low, high = ((bound - limits[0]) / (limits[1] - limits[0]) for bound in box)
-    return low, high
+    stretched = Box(low=box[0], high=box[1]).brought(limits[0], limits[1] - limits[0])
+    return stretched.low, stretched.high
 
 
 def _both(first: Stats, second: Stats) -> Stats:

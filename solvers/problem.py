@@ -85,7 +85,9 @@ class Problem:
         R is :math:`s^2 R((x - b) / s; \sigma / s)` then, of images from b to b + s, exactly equivariant; sigma, noise,
         box and what is proved are in their unit. ``"auto"`` finds one for all images, by
         :func:`icgn.pictures.intensity_range` of y for denoising and of a rough least-squares image otherwise; the
-        attribute is what was found. Default: the images are in [0, 1]. Only with Gaussian noise.
+        attribute is what was found. The measurement is rounded to :math:`2^{-28}` of its noise there, so that
+        measurements that differ by their unit, and by rounding, are solved by the same steps: in float64 bit by bit.
+        Default: the images are in [0, 1]. Only with Gaussian noise.
 
     Raises
     ------

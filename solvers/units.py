@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,11 @@ from torch import Tensor
 
 from icgn.functionals.intensities import UNIT, Range, intensity_range, least_squares
 from icgn.functionals.noise import White
-from icgn.functionals.physics import is_identity
+from icgn.functionals.physics import converted, is_identity
 from icgn.solvers.solution import Solution
+
+# Binary places below the noise to which measurements are rounded, and digits of its level.
+_PLACES, _DIGITS = 28, 40
 
 
 def brought(
@@ -19,7 +23,9 @@ def brought(
 ) -> tuple[Tensor, Tensor | None, float | Tensor, Any]:
     r"""What is measured of :math:`z = (x - b) / s`, where to start, and the levels of its noise.
 
-    No method has a constant of its own in the unit of the pictures then.
+    No method has a constant of its own in the unit of the pictures then. Everything is computed in float64 and rounded:
+    the measurement to a part :math:`2^{-28}` of its noise. Measurements that differ by their unit and by rounding alone
+    become the same numbers, so that every step that follows is the same, also where the problem is ill-conditioned.
 
     Parameters
     ----------
@@ -30,15 +36,48 @@ def brought(
     start : Tensor, optional
         starting images x.
     """
-    if limits == UNIT:
-        return y, start, sigma, noise
     low, scale = limits[0], limits[1] - limits[0]
-    like = physics.A_adjoint(y) if start is None else start
-    constant = torch.full_like(like, low) if low else None
-    measured = y if constant is None else y - physics.A(constant)
-    begin = None if start is None else (start - low) / scale
-    noise = White(noise.level / scale) if isinstance(noise, White) else None if noise is None else noise / scale
-    return measured / scale, begin, sigma / scale, noise
+    measured = y.double()
+    if low:
+        measured = measured - _constant(y, physics, low, start)
+    level = sigma if noise is None else noise.level if isinstance(noise, White) else noise
+    step = _step(level, scale)
+    begin = None if start is None else rounded((start.double() - low) / scale, step).to(start)
+    noise = White(_short(noise.level / scale)) if isinstance(noise, White) else noise
+    noise = noise if noise is None or isinstance(noise, White) else _short(noise / scale)
+    return rounded(measured / scale, step).to(y), begin, _short(sigma / scale), noise
+
+
+def rounded(values: Tensor, step: float) -> Tensor:
+    """Numbers rounded to multiples of a step, a power of two; as they are where it is 0. The derivative is 1."""
+    return values + ((values / step).round() * step - values).detach() if step > 0 else values
+
+
+def _constant(y: Tensor, physics: Any, low: float, start: Tensor | None) -> Tensor:
+    """What is measured of images of one intensity, in float64 where the physics can."""
+    if is_identity(physics):
+        return torch.full_like(y, low, dtype=torch.float64)
+    exact = converted(physics, y.double())
+    like = (physics.A_adjoint(y) if start is None else start).to(y)
+    measured: Tensor = (
+        physics.A(torch.full_like(like, low)) if exact is None else exact.A(torch.full_like(like.double(), low))
+    )
+    return measured.double()
+
+
+def _step(level: float | Tensor, scale: float) -> float:
+    """The power of two to multiples of which a measurement is rounded; 0 where there is no noise."""
+    levels = torch.as_tensor(level, dtype=torch.float64) / scale
+    positive = levels[levels > 0]
+    return 2.0 ** (math.floor(math.log2(float(positive.min()))) - _PLACES) if positive.numel() else 0.0
+
+
+def _short(value: Any) -> Any:
+    """Levels with 40 binary digits: those that differ by rounding become the same."""
+    exact = torch.as_tensor(value, dtype=torch.float64)
+    mantissa, exponent = torch.frexp(exact.detach())
+    short = exact + (torch.ldexp((mantissa * 2**_DIGITS).round() / 2**_DIGITS, exponent) - exact).detach()
+    return short.to(value) if isinstance(value, Tensor) else float(short)
 
 
 def in_unit(solution: Solution, limits: Range) -> Solution:
@@ -71,7 +110,16 @@ def found_range(y: Tensor, physics: Any, noise: float | Tensor | White) -> Range
     noise : float, Tensor or White
         standard deviation of the noise of y, which images of y itself have too.
     """
-    if not is_identity(physics):
-        return intensity_range(least_squares(y, physics))
     level = torch.as_tensor(noise.level if isinstance(noise, White) else noise, dtype=torch.float64)
-    return intensity_range(y, noise=float(level.square().mean().sqrt()))
+    if is_identity(physics):
+        return intensity_range(y, noise=float(level.square().mean().sqrt()))
+    # In a unit that is not known yet: without the best constant, and in multiples of the noise.
+    flat = physics.A(torch.ones_like(physics.A_adjoint(y))).double()
+    size = float(flat.square().sum())
+    constant = float((flat * y.double().nan_to_num(0.0, 0.0, 0.0)).sum()) / size if size > 0 else 0.0
+    unit = float(level.max())
+    if not unit > 0:
+        return intensity_range(least_squares(y, physics))
+    around = rounded((y.double() - constant * flat) / unit, 2.0**-_PLACES).to(y)
+    low, high = intensity_range(least_squares(around, physics))
+    return constant + unit * low, constant + unit * high

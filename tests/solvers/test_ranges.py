@@ -5,6 +5,7 @@ import math
 import deepinv
 import pytest
 import torch
+from deepinv.physics.functional.blur import gaussian_blur
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,6 +45,7 @@ def physics(name, dtype):
         "inpainting": lambda: deepinv.physics.Inpainting(SIZE, mask=mask),
         "blur": lambda: deepinv.physics.BlurFFT(SIZE, filter=kernel),
         "valid blur": lambda: deepinv.physics.Blur(kernel, padding="valid"),
+        "ill-conditioned": lambda: deepinv.physics.BlurFFT(SIZE, filter=gaussian_blur(sigma=(1.5, 1.5)).to(dtype)),
         "mixed": Mixed,
     }[name]()
 
@@ -67,7 +69,7 @@ def solved(model, name, scale, low, dtype, given, **asked):
     return problem, icgn.solve(problem, **{"tol": 1e-6, "gap_tol": 1e-9, "max_iter": 300, **asked})
 
 
-NAMES = ["denoising", "inpainting", "blur", "valid blur", "mixed"]
+NAMES = ["denoising", "inpainting", "blur", "valid blur", "ill-conditioned", "mixed"]
 
 
 def check_equivariance(model, name, scale, low, dtype, given):
@@ -114,6 +116,23 @@ def test_the_result_scales_and_shifts_with_the_picture(model, name, log_scale, o
 )
 def test_every_physics_has_results_in_any_unit(model, name, scale, low, dtype):
     check_equivariance(model, name, scale, low, dtype, "auto")
+
+
+@pytest.mark.parametrize("offset", [1.0, 100.0, 3000.0])
+def test_float32_with_an_offset_is_as_near_as_its_digits_allow(model, offset):
+    scale, single = 300.0, torch.float32
+    plain_problem, plain = solved(model, "denoising", 1.0, 0.0, single, None)
+    problem, moved = solved(model, "denoising", scale, scale * offset, single, None)
+    # Denoising is nonexpansive: results differ by no more than what is denoised, and what is proved.
+    held = (problem.y.double() / scale - offset) - plain_problem.y.double()
+    difference = (moved.x.double() / scale - offset) - plain.x.double()
+    proved = plain.certificate.rms_distance + moved.certificate.rms_distance / scale
+    assert bool((rms_of(difference) <= rms_of(held) + proved).all())
+    assert bool((rms_of(held) < 6e-8 * (1 + offset)).all())
+
+
+def rms_of(x):
+    return x.square().flatten(1).mean(1).sqrt()
 
 
 def test_the_objective_is_that_of_the_scaled_regularizer(model):
