@@ -24,6 +24,8 @@ from icgn.solvers import Callback
 
 # Part of the pixels on a bound that is worth a word, and that the measurement should explain.
 _SAID, _MANY = 1e-2, 3e-2
+# A residual of so many times the noise is not explained by it: right operators leave 1.1 times at most.
+_MISFIT = 1.5
 # Part of the pixels from which dead ones are left to the regularizer; fewer are the median of those around them.
 _FEW = 1e-3
 
@@ -153,7 +155,7 @@ def _restore(
     if pose.before is not None:
         before = pose.before.flatten(0, 1).float().cpu()
     notes = [*task.notes(pose), *_range_notes(limits, given), *level.notes, *said, *bound_notes(solved)]
-    notes += [*_count_notes(level), *_weight_notes(weight, solved), *left]
+    notes += [*misfit_notes(task, solved), *_count_notes(level), *_weight_notes(weight, solved), *left]
     return Restored(picture, before, solved.solution, level, asked, tuple(notes), limits)
 
 
@@ -255,6 +257,18 @@ def _range_notes(limits: Range, given: RangeOption) -> list[Note]:
     if limits == UNIT or given not in (None, "auto"):
         return []
     return [Note("scale", "intensities from {:.4g} to {:.4g} {unit} taken as the range of the model", limits)]
+
+
+def misfit_notes(task: Task, solved: Solved) -> list[Note]:
+    """What is to be said of pictures that do not explain their measurement; noise alone makes a misfit of 1."""
+    if isinstance(task, Denoise) or not solved.misfit > _MISFIT:
+        return []
+    what = {"Deblur": "the kernel", "Inpaint": "the mask"}.get(type(task).__name__, "the operator")
+    text = (
+        f"what the result would be measured as differs from the measurement by {solved.misfit:.2g} times its noise:"
+        f" {what} is another one, or the noise is larger than assumed"
+    )
+    return [Note("misfit", text, warning=True)]
 
 
 def bound_notes(solved: Solved) -> list[Note]:

@@ -36,6 +36,8 @@ class Solved:
         the part of their pixels that lie on a bound of the intensities.
     unexplained : float
         how much more that is than the part of the measurement that is as dark or as bright.
+    misfit : float
+        root mean square of what is measured of the pictures less the measurement, over its noise.
     doubt : str
         that the rule for the weight ended where no weight is trusted, in words.
     """
@@ -44,6 +46,7 @@ class Solved:
     clipped: float = 0.0
     unexplained: float = 0.0
     doubt: str = ""
+    misfit: float = 0.0
 
 
 def solve_task(
@@ -92,11 +95,25 @@ def solve_task(
         box, before = wider_box(box), solution.stats
         solution = solve(replace(posed, box=box, weight=solution.weight), x0=solution.x, **options)
         solution = replace(solution, stats=_both(before, solution.stats))
+    misfit = _misfit(posed, solution.x)
     if pose.frame is not None:
         solution = _framed(solution, pose.frame)
     clipped = share_at(solution.x, box) if box else 0.0
     seen = share_at((task.shown(y, pose) - limits[0]) / (limits[1] - limits[0]), box, _NEAR) if box and clipped else 0.0
-    return Solved(in_unit(solution, limits), clipped, max(clipped - seen, 0.0), doubt)
+    return Solved(in_unit(solution, limits), clipped, max(clipped - seen, 0.0), doubt, misfit)
+
+
+@torch.no_grad()
+def _misfit(problem: Problem, x: Tensor) -> float:
+    """Root mean square of A x - y over the noise, where pictures are measured at all."""
+    valid = problem.index
+    objective = problem.given(weight=1.0).objective.select(valid)
+    seen = objective.data.linear(x[valid])
+    squares = 2 * objective.data_weight * objective.data.potential(seen).double()
+    level = torch.as_tensor(problem.sigma, dtype=torch.float64, device=x.device).reshape(-1).expand(len(x))[valid]
+    measured = problem.physics.A(torch.ones_like(x[valid])) != 0
+    expected = level.square() * measured.flatten(1).sum(1)
+    return float((squares.sum() / expected.sum()).sqrt()) if bool(expected.sum() > 0) else 0.0
 
 
 def _sane(rule: float | Tensor | str, posed: Problem, solution: Solution, **options: Any) -> tuple[Solution, str]:

@@ -13,7 +13,7 @@ from icgn.functionals.noise import Poisson, PoissonGaussian
 from icgn.pictures.counts import with_offset
 from icgn.pictures.levels import NoiseLevel, Note, model_level, scaled_noise
 from icgn.pictures.models import ModelFor, as_batch
-from icgn.pictures.picture import bound_notes, own_noise
+from icgn.pictures.picture import bound_notes, misfit_notes, own_noise
 from icgn.pictures.ranges import reach_at
 from icgn.pictures.solving import solve_task
 from icgn.pictures.stacks import Basis, PagedTask
@@ -159,7 +159,11 @@ def solve_volume(
     pose = task.pose(y)
     solved = solve_task(task, y, pose, limits, reg, asked, own, weight, **options)
     doubt = (Note("weight", solved.doubt, warning=True),) if solved.doubt else ()
-    return solved.solution, asked, (*task.notes(pose), *notes, *bound_notes(solved), *doubt)
+    return (
+        solved.solution,
+        asked,
+        (*task.notes(pose), *notes, *bound_notes(solved), *misfit_notes(task, solved), *doubt),
+    )
 
 
 def slice_levels(volume: Tensor, basis: Basis, clean: Tensor | None = None) -> Tensor:

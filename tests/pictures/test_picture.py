@@ -196,3 +196,14 @@ def test_pixels_that_are_found_to_be_dead_are_those_of_no_mask():
     restored = restore_picture(Picture(x), gap_tol=0.1)
     topics = [n.topic for n in restored.notes]
     assert "dead" in topics and "mask" not in topics
+
+
+@pytest.mark.parametrize(("kernel", "warned"), [("gaussian:1.6", False), ("gaussian:4", True)])
+def test_a_result_that_does_not_explain_its_measurement_is_warned_about(model, kernel, warned):
+    blur = deepinv.physics.Blur(read_kernel("gaussian:1.6").float(), padding="valid")
+    measured = Picture(add_noise(blur.A(clean(side=64)[None])[0], 1 / 255, seed=0))
+    restored = restore_picture(
+        measured, task=Deblur(read_kernel(kernel)), noise=1 / 255, regularizer=model, gap_tol=0.1
+    )
+    notes = [n for n in restored.notes if n.topic == "misfit"]
+    assert len(notes) == warned and all(n.warning and "the kernel is another one" in n.text() for n in notes)
