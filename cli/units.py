@@ -82,7 +82,7 @@ def unit_of(container: Container | None, range: Range) -> Unit:
     width = range[1] - range[0]
     if _typed(container):
         return Unit(GRAY_LEVELS, 255.0, range, 0.0 if width in (1.0, 255.0) else width)
-    if range == (0, 1):
+    if range == UNIT:
         return Unit(GRAY_LEVELS, 255.0, range, 1.0)
     return Unit(OWN, width, range, 255 * width)
 
