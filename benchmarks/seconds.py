@@ -34,7 +34,9 @@ _HEIGHT, _WIDTH = 321, 481
 def main(
     threads: Threads = 1,
     sigma: Annotated[float, typer.Option(help="Noise level, 8-bit gray levels.")] = 25.0,
-    tol: Annotated[float, typer.Option(help="Certified RMS distance, intensities.")] = 1e-4,
+    tol: Annotated[
+        float | None, typer.Option(help="Certified RMS distance, intensities; default that of icgn.denoise.")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of all methods in turns.")] = 3,
     data: Annotated[Path | None, typer.Option(help="Root of BSDS500; default the bundled pictures.")] = None,
     models: Annotated[str, typer.Option(help="Shipped models, separated by commas.")] = ",".join(GRAY + COLOUR),
@@ -72,7 +74,7 @@ def picture(channels: int, data: Path | None) -> Tensor:
     return next(s.image for s in bsd68(data, gray=gray) if s.image.shape[-2:] == (_HEIGHT, _WIDTH))
 
 
-def measured(clean: Tensor, sigma: float, tol: float, rounds: int, models: list[str]) -> list[dict[str, Any]]:
+def measured(clean: Tensor, sigma: float, tol: float | None, rounds: int, models: list[str]) -> list[dict[str, Any]]:
     """One row per method: seconds of every round, ratios to the yardsticks, and what was certified."""
     noisy = add_noise(clean, sigma, 0)[None]
     regularizers = {name: icgn.load_pretrained(name) for name in models}
@@ -143,8 +145,9 @@ def markdown(content: dict[str, Any]) -> str:
         for row in next(iter(runs.values()))["rows"]
         if "iterations" in row
     ]
+    tolerance = "the default tolerance, sigma / 250" if s["tol"] is None else f"tolerance {s['tol']:g}"
     legend = (
-        f"One {_HEIGHT} x {_WIDTH} picture, noise of sigma {s['sigma']:g}, tolerance {s['tol']:g}: the least of"
+        f"One {_HEIGHT} x {_WIDTH} picture, noise of sigma {s['sigma']:g}, {tolerance}: the least of"
         f" {s['rounds']} rounds, and medians of the ratios within a round."
     )
     return "\n\n".join([table(heads, rows), legend, "\n".join(said)])

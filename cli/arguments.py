@@ -76,7 +76,12 @@ Model = Annotated[
         " conditional-color. Gray ones take each channel.",
     ),
 ]
-Tol = Annotated[float, typer.Option("--tol", help="Certified RMS distance to the minimizer, in intensities (0 to 1).")]
+_DISTANCE = "Certified RMS distance to the minimizer, in intensities (0 to 1)"
+Tol = Annotated[
+    float | None,
+    typer.Option("--tol", help=f"{_DISTANCE}; default a 250th of sigma, which nobody sees.", show_default=False),
+]
+FixedTol = Annotated[float, typer.Option("--tol", help=f"{_DISTANCE}.")]
 Gap = Annotated[
     float, typer.Option("--gap", help="Certified relative gap of the objective, where no distance can be certified.")
 ]

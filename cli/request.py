@@ -55,7 +55,7 @@ class Request:
     model: str | None
     device: str | None
     weight: str
-    tol: float
+    tol: float | None
     gap: float = 1e-2
     sigma: float | None = None
     noise: float | None = None
@@ -93,7 +93,7 @@ class Request:
             check_typed(option, value, zero and option == "--sigma")
         parse_range(self.range)
         return {
-            "tol": check_tolerance("--tol", self.tol, "1e-4: intensities, white being 1"),
+            "tol": None if self.tol is None else check_tolerance("--tol", self.tol, "1e-4: intensities, white being 1"),
             "gap_tol": check_tolerance("--gap", self.gap, "1e-3: of the objective"),
             "weight": parse_weight(self.weight),
         }

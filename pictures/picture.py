@@ -37,7 +37,7 @@ def restore_picture(
     noise: float | NoiseLevel | Noise | None = None,
     sigma: float | None = None,
     regularizer: ConvexRegularizer | ModelFor | None = None,
-    tol: float = 1e-4,
+    tol: float | None = None,
     gap_tol: float = 1e-2,
     max_iter: int = 1000,
     weight: float | str = 1.0,
@@ -67,8 +67,9 @@ def restore_picture(
     regularizer : ConvexRegularizer or callable, optional
         R, or a function that gives it for the number of channels, as :func:`regularizers_by_channels`
         returns; default the shipped model for them.
-    tol : float
-        RMS distance to the exact minimizer to be proved where the objective is strongly convex, as a part of the range.
+    tol : float, optional
+        RMS distance to the exact minimizer to be proved where the objective is strongly convex, as a part of the range;
+        default a 250th of the level that the regularizer is asked to remove.
     gap_tol : float
         relative gap of the objective to be proved elsewhere.
     max_iter : int

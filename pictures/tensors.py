@@ -35,7 +35,7 @@ def denoise(
     sigma: float | Tensor | None = None,
     *,
     regularizer: ConvexRegularizer | None = None,
-    tol: float = 1e-4,
+    tol: float | None = None,
     max_iter: int = 1000,
     weight: float | Tensor | str = 1.0,
     callback: Callback | None = None,
@@ -59,8 +59,9 @@ def denoise(
     regularizer : ConvexRegularizer, optional
         default the shipped ``conditional-gray`` for one channel or three equal ones, ``conditional-color`` for other
         three, on the device of y.
-    tol : float
-        RMS distance to the exact minimizer that the certificate must prove, as a part of the range.
+    tol : float, optional
+        RMS distance to the exact minimizer that the certificate must prove, as a part of the range; default a 250th of
+        the level to remove, which is less than 0.005 dB, in the unit of y (:func:`icgn.solve`).
     max_iter : int
         iterations allowed per picture.
     weight : float, Tensor or str
@@ -167,7 +168,7 @@ def deblur(
     border: Border = "valid",
     sigma: float | Tensor | None = None,
     regularizer: ConvexRegularizer | None = None,
-    tol: float = 1e-4,
+    tol: float | None = None,
     gap_tol: float = 1e-2,
     max_iter: int = 1000,
     weight: float | Tensor | str = 1.0,
@@ -197,8 +198,9 @@ def deblur(
         range.
     regularizer : ConvexRegularizer, optional
         default as for :func:`denoise`.
-    tol : float
-        RMS distance to the exact minimizer to be proved where the blur has an inverse, as a part of the range.
+    tol : float, optional
+        RMS distance to the exact minimizer to be proved where the blur has an inverse, as a part of the range; default
+        a 250th of sigma.
     gap_tol : float
         relative gap of the objective to be proved elsewhere.
     max_iter : int
@@ -246,7 +248,7 @@ def inpaint(
     noise: MeasuredNoise = 1 / 255,
     sigma: float | Tensor | None = None,
     regularizer: ConvexRegularizer | None = None,
-    tol: float = 1e-4,
+    tol: float | None = None,
     gap_tol: float = 1e-2,
     max_iter: int = 1000,
     weight: float | Tensor | str = 1.0,

@@ -90,8 +90,8 @@ class Objective(SumFunctional):
         """The images x of the pictures that this objective is over."""
         return v
 
-    def tolerance(self, tol: float) -> float:
-        """The RMS distance in the pictures that this objective is over which proves an RMS distance of `tol` in x."""
+    def tolerance(self, tol: Tensor) -> Tensor:
+        """The RMS distance in the pictures that this objective is over which proves one of `tol`, (B,), in x."""
         return tol
 
     def proved(self, certificate: Certificate, pixels: int) -> Certificate:
@@ -126,10 +126,10 @@ class LiftedObjective(Objective):
     def seen(self, v: Tensor) -> Tensor:
         return v[:, : self.channels]
 
-    def tolerance(self, tol: float) -> float:
+    def tolerance(self, tol: Tensor) -> Tensor:
         mu = self.strong_convexity()
         ratio = torch.where(mu > 0, self._modulus / mu, 1.0)
-        return float(tol * (ratio * self.channels / (self.channels + self.latents)).sqrt().min())
+        return tol * (ratio * self.channels / (self.channels + self.latents)).sqrt().to(tol)
 
     def proved(self, certificate: Certificate, pixels: int) -> Certificate:
         mu = self._modulus.to(certificate.objective_gap)

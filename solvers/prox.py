@@ -9,8 +9,9 @@ from torch import Tensor
 from icgn.functionals.data import GaussianData
 from icgn.functionals.functional import ConvexFunctional
 from icgn.solvers.objective import Objective
-from icgn.solvers.run import Tolerance, minimize
+from icgn.solvers.run import minimize
 from icgn.solvers.solution import Status
+from icgn.solvers.tolerance import Tolerance
 
 
 @torch.no_grad()

@@ -43,8 +43,8 @@ class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
         image can be certified.
     method : str or Method
         as in :func:`icgn.solvers.solve`.
-    tol : float
-        RMS distance to the minimizer, in intensities.
+    tol : float, optional
+        RMS distance to the minimizer, in intensities; default a 250th of sigma, as for :func:`icgn.solve`.
     gap_tol : float
         relative objective gap.
     max_iter : int
@@ -73,7 +73,7 @@ class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
         weight: float = 1.0,
         box: Box | tuple[float, float] | None = None,
         method: str | Method[State] = "auto",
-        tol: float = 1e-4,
+        tol: float | None = None,
         gap_tol: float = 1e-3,
         max_iter: int = 1000,
         data_fidelity: Any = None,

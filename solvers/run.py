@@ -16,30 +16,10 @@ from icgn.solvers.methods.method import Method, State
 from icgn.solvers.methods.projection import free_pixels
 from icgn.solvers.objective import Objective
 from icgn.solvers.solution import STRONG, Status
+from icgn.solvers.tolerance import Tolerance
 
 # If the gradient has not fallen by a tenth in so many iterations, rounding is tested for.
 _STALL = 30
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What counts as converged.
-
-    Attributes
-    ----------
-    distance : float
-        RMS distance to the minimizer, in intensities, where the modulus is at least 0.01.
-    gap : float
-        relative objective gap, elsewhere.
-    """
-
-    distance: float
-    gap: float
-
-    def allowed_gap(self, objective: Tensor, pixels: int) -> Tensor:
-        """The gap that counts as converged: relative, but not below what the distance would explain."""
-        # not distance**2, which raises an OverflowError where the product is inf
-        return (self.gap * objective.abs()).clamp_min(pixels * self.distance * self.distance / 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +88,8 @@ def minimize(
     chosen = choose(method, objective, start)
     posed = objective if chosen.splits else objective.lifted(start.shape)
     begun = posed.start(start)
-    run = _Run(posed, chosen, replace(tolerance, distance=posed.tolerance(tolerance.distance)), len(start))
+    distance = posed.tolerance(tolerance.distances(len(start), start.device))
+    run = _Run(posed, chosen, replace(tolerance, distance=distance), len(start))
     reached = iterate(stage, posed, chosen, begun, run, limit, index, posed.seen)
     v, iterations, work = reached.x, reached.iterations, reached.work
     limited = [i for i, s in enumerate(run.status) if s is Status.PRECISION_LIMIT]
@@ -141,6 +122,7 @@ class _Run(StopRule):
         self.status: list[Status | None] = [None] * batch
         self.proofs: list[Certificate | None] = [None] * batch
         device = objective.weight.device
+        self._distance = tolerance.distances(batch, device)
         # The loop's own tolerance per image, tightened where the exact certificate does not confirm an estimate.
         self._target = torch.full((batch,), 0.98, dtype=torch.float64, device=device)
         self._best = torch.full_like(self._target, torch.inf)
@@ -151,10 +133,11 @@ class _Run(StopRule):
         mu = objective.strong_convexity().to(state.x.device).expand(len(state.x))
         gap, residual = optimality(state.x, state.grad, objective.hessian_floor(state.x), self.box)
         pixels = state.x[0].numel()
-        distance = distance_bound(gap.double(), mu, pixels) / self.tolerance.distance
+        asked = self._distance[index]
+        distance = distance_bound(gap.double(), mu, pixels) / asked
         if not self.bounded or bool((mu >= STRONG).all()):
-            return torch.where(mu >= STRONG, distance, residual.double() / self.tolerance.distance)
-        relative = gap.double() / self.tolerance.allowed_gap(objective.potential(state.u).double(), pixels)
+            return torch.where(mu >= STRONG, distance, residual.double() / asked)
+        relative = gap.double() / self._allowed_gap(objective.potential(state.u).double(), asked, pixels)
         return torch.where(mu >= STRONG, distance, torch.where(gap == 0, 0.0, relative))
 
     def look(self, k: int, objective: ConvexFunctional, state: State, index: Tensor, last: Tensor) -> Verdict:
@@ -165,8 +148,8 @@ class _Run(StopRule):
         again: list[int] = []
         proofs = self._certify(torch.nonzero(measure <= self._target[index]).flatten().tolist(), state, index)
         for place, proof in proofs.items():
-            verdict[place], excess = self.verdict(proof, state.x[0].numel())
             at = index[place]
+            verdict[place], excess = self.verdict(int(at), proof, state.x[0].numel())
             if verdict[place] is None and self._target[at] < 1e-2:
                 verdict[place] = Status.PRECISION_LIMIT
             elif verdict[place] is None:
@@ -187,17 +170,22 @@ class _Run(StopRule):
             self.status[i], self.proofs[i] = verdict[place], proofs[place]
         return Verdict(torch.tensor([status is not None for status in verdict], device=index.device), again)
 
-    def verdict(self, proof: Certificate, pixels: int) -> tuple[Status | None, float]:
-        """The status that the exact certificate of one image gives, and its excess over the tolerance."""
-        distance = float(proof.rms_distance) / self.tolerance.distance
+    def verdict(self, i: int, proof: Certificate, pixels: int) -> tuple[Status | None, float]:
+        """The status that the exact certificate of image i gives, and its excess over the tolerance."""
+        asked = self._distance[i]
+        distance = float(proof.rms_distance / asked)
         if float(proof.strong_convexity) >= STRONG or distance <= 1:
             return (Status.CONVERGED if distance <= 1 else None), distance
-        allowed = self.tolerance.allowed_gap(proof.objective, pixels)
+        allowed = self._allowed_gap(proof.objective, asked, pixels)
         gap = float(torch.where(proof.objective_gap == 0, 0.0, proof.objective_gap / allowed))
         if self.bounded or gap <= 1:
             return (Status.CONVERGED if gap <= 1 else None), gap
-        residual = float(proof.residual) / self.tolerance.distance
+        residual = float(proof.residual / asked)
         return (Status.STATIONARY if residual <= 1 else None), residual
+
+    def _allowed_gap(self, objective: Tensor, distance: Tensor, pixels: int) -> Tensor:
+        """The gap that counts as converged: relative, but not below what the distance would explain."""
+        return torch.maximum(self.tolerance.gap * objective.abs(), pixels * distance * distance / 2)
 
     def take_over(self, i: int, v: Tensor, fine: Tensor, finer: _Run) -> None:
         """Round image i, continued in float64, to the precision of v, where it is written, and carry its proof over."""
@@ -211,7 +199,7 @@ class _Run(StopRule):
         own = certify(self.exact.select(at), v[at].double(), box=self.box)
         own = own.beside(proof, v[at].double() - fine[at])
         self.proofs[i] = own
-        verdict, _ = self.verdict(own, v[0].numel())
+        verdict, _ = self.verdict(i, own, v[0].numel())
         ended = finer.status[i]
         self.status[i] = verdict or (Status.PRECISION_LIMIT if ended is Status.CONVERGED else ended)
 

@@ -18,8 +18,9 @@ from icgn.solvers.iterate import Callback, Event, watching
 from icgn.solvers.methods.method import Method, State
 from icgn.solvers.objective import LiftedObjective
 from icgn.solvers.problem import Problem
-from icgn.solvers.run import Minimum, Tolerance, minimize
+from icgn.solvers.run import Minimum, minimize
 from icgn.solvers.solution import Solution, Stats
+from icgn.solvers.tolerance import Tolerance, invisible_distance
 from icgn.solvers.units import in_unit
 from icgn.solvers.weight import resolved
 
@@ -29,7 +30,7 @@ def solve(
     problem: Problem,
     *,
     method: str | Method[State] = "auto",
-    tol: float = 1e-4,
+    tol: float | None = 1e-4,
     gap_tol: float = 1e-3,
     max_iter: int = 1000,
     callback: Callback | Callable[[int, Tensor, Tensor], bool | None] | None = None,
@@ -63,8 +64,10 @@ def solve(
         what to minimize.
     method : str or Method
         ``"auto"``, the name of a method, or a configured one.
-    tol : float
-        RMS distance to the minimizer, in intensities; of a problem with a range, as a part of it.
+    tol : float or None
+        RMS distance to the minimizer, in intensities; of a problem with a range, as a part of it. None stands for a
+        250th of sigma, which nobody sees (:func:`icgn.solvers.tolerance.invisible_distance`): for each image its own,
+        and at least what its precision reaches.
     gap_tol : float
         relative objective gap.
     max_iter : int
@@ -126,7 +129,8 @@ def solve(
             problem, start = before.problem, before.x
         left: int | Tensor = max_iter if before is None else max_iter - before.iterations
         objective = problem.objective
-        found = minimize("final", objective, method, start.detach(), Tolerance(tol, gap_tol), left, problem.index)
+        tolerance = Tolerance(invisible_distance(problem) if tol is None else tol, gap_tol)
+        found = minimize("final", objective, method, start.detach(), tolerance, left, problem.index)
     x = _attached(problem, found) if differentiable else found.x
     iterations, work = found.iterations, found.work
     if before is not None:
@@ -167,9 +171,9 @@ def _takes_three(callback: Callable[..., object]) -> bool:
     return len([p for p in positional if p.default is p.empty]) == 3
 
 
-def _check_arguments(problem: Problem, tol: float, gap_tol: float, max_iter: int, x0: Tensor | None) -> None:
+def _check_arguments(problem: Problem, tol: float | None, gap_tol: float, max_iter: int, x0: Tensor | None) -> None:
     for name, value in (("tol", tol), ("gap_tol", gap_tol)):
-        if not 0 < value < float("inf"):
+        if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"{name}: got {value}, expected a positive number")
     if max_iter < 0:
         raise ValueError(f"max_iter: got {max_iter}, expected at least 0")

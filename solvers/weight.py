@@ -21,7 +21,8 @@ from icgn.functionals.physics import is_identity
 from icgn.solvers.conditioning import conditioned, is_conditional
 from icgn.solvers.implicit import solve_hessian
 from icgn.solvers.problem import Problem
-from icgn.solvers.run import Tolerance, minimize
+from icgn.solvers.run import minimize
+from icgn.solvers.tolerance import Tolerance
 
 # Weights that are tried, and evaluations of a search at most.
 _LOW, _HIGH = 1e-3, 1e3

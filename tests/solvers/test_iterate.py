@@ -10,7 +10,8 @@ from icgn.functionals import Capability
 from icgn.regularizers import PullBack, RidgeICGN, TotalVariation
 from icgn.solvers import ADMM, Method, Problem, Status, certify, solve
 from icgn.solvers.iterate import watching
-from icgn.solvers.run import Tolerance, minimize
+from icgn.solvers.run import minimize
+from icgn.solvers.tolerance import Tolerance
 
 DENOISING = deepinv.physics.Denoising()
 SIGMA = 0.2
