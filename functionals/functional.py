@@ -129,6 +129,10 @@ class ConvexFunctional(ABC):
         """How many steps :meth:`slopes_along` evaluates for about the price of one, for responses like u."""
         return 1
 
+    def sampled_slopes(self, u: Responses, q: Responses, t: Tensor) -> Tensor | None:
+        """Optional: estimates of :meth:`slopes_along` from a part of the responses, where whole slopes are dear."""
+        return self.slopes_along(u, q, t) if Capability.RESPONSES in self.capabilities else None
+
     @abstractmethod
     def curvature(self, u: Responses, q: Responses) -> Tensor:
         r"""The second derivative :math:`\langle q, \nabla^2 h(u) q\rangle`, shape (B,)."""

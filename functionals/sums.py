@@ -83,6 +83,11 @@ class SumFunctional(ConvexFunctional):
     def slopes_along(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
         return self._combine([g.slopes_along(uj, qj, t) for g, uj, qj in zip(self.terms, u, q, strict=True)])
 
+    def sampled_slopes(self, u: Responses, q: Responses, t: Tensor) -> Tensor | None:
+        found = [g.sampled_slopes(uj, qj, t) for g, uj, qj in zip(self.terms, u, q, strict=True)]
+        known = [values for values in found if values is not None]
+        return self._combine(known) if len(known) == len(found) else None
+
     def trials(self, u: Responses) -> int:
         """Those of the term that gains most: responses of the others are fewer, as a rule."""
         return max(g.trials(uj) for g, uj in zip(self.terms, u, strict=True))
@@ -142,8 +147,10 @@ class SumFunctional(ConvexFunctional):
         return torch.stack(torch.broadcast_tensors(*constants)).amax(0)
 
     def _weighted(self, images: Sequence[Tensor]) -> Tensor:
-        parts = [per_image(w, x) * x for w, x in zip(self.weights, images, strict=True)]
-        return sum(parts[1:], parts[0])
+        total = per_image(self.weights[0], images[0]) * images[0]
+        for w, x in zip(self.weights[1:], images[1:], strict=True):
+            total = torch.addcmul(total, per_image(w, x), x)
+        return total
 
     def _combine(self, values: Sequence[Tensor]) -> Tensor:
         parts = [w.to(v) * v for w, v in zip(self.weights, values, strict=True)]

@@ -103,6 +103,12 @@ class WrappedFunctional(ConvexFunctional):
         values = self.of(like).slopes_along(self.into(u), self.along(q), steps)
         return torch.stack([self.total(value, like) for value in values])
 
+    def sampled_slopes(self, u: Responses, q: Responses, t: Tensor) -> Tensor | None:
+        like = first_of(u)
+        steps = torch.stack([self.each(step, like) for step in t])
+        values = self.of(like).sampled_slopes(self.into(u), self.along(q), steps)
+        return None if values is None else torch.stack([self.total(value, like) for value in values])
+
     def trials(self, u: Responses) -> int:
         return self.inner.trials(self.along(u))
 

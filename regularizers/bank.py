@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from icgn.functionals.functional import (
     BlackBoxFunctional,
     ConvexFunctional,
+    HessianPart,
     Responses,
     colour_basis,
     density,
@@ -31,6 +32,9 @@ _REACH = 2
 # Largest size in bytes of the responses of all images that are kept; for larger ones the size of a block. A solver
 # keeps two sets of responses.
 RESPONSES_LIMIT, _BLOCK_BYTES = 1 << 29, 1 << 25
+# Slopes are estimated from bands of so many rows, one in so many, if there are at least so many bands: multiples of the
+# strides of operators.
+_BAND, _SPACING, _FEWEST = 16, 128, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +198,18 @@ class BlockFunctional(PerImage, BlackBoxFunctional):
     def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
         return _total([f.slope(f.linear(b), f.linear(w), t) for _, f, b, w in self._blocks(tensor(u), tensor(q))])
 
+    def sampled_slopes(self, u: Responses, q: Responses, t: Tensor) -> Tensor | None:
+        """Slopes of bands of rows, evenly spread, times the share of all rows that they are; None for few rows."""
+        rows = self.whole.bank.operator.grid(tensor(u).shape)[0]
+        if self.whole.head.halo or rows < _FEWEST * _SPACING:
+            return None
+        bands = [slice(top, top + _BAND) for top in range(_SPACING // 2, rows - _BAND + 1, _SPACING)]
+        found = [
+            f.slopes_along(f.linear(b), f.linear(w), t)
+            for _, f, b, w in self._blocks(tensor(u), tensor(q), parts=bands)
+        ]
+        return _total(found) * (rows / (_BAND * len(bands)))
+
     def curvature(self, u: Responses, q: Responses) -> Tensor:
         return _total([f.curvature(f.linear(b), f.linear(w)) for _, f, b, w in self._blocks(tensor(u), tensor(q))])
 
@@ -210,6 +226,20 @@ class BlockFunctional(PerImage, BlackBoxFunctional):
         rows = [f.diagonal(f.linear(b), b.shape) for _, f, b in self._blocks(tensor(u))]
         return density(_at_pixels(torch.cat(rows, 2), shape), _REACH)
 
+    def hessian_parts(self, u: Responses, shape: torch.Size) -> tuple[HessianPart, ...] | None:
+        """Spectrum and density, of the same responses."""
+        if self.whole.head.halo:
+            return super().hessian_parts(u, shape)
+        found = []
+        for _, f, b in self._blocks(tensor(u)):
+            v = f.linear(b)
+            found.append((f.slopes(v, b.shape), f.diagonal(v, b.shape)))
+        spectrum = self.whole.bank.spectrum(_total([slopes for slopes, _ in found]), shape)
+        if spectrum is None:
+            return None
+        sizes = torch.cat([size for _, size in found], 2)
+        return (HessianPart(spectrum, density(_at_pixels(sizes, shape), _REACH)),)
+
     def lipschitz(self) -> Tensor:
         return self.whole.lipschitz()
 
@@ -219,15 +249,17 @@ class BlockFunctional(PerImage, BlackBoxFunctional):
     def _slopes(self, u: Responses) -> Tensor:
         return _total([f.slopes(f.linear(b), b.shape) for _, f, b in self._blocks(tensor(u))])
 
-    def _blocks(self, *images: Tensor) -> Iterator[tuple[Any, ...]]:
-        """Blocks: their rows of the extended pictures, their functional, and their part of each of the pictures."""
+    def _blocks(self, *images: Tensor, parts: Sequence[slice] | None = None) -> Iterator[tuple[Any, ...]]:
+        """Blocks: their rows of the extended pictures, their functional, and their part of each of the pictures.
+
+        `parts` are the response rows of each block, by default all of them.
+        """
         linear, head = self.whole.bank, self.whole.head
         operator, shape = linear.operator, images[0].shape
         inner = replace(linear, operator=replace(operator, border="valid"))
         extended = [extend(x, operator.margin, operator.border) for x in images]
         lost, count = operator.weight.shape[-1] - 1, operator.grid(shape)[0]
-        for top in range(0, count, self.rows):
-            part = slice(top, min(top + self.rows, count))
+        for part in parts or [slice(top, min(top + self.rows, count)) for top in range(0, count, self.rows)]:
             seen = slice(max(0, part.start - head.halo), min(count, part.stop + head.halo))
             own = head.rows(operator.places(part, shape), operator.places(seen, shape))
             rows = slice(seen.start, seen.stop + lost)

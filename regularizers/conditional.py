@@ -176,16 +176,16 @@ class ConditionalICGN(Network):
         filters = self.ridge.architecture["filters"]
         if condition.ndim != 4 or condition.shape[1] != filters:
             raise ValueError(f"condition: got shape {tuple(condition.shape)}, expected (B, {filters}, H, W)")
-        if not bool((torch.isfinite(condition) & (condition > 0)).all()):
+        if not all(_positive(mask) for mask in condition.detach().unbind(1)):
             raise ValueError("condition: got numbers that are not positive and finite, expected masks > 0")
         functional = self.ridge.at(sigma)
-        head, operator = functional.head, functional.bank.operator
-        assert isinstance(head, RidgeHead)
-        mask = operator.fold(condition.to(operator.weight), outside=1.0)
-        return replace(functional, head=replace(head, mask=mask))
+        assert isinstance(functional.head, RidgeHead)
+        half = condition.dtype is torch.float16
+        mask = condition if half else condition.to(functional.bank.operator.weight)
+        return replace(functional, head=replace(functional.head, mask=mask))
 
     def condition(self, x: Tensor, sigma: float | Tensor, residual: Tensor) -> Tensor:
-        """The condition (B, K, H, W) that a solution leads to.
+        """The condition (B, K, H, W) that a solution leads to, in half precision where it is large.
 
         Parameters
         ----------
@@ -204,10 +204,16 @@ class ConditionalICGN(Network):
         is_map = isinstance(sigma, Tensor) and sigma.ndim == 4
         levels = torch.as_tensor(sigma).to(like) if is_map else check_sigma(sigma, like)
         mask: Tensor = self.network(x.to(like), residual.to(like), levels, operator)
-        return mask.to(x.dtype)
+        return mask if mask.dtype is torch.float16 else mask.to(x.dtype)
 
     def requires_grad_(self, requires_grad: bool = True) -> ConditionalICGN:
         """As that of a module, but the unconditional part stays as it was trained."""
         super().requires_grad_(requires_grad)
         self.first.requires_grad_(False)
         return self
+
+
+def _positive(mask: Tensor) -> bool:
+    """Whether all numbers are positive and finite."""
+    least, most = torch.aminmax(mask.float() if mask.dtype is torch.float16 else mask)
+    return bool((least > 0) & (most < torch.inf))  # neither for NaN

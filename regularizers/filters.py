@@ -119,13 +119,7 @@ class FilterOperator(Frozen):
 
         Positions of the planes that are outside the picture get the value `outside`.
         """
-        s = self.stride
-        rows, cols = pictures.shape[-2:]
-        if rows % s or cols % s:
-            pictures = F.pad(pictures, (0, -cols % s, 0, -rows % s), value=outside)
-        # Copied once: masks of a large picture fill a good part of the memory.
-        cells = pictures.unflatten(-1, (-1, s)).unflatten(-3, (-1, s)).permute(0, 2, 4, 1, 3, 5)
-        return cells.reshape(len(cells), -1, cells.shape[3] * s * s)
+        return folded(pictures, self.stride, outside)
 
     def spread(self, values: Tensor) -> Tensor:
         """Values per filter (..., K) repeated over the phases, to broadcast against planes: (..., 1, K s^2)."""
@@ -351,6 +345,16 @@ def _polyphase_kernel(weight: Tensor, s: int) -> Tensor:
     shifted = [F.pad(weight, (q, side - d - q, p, side - d - p)) for p in range(s) for q in range(s)]
     kernel = torch.stack(shifted, 1).reshape(filters * s * s, channels, taps, s, taps, s)
     return kernel.permute(0, 1, 3, 5, 2, 4).reshape(filters * s * s, channels * s * s, taps, taps)
+
+
+def folded(pictures: Tensor, s: int, outside: float = 0.0) -> Tensor:
+    """Pictures (B, K, rows, cols), one per filter, as planes (B, P, K s^2), with `outside` beyond the pictures."""
+    rows, cols = pictures.shape[-2:]
+    if rows % s or cols % s:
+        pictures = F.pad(pictures, (0, -cols % s, 0, -rows % s), value=outside)
+    # Copied once: masks of a large picture fill a good part of the memory.
+    cells = pictures.unflatten(-1, (-1, s)).unflatten(-3, (-1, s)).permute(0, 2, 4, 1, 3, 5)
+    return cells.reshape(len(cells), -1, cells.shape[3] * s * s)
 
 
 def extend(x: Tensor, m: int, border: Border) -> Tensor:

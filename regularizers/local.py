@@ -83,12 +83,11 @@ class LocalLevels(ConvexRegularizer):
         r"""The functional :math:`R_m(\cdot; \sigma)`; see :meth:`ConvexRegularizer.at`."""
         functional = self.regularizer.at(sigma, condition)
         ridge = self._ridge(condition)
-        head, operator = functional.head, functional.bank.operator
-        assert isinstance(head, RidgeHead)
+        assert isinstance(functional.head, RidgeHead)
         assert sigma is not None
-        mask = operator.fold(self._saturations(ridge, sigma).to(operator.weight), outside=1.0)
-        own = functional.head.mask if isinstance(functional.head, RidgeHead) else None
-        return replace(functional, head=replace(head, mask=mask if own is None else own * mask))
+        mask = self._saturations(ridge, sigma).to(functional.bank.operator.weight)
+        own = functional.head.mask
+        return replace(functional, head=replace(functional.head, mask=mask if own is None else own.to(mask) * mask))
 
     def condition(self, x: Tensor, sigma: float | Tensor, residual: Tensor) -> Tensor:
         if not isinstance(self.regularizer, ConditionalICGN):

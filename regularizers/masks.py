@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -11,12 +11,12 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from icgn.functionals.functional import per_image
-from icgn.regularizers.filters import FilterOperator
+from icgn.regularizers.filters import FilterOperator, extend
 
 # Responses are compared with this part of the noise level before their logarithm is taken.
 _FLOOR = 0.1
-# Numbers of a mask above which it is computed in strips.
-LIMIT = 1 << 26
+# Numbers of a mask above which it is computed in strips, and kept in half precision; numbers of a strip.
+LIMIT, _STRIP = 1 << 26, 1 << 21
 # The residual has about the size of the noise; as a part of sigma it is brought to that of the pictures.
 _RESIDUAL = 0.3
 
@@ -125,7 +125,7 @@ class MaskNetwork(nn.Module):
         return [cast("tuple[nn.Conv2d, nn.Conv2d]", tuple(block.children())[::2]) for block in self.body]
 
     def forward(self, x: Tensor, residual: Tensor, sigma: Tensor, operator: FilterOperator) -> Tensor:
-        """The mask (B, K, H, W) of images; large ones strip by strip, with the same result.
+        """The mask (B, K, H, W) of images; large ones strip by strip, with the same result in half precision.
 
         Parameters
         ----------
@@ -137,38 +137,56 @@ class MaskNetwork(nn.Module):
             the filters, of the stride of this network, with a border that keeps the size of the picture.
         """
         rows, cols = x.shape[-2:]
-        per_row = len(x) * cols * self.direct.numel()
-        if torch.is_grad_enabled() or rows * per_row <= LIMIT:
-            return self._mask(x, residual, sigma, operator)
-        # What a row of the mask depends on: the filters, then one place more for each 3 x 3 layer.
-        halo = self.stride * (2 * len(self.body) + 1 + math.ceil(operator.margin / self.stride))
-        step = max(1, LIMIT // (self.stride * per_row)) * self.stride
-        mask = x.new_empty(len(x), self.direct.numel(), rows, cols)
-        for top in range(0, rows, step):
-            first, last = max(0, top - halo), min(rows, top + step + halo)
-            least = operator.weight.shape[-1]  # for the border of the filters
-            last = min(rows, max(last, first + least))
-            first = min(first, max(0, last - least) // self.stride * self.stride)
-            seen = (..., slice(first, last), slice(None))
-            strip = self._mask(x[seen], residual[seen], sigma[seen] if sigma.ndim == 4 else sigma, operator)
-            mask[..., top : top + step, :] = strip[..., top - first : top - first + step, :]
-        return mask
-
-    def _mask(self, x: Tensor, residual: Tensor, sigma: Tensor, operator: FilterOperator) -> Tensor:
-        rows, cols = x.shape[-2:]
+        if not torch.is_grad_enabled() and len(x) * rows * cols * self.direct.numel() > LIMIT:
+            return self._in_strips(x, residual, sigma, operator)
         planes = self._planes(x, residual, sigma)
-        # Channels last, as the planes are.
-        responses = operator.apply(x).unflatten(1, planes.shape[-2:]).permute(0, 3, 1, 2)
-        level = self._levels(sigma.clamp_min(self.sigma_range[0]), responses)
-        logs = _log(responses.abs().div_(level).add_(_FLOOR))
+        logs = self._logs(x, sigma, operator)
         z = self.head(planes) + _pointwise(self.lift, logs)
         for block in self.body:
             z = z + block(z)
-        direct = self.direct.repeat_interleave(self.stride**2)[:, None, None]
-        z = _pointwise(self.tail, F.relu(z)).addcmul_(direct, logs)
+        return self._positive(F.relu(z), logs)[..., :rows, :cols]
+
+    def _in_strips(self, x: Tensor, residual: Tensor, sigma: Tensor, operator: FilterOperator) -> Tensor:
+        """The mask in half precision: what has the size of the mask is computed strip by strip, and twice."""
+        rows, cols = x.shape[-2:]
+        count, s = self.direct.numel(), self.stride
+        extended, inner = extend(x, operator.margin, operator.border), replace(operator, border="valid")
+        step = max(1, _STRIP // (len(x) * cols * count * s)) * s
+        strips = [slice(top, min(top + step, rows)) for top in range(0, rows, step)]
+
+        def logs(part: slice) -> Tensor:
+            seen = extended[..., part.start : part.stop + 2 * operator.margin, :]
+            return self._logs(seen, sigma[..., part, :] if sigma.ndim == 4 else sigma, inner)
+
+        def cells(part: slice) -> slice:
+            return slice(part.start // s, -(-part.stop // s))
+
+        z = self.head(self._planes(x, residual, sigma))
+        for part in strips:
+            z[..., cells(part), :] += _pointwise(self.lift, logs(part))
+        for first, last in self._blocks():
+            z += last(F.relu_(first(z)))
+        z.relu_()
+        mask = x.new_empty(len(x), count, rows, cols, dtype=torch.float16)
+        for part in strips:
+            strip = self._positive(z[..., cells(part), :], logs(part))
+            mask[..., part, :] = strip[..., : part.stop - part.start, :cols]
+        return mask
+
+    def _logs(self, x: Tensor, sigma: Tensor, operator: FilterOperator) -> Tensor:
+        """The logarithms v of the responses of pictures, (B, K s^2, h, w)."""
+        rows, cols = operator.grid(x.shape)
+        cells = -(-rows // self.stride), -(-cols // self.stride)
+        # Channels last, as the planes are.
+        responses = operator.apply(x).unflatten(1, cells).permute(0, 3, 1, 2)
+        level = self._levels(sigma.clamp_min(self.sigma_range[0]), responses)
+        return _log(responses.abs().div_(level).add_(_FLOOR))
+
+    def _positive(self, z: Tensor, logs: Tensor) -> Tensor:
+        """The mask of hidden channels, (B, K, s h, s w)."""
+        z = _pointwise(self.tail, z).addcmul_(self.direct.repeat_interleave(self.stride**2)[:, None, None], logs)
         # In place: numbers of this size are slower to allocate than to compute.
-        mask = torch.exp_(self.reach * z.div_(self.reach).tanh_())
-        return F.pixel_shuffle(mask, self.stride)[..., :rows, :cols]
+        return F.pixel_shuffle(torch.exp_(self.reach * z.div_(self.reach).tanh_()), self.stride)
 
     def _phases(self, levels: Tensor) -> Tensor:
         """The s x s polyphase planes of a map, (1 or B, s^2, h, w)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -12,6 +13,7 @@ from torch import Tensor
 from icgn.functionals.functional import per_image
 from icgn.regularizers import passes
 from icgn.regularizers.activations import Activation, HardTanh
+from icgn.regularizers.filters import folded
 from icgn.regularizers.head import Head, SquaredNorm
 
 
@@ -28,7 +30,7 @@ class RidgeHead(Head):
     :math:`\kappa_j m`. Slopes, and with them the Lipschitz constant, do not depend on it. It stays in its precision.
 
     `knee` and `ratio` are (B, J, P, K s^2), with one entry for the batch or the positions where they are the same for
-    all; the mask is planes (B, P, K s^2).
+    all; the mask is planes (B, P, K s^2), or pictures (B, K, H, W), which are folded to planes where they are needed.
     """
 
     activation: Activation
@@ -112,15 +114,26 @@ class RidgeHead(Head):
     def prepared(self) -> RidgeHead:
         if self.mask is None:
             return self
-        return replace(self, knee=self.knee * self.mask.to(self.knee)[:, None], mask=None)
+        mask = self.mask.to(self.knee)
+        planes = mask if mask.ndim == 3 else folded(mask, self._stride(mask), outside=1.0)
+        return replace(self, knee=self.knee * planes[:, None], mask=None)
 
     def rows(self, part: slice, seen: slice) -> RidgeHead:
+        if self.mask is not None and self.mask.ndim == 4:
+            s = self._stride(self.mask)
+            across = -(-self.mask.shape[-1] // s)
+            return replace(self, mask=self.mask[..., part.start // across * s : part.stop // across * s, :])
         if self.mask is not None:
             return replace(self, mask=self.mask[:, part])
         return self if self.knee.shape[2] == 1 else replace(self, knee=self.knee[:, :, part])
 
     def to(self, dtype: torch.dtype) -> RidgeHead:
-        return replace(super().to(dtype), mask=self.mask)
+        # The mask of a large picture is never held in another precision.
+        return replace(super(RidgeHead, replace(self, mask=None)).to(dtype), mask=self.mask)
+
+    def _stride(self, pictures: Tensor) -> int:
+        """The s of planes (B, P, K s^2) of a mask as pictures (B, K, H, W)."""
+        return math.isqrt(self.knee.shape[-1] // pictures.shape[1])
 
     @property
     def _bounds(self) -> Tensor:

@@ -81,17 +81,20 @@ def conditioned(
     x = problem.start() if x0 is None else x0
     work = torch.zeros(len(problem.y), dtype=torch.float64, device=problem.y.device)
     iterations = torch.zeros_like(work, dtype=torch.int64)
+    posed = problem
     for looseness in regularizer.looseness:
         tol = looseness * torch.as_tensor(problem.sigma, dtype=torch.float64, device=x.device).reshape(-1)
         limit: int | Tensor = max_iter if in_all is None else (in_all - iterations).clamp(max=max_iter)
-        reached = approach(problem.objective, method, x.detach(), tol, limit, problem.valid)
+        reached = approach(posed.objective, method, x.detach(), tol, limit, problem.valid)
         x, iterations, work = reached.x, iterations + reached.iterations, work + reached.work
         with torch.set_grad_enabled(differentiable):
-            graph = problem.build_objective() if differentiable else problem.objective
-            point = attach_gradient(graph, problem.objective, x) if differentiable else x
-            condition = regularizer.condition(point, problem.sigma, residual(graph, point))
-        problem = problem.given(condition=condition)
-    return Conditioned(problem, x.detach(), iterations, work)
+            graph = posed.build_objective() if differentiable else posed.objective
+            point = attach_gradient(graph, posed.objective, x) if differentiable else x
+            left = residual(graph, point)
+            # Masks of large pictures fill a good part of the memory: the last ones go before the next are made.
+            del posed, graph
+            posed = problem.given(condition=regularizer.condition(point, problem.sigma, left))
+    return Conditioned(posed, x.detach(), iterations, work)
 
 
 def residual(objective: Objective, x: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from icgn.functionals.functional import ConvexFunctional, Responses, dot, per_im
 _FINE = 0.1
 # A first secant step is cut to this part.
 _SHY = 0.97
+# A step that is guessed from a part of the responses is cut to this part: one beyond the minimizer needs another trial.
+_SHORT = 0.9
 # A slope so small counts as 0: the step may end on either side of the minimizer.
 _LEVEL = 1e-3
 # Where several steps are tried at once: parts of the guess, multiples of the last step where all were too short, and
@@ -59,8 +61,10 @@ class Line:
         """
         if self._cheap and self.objective.trials(self.u) > 1:
             found = enclosed_step(lambda t: self.objective.slopes_along(self.u, self.q, t), slope, guess)
+        elif self._cheap:
+            found = exact_step(self._slope, slope, guess)
         else:
-            found = exact_step(self._slope, slope, guess, _FINE if self._cheap else rough)
+            found = exact_step(self._slope, slope, self._sampled(slope, guess), rough)
         return torch.where(slope < 0, found, 0.0)
 
     def newton_step(self, slope: Tensor) -> Tensor:
@@ -75,6 +79,20 @@ class Line:
             self.work -= 1
             return self._last[1:]
         return self.objective.advance_grad(self.u, self.q, t, self.d.shape)
+
+    def _sampled(self, slope: Tensor, guess: Tensor) -> Tensor:
+        """A guess from the slopes of a part of the responses, if there are some: nothing depends on it but time."""
+        at_zero = self.objective.sampled_slopes(self.u, self.q, torch.zeros_like(guess)[None])
+        if at_zero is None:
+            return guess
+
+        def slopes(t: Tensor) -> Tensor:
+            found = self.objective.sampled_slopes(self.u, self.q, t)
+            assert found is not None
+            return found - at_zero + slope
+
+        found = _SHORT * enclosed_step(slopes, slope, guess)
+        return torch.where(found > 0, found, guess)
 
     def _slope(self, t: Tensor) -> Tensor:
         if self._cheap:

@@ -170,6 +170,43 @@ def test_a_large_picture_has_the_solution_of_a_small_one(kind, monkeypatch):
     assert blocks.converged
 
 
+def tall(rows=640, seed=0):
+    """A picture (1, 1, rows, 12) of smooth parts, edges and noise, about alike in all rows."""
+    g = torch.Generator().manual_seed(seed)
+    x = (torch.rand(1, 1, rows // 8, 3, generator=g, dtype=torch.float64) > 0.5).double()
+    x = x.repeat_interleave(8, 2).repeat_interleave(4, 3)
+    return x + 0.1 * torch.randn(x.shape, generator=g, dtype=torch.float64)
+
+
+def test_slopes_are_estimated_from_bands():
+    reg, x, d = network(), tall(), tall(seed=1) - 0.5
+    whole = reg.at(0.1)
+    blocks = BlockFunctional(whole, 64)
+    t = torch.tensor([[0.0], [0.5], [2.0]], dtype=torch.float64)
+    found, exact = blocks.sampled_slopes(x, d, t), whole.slopes_along(whole.linear(x), whole.linear(d), t)
+    torch.testing.assert_close(found - found[0], exact - exact[0], rtol=0.3, atol=0)
+    assert blocks.sampled_slopes(x[..., :400, :], d[..., :400, :], t) is None, "too few bands"
+    torch.testing.assert_close(whole.sampled_slopes(whole.linear(x), whole.linear(d), t), exact)
+
+
+def test_estimated_slopes_cost_no_gradients_and_change_no_solution(monkeypatch):
+    problem = Problem(tall(), DENOISING, network(), 0.3)
+    whole = solve(problem, tol=1e-8)
+    monkeypatch.setattr(bank, "RESPONSES_LIMIT", 40_000)
+    blocks = solve(Problem(problem.y, DENOISING, network(), 0.3), tol=1e-8)
+    monkeypatch.setattr(bank, "_FEWEST", 1000)
+    without = solve(Problem(problem.y, DENOISING, network(), 0.3), tol=1e-8)
+    torch.testing.assert_close(blocks.x, whole.x, atol=1e-7, rtol=0)
+    assert blocks.converged and blocks.stats.work <= without.stats.work
+
+
+def test_preconditioners_of_blocks_are_those_of_the_whole():
+    x, whole = tall(40), network().at(0.1)
+    parts = BlockFunctional(whole, 8).hessian_parts(x, x.shape), whole.hessian_parts(whole.linear(x), x.shape)
+    for name in ("spectrum", "density"):
+        torch.testing.assert_close(*(getattr(found[0], name) for found in parts))
+
+
 def test_a_certificate_is_computed_in_blocks(monkeypatch):
     y = torch.rand(1, 1, 40, 31, generator=torch.Generator().manual_seed(0))
     problem, seen = Problem(y, DENOISING, network(), 0.1), []

@@ -109,22 +109,43 @@ def test_the_network_is_equivariant_to_shifts_by_its_stride(reg):
     torch.testing.assert_close(moved[inside], c.roll((4, 8), (2, 3))[inside])
 
 
+def in_strips(reg, x, residual, rows, monkeypatch, sigma=SIGMA):
+    """The mask computed in strips of so many rows, which is kept in half precision."""
+    with monkeypatch.context() as patched, torch.no_grad():
+        patched.setattr(icgn.regularizers.masks, "LIMIT", 1)
+        patched.setattr(icgn.regularizers.masks, "_STRIP", len(x) * x.shape[-1] * 3 * rows)
+        mask = reg.condition(x, sigma, residual)
+    assert mask.dtype is torch.float16
+    return mask.double()
+
+
 @pytest.mark.parametrize("height", [48, 61])
 def test_strips_give_the_same_masks(reg, height, monkeypatch):
     x, r = noisy(2, size=(height, 13)), 0.1 * noisy(2, size=(height, 13), seed=1)
-    whole = reg.condition(x, SIGMA, r)
-    monkeypatch.setattr(icgn.regularizers.masks, "LIMIT", 2 * 13 * 3 * 9)
-    torch.testing.assert_close(reg.condition(x, SIGMA, r), whole)
+    levels = SIGMA * (1 + torch.rand(2, 1, height, 13, generator=torch.Generator().manual_seed(2)).double())
+    for sigma in (SIGMA, levels):
+        half = in_strips(reg, x, r, 9, monkeypatch, sigma)
+        torch.testing.assert_close(half, reg.condition(x, sigma, r), rtol=2**-11, atol=0)
 
 
 @pytest.mark.parametrize(("stride", "blocks", "size"), [(2, 0, 9), (4, 0, 15), (2, 1, 17), (4, 1, 3)])
 def test_strips_of_large_filters_are_aligned(stride, blocks, size, monkeypatch):
     reg = conditional(stride=stride, blocks=blocks, size=size).double().requires_grad_(False)
     x, r = noisy(1, size=(41, 24)), 0.1 * noisy(1, size=(41, 24), seed=1)
-    whole = reg.condition(x, SIGMA, r)
     for rows in (1, 9):
-        monkeypatch.setattr(icgn.regularizers.masks, "LIMIT", 24 * 3 * rows)
-        torch.testing.assert_close(reg.condition(x, SIGMA, r), whole)
+        torch.testing.assert_close(
+            in_strips(reg, x, r, rows, monkeypatch), reg.condition(x, SIGMA, r), rtol=2**-11, atol=0
+        )
+
+
+def test_a_mask_in_half_precision_is_a_condition(reg):
+    """Blocks, the whole and the certificate have the same problem."""
+    c = masks(reg, (21, 10)).half()
+    whole, exact = (reg.at(0.1, condition) for condition in (c, c.double()))
+    x = noisy(1, size=(21, 10))
+    for functional in (whole, BlockFunctional(whole, 4)):
+        torch.testing.assert_close(functional.grad(x), exact.grad(x))
+        torch.testing.assert_close(functional.to(torch.float64).fn(x), exact.fn(x))
 
 
 def test_a_network_upon_a_ridge_begins_as_that_ridge():
