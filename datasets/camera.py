@@ -199,7 +199,7 @@ class _Camera:
 
     def _places(self, picture: Tensor) -> Tensor:
         """1 where a colour is measured: red in the rows and columns of `phase`, blue in the others of both."""
-        return bayer_places(*picture.shape[1:], self.phase).to(picture)
+        return bayer_places(picture.shape[1], picture.shape[2], self.phase).to(picture)
 
 
 def _enlarged(scene: Tensor, draw: _Draw) -> Tensor:

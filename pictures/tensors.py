@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import deepinv
 import torch
@@ -25,7 +25,7 @@ from icgn.regularizers import LocalLevels
 from icgn.regularizers.base import ConvexRegularizer, check_image
 from icgn.solvers import Callback, Solution
 
-MeasuredNoise = float | Tensor | Noise | deepinv.physics.NoiseModel | Literal["auto"]
+MeasuredNoise: TypeAlias = float | Tensor | Noise | deepinv.physics.NoiseModel | Literal["auto"]
 """What describes the noise of a measurement."""
 
 

@@ -235,8 +235,6 @@ class BlockFunctional(PerImage, BlackBoxFunctional):
             v = f.linear(b)
             found.append((f.slopes(v, b.shape), f.diagonal(v, b.shape)))
         spectrum = self.whole.bank.spectrum(_total([slopes for slopes, _ in found]), shape)
-        if spectrum is None:
-            return None
         sizes = torch.cat([size for _, size in found], 2)
         return (HessianPart(spectrum, density(_at_pixels(sizes, shape), _REACH)),)
 
