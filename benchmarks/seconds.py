@@ -27,7 +27,7 @@ import icgn
 from icgn.datasets import add_noise, bsd68, bundled
 
 NETWORK, LAST, BM3D = "network", "network, channels last", "BM3D"
-GRAY, COLOUR = ("ridge-gray-small", "conditional-gray", "ridge-gray"), ("conditional-color",)
+GRAY, COLOUR = ("ridge-gray-small", "conditional-gray-small", "conditional-gray", "ridge-gray"), ("conditional-color",)
 _HEIGHT, _WIDTH = 321, 481
 
 

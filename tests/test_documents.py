@@ -152,7 +152,7 @@ def test_wrong_command_lines_are_found(parse):
     icgn denoize in.png -o out.png
     icgn denoise in.png -o out.png --sigme 25
     icgn deblur in.png -o out.png --kernel gaussian:1 --border circulr
-    icgn deblur in.png -o out.png --kernel gaussian:1 --noise much
+    icgn deblur in.png -o out.png --kernel gaussian:1 --gap much
     python benchmarks/seconds.py --thread 2
     python benchmarks/growth.py --size 128
     python benchmarks/secondz.py
