@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -73,14 +74,16 @@ def restore_all(
         with interrupts_deferred() as interrupt:
             bar = Steps(transient=True)
             batch = Batch(request, source, models, settings, label, bar, interrupt)
-            _work(batch, todo, verb, _processes(request, todo), prepare)
+            try:
+                _work(batch, todo, verb, _processes(request, todo), prepare)
+            finally:
+                _wait_for_others()
 
 
 def _share_of_process(request: Request, todo: list[Job]) -> tuple[Request, list[Job]]:
     """What falls to this process of those that ``torchrun`` or another launcher started, told by the environment.
 
-    Of N processes number k takes the pictures k, k + N, ... They do not talk to each other, so that one that is killed
-    costs its own picture alone. Each has a file for ``--json`` of its own, ``NAME.k.json``.
+    Of N processes number k takes the pictures k, k + N, ... Each has a file for ``--json`` of its own, ``NAME.k.json``.
     """
     rank, count = (int(os.environ.get(name) or default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     if count <= 1:
@@ -90,6 +93,15 @@ def _share_of_process(request: Request, todo: list[Job]) -> tuple[Request, list[
     if place is not None and str(place) != "-":
         request = replace(request, json=place.with_suffix(f".{rank}{place.suffix}"))
     return request, own
+
+
+def _wait_for_others() -> None:
+    """Wait until all processes of a launcher are done: it ends them all when one ends with an error."""
+    if int(os.environ.get("WORLD_SIZE") or "1") <= 1 or "MASTER_ADDR" not in os.environ:
+        return
+    torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 def check_not_overwritten(jobs: Sequence[Job], compare: Path | None, read: Path) -> None:

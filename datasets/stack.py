@@ -20,6 +20,8 @@ from icgn.datasets.formats.container import Limits, stored_limits
 _EXACT = 2**53
 # Numbers this far outside [0, 1] may be noise on pictures in [0, 1].
 _NOISY = 0.5
+# A gray level of 255.
+_LEVEL = 1 / 255
 # What libraries say of files that end too early.
 _TRUNCATED = (
     "mmap length is greater than file size",
@@ -71,8 +73,12 @@ class Extent:
 
     @property
     def range(self) -> Limits:
-        """The numbers that become 0 and 1: 0 and 1 themselves if the data lie in [-1/2, 3/2], else their extremes."""
-        if self.low >= -_NOISY and self.high <= 1 + _NOISY:
+        """The numbers that become 0 and 1: 0 and 1 themselves if the data lie in [-1/2, 3/2], else their extremes.
+
+        Data around 0 that are smaller than one of 255 levels are in another unit: their extremes too.
+        """
+        tiny = 0 < max(abs(self.low), abs(self.high)) < _LEVEL
+        if self.low >= -_NOISY and self.high <= 1 + _NOISY and not (tiny and self.high > self.low):
             return 0.0, 1.0
         return self.low, self.high if self.high > self.low else self.low + max(1.0, abs(self.low))
 

@@ -174,8 +174,8 @@ def _count_notes(level: NoiseLevel) -> list[Note]:
     if not isinstance(level.noise, Poisson | PoissonGaussian):
         return []
     # Levels of pixels from a first solution, and the likelihood, gained nothing in the mean (docs/decisions.md).
-    even = "counts, whose noise is taken for even, of its root mean square {:.4g} {unit}"
-    return [Note("counts", even, (level.value,))]
+    even = "counts, {:.4g} {unit} each, whose noise is taken for even, of its root mean square {:.4g} {unit}"
+    return [Note("counts", even, (level.noise.gain, level.value))]
 
 
 def _weight_notes(weight: float | str, solved: Solved) -> list[Note]:
@@ -223,7 +223,8 @@ def _restore_counts(
     even, solution = denoise_counts(picture.pixels[None], noise, denoise, lambda restored: restored.solution)
     solution = with_offset(solution, noise)
     image = solution.x.flatten(0, 1).detach().float().cpu()
-    said = Note("counts", "counts, denoised where their noise is even: the objective is that of stabilized counts")
+    words = "counts, {:.4g} {unit} each, denoised where their noise is even: the objective is that of stabilized counts"
+    said = Note("counts", words, (noise.gain,))
     return replace(
         even,
         picture=replace(picture, pixels=image),

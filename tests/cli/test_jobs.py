@@ -73,6 +73,26 @@ def test_a_launcher_shares_the_pictures_among_its_processes(tmp_path, monkeypatc
 
 
 @pytest.mark.slow
+def test_a_picture_that_fails_does_not_end_the_other_processes_of_a_launcher(tmp_path):
+    folder = pictures(tmp_path / "in", [(16, 16), (500, 500)])
+    (folder / "0.png").write_text("no picture")
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "icgn.cli",
+    ]
+    options = ["denoise", folder, "-o", tmp_path / "out", "--model", "tv", "--sigma", "20"]
+    done = subprocess.run([*launcher, *map(str, options)], env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
+    assert done.returncode != 0 and "1 of 1 pictures failed" in done.stderr
+    assert (tmp_path / "out" / "1.png").is_file() and "Restored" in done.stdout
+
+
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path):
     folder = pictures(tmp_path / "in", [(40, 44), (90, 70), (32, 33), (50, 51)])
     (folder / "bad.png").write_text("no picture")

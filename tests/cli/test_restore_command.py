@@ -532,7 +532,7 @@ def test_the_noise_of_a_measurement_is_told_in_words(tmp_path, run):
     tifffile.imwrite(tmp_path / "y.tif", (3 * counts).astype(np.uint16))
     options = [tmp_path / "y.tif", "-o", tmp_path / "x.tif", "--model", "ridge-gray-small", "--gap", "0.1"]
     told = run("deblur", *options, "--kernel", "gaussian:1", "--noise", "poisson:3")
-    assert told.exit_code == 0 and "counts, whose noise is taken for even" in told.output
+    assert told.exit_code == 0 and "each, whose noise is taken for even" in told.output
     first = tifffile.imread(tmp_path / "x.tif").astype(float)
     found = run("deblur", *options, "--kernel", "gaussian:1", "--noise", "poisson")
     np.testing.assert_allclose(tifffile.imread(tmp_path / "x.tif"), first, atol=1)
@@ -542,4 +542,4 @@ def test_the_noise_of_a_measurement_is_told_in_words(tmp_path, run):
     mask[10:14] = 0
     write_picture(tmp_path / "m.png", Picture(torch.from_numpy(mask[None] / 255)))
     filled = run("inpaint", *options, "--mask", tmp_path / "m.png", "--noise", "poisson:3")
-    assert filled.exit_code == 0 and "counts, whose noise" in filled.output
+    assert filled.exit_code == 0 and "each, whose noise is taken" in filled.output

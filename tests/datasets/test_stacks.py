@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from icgn.datasets import (
+    Extent,
     Picture,
     PictureError,
     create_stack,
@@ -451,3 +452,12 @@ def test_pictures_of_a_folder_are_written_in_their_own_kind_of_file(folder, tmp_
     deep = plan([folder], tmp_path / "out", recursive=True, suffixes=FILE_SUFFIXES)
     targets = {str(j.target.relative_to(tmp_path)) for j in deep}
     assert {"out/deep/g.png", "out/i.npy", "out/f.tif"} < targets and len(targets) == 7
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, (0, 1)), (-0.2, 1.3, (0, 1)), (0, 4000, (0, 4000)), (-2e-6, 1e-5, (-2e-6, 1e-5)), (0, 0, (0, 1)),
+     (0.5, 0.501, (0, 1)), (2e-3, 2e-3, (0, 1))],
+)  # fmt: skip
+def test_numbers_in_another_unit_have_a_range_of_their_own(low, high, expected):
+    assert Extent(low, high, 0, 32).range == expected
