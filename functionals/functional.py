@@ -130,7 +130,13 @@ class ConvexFunctional(ABC):
         return 1
 
     def sampled_slopes(self, u: Responses, q: Responses, t: Tensor) -> Tensor | None:
-        """Optional: estimates of :meth:`slopes_along` from a part of the responses, where whole slopes are dear."""
+        """Optional: estimates of :meth:`slopes_along` from a part of the responses, where whole slopes are dear.
+
+        Parameters
+        ----------
+        u, q, t
+            as for :meth:`slopes_along`.
+        """
         return self.slopes_along(u, q, t) if Capability.RESPONSES in self.capabilities else None
 
     @abstractmethod

@@ -315,6 +315,8 @@ def _solved(
     options: Mapping[str, Any],
 ) -> Solution:
     check_image(y, "y")
+    if y.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"y: got {y.dtype}, expected torch.float32 or torch.float64")
     regularizer = default_regularizer(y) if regularizer is None else regularizer
     pose, given = task.pose(y), fixed_range(regularizer, given)
     levels = sigma if noise is None else noise

@@ -228,7 +228,7 @@ def test_shipped_models_denoise_with_a_certificate(name):
     clean = clean[None, :, 100:164, 200:264]
     y = datasets.add_noise(clean, 25 / 255, 1)
     solution = icgn.denoise(y, 25 / 255, regularizer=model)
-    assert float(solution.certificate.rms_distance) <= 1e-4
+    assert float(solution.certificate.rms_distance) <= 25 / 255 / 250
     error = [(x - clean).square().mean() for x in (solution.x, y)]
     assert error[0] < 0.3 * error[1]
 

@@ -418,6 +418,7 @@ def linear_singular():
     net = DenseRidgeICGN(2, width=1, quadratic=1)
     with torch.no_grad():
         net.W.zero_()
+        net.Q.fill_(1.0)  # a singular matrix without rounding
     return net
 
 
