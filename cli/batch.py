@@ -80,12 +80,17 @@ def restore_all(
                 _wait_for_others()
 
 
+def _launched() -> tuple[int, int]:
+    """The number of this process among those of a launcher, and how many these are."""
+    return int(os.environ.get("RANK") or "0"), int(os.environ.get("WORLD_SIZE") or "1")
+
+
 def _share_of_process(request: Request, todo: list[Job]) -> tuple[Request, list[Job]]:
     """What falls to this process of those that ``torchrun`` or another launcher started, told by the environment.
 
     Of N processes number k takes the pictures k, k + N, ... Each has a file for ``--json`` of its own, ``NAME.k.json``.
     """
-    rank, count = (int(os.environ.get(name) or default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    rank, count = _launched()
     if count <= 1:
         return request, todo
     own, place = todo[rank::count], request.json
@@ -97,7 +102,7 @@ def _share_of_process(request: Request, todo: list[Job]) -> tuple[Request, list[
 
 def _wait_for_others() -> None:
     """Wait until all processes of a launcher are done: it ends them all when one ends with an error."""
-    if int(os.environ.get("WORLD_SIZE") or "1") <= 1 or "MASTER_ADDR" not in os.environ:
+    if _launched()[1] <= 1 or "MASTER_ADDR" not in os.environ:
         return
     torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
     torch.distributed.barrier()

@@ -76,9 +76,7 @@ class Preconditioner:
 
     def take(self, index: Tensor) -> Preconditioner:
         """That of the images of an index."""
-        return Preconditioner(
-            tuple(c[index] for c in self.inverses), tuple(d[index] for d in self.shares), self.size
-        )  # fmt: skip
+        return Preconditioner(tuple(c[index] for c in self.inverses), tuple(d[index] for d in self.shares), self.size)
 
     def put(self, index: Tensor, other: Preconditioner) -> Preconditioner:
         """That with the images of an index from another one, which may be of another size."""
