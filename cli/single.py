@@ -15,7 +15,7 @@ from icgn.cli.outcome import Record, figure, outcome_of
 from icgn.cli.references import rebased, reference_range
 from icgn.cli.request import Batch
 from icgn.cli.screen import naming
-from icgn.cli.units import Unit, picture_unit, words_of, words_of_values
+from icgn.cli.units import Unit, in_words, picture_unit, told_unit, words_of, words_of_values
 from icgn.cli.watching import Watch, say_expected
 from icgn.cli.writing import marked, write_copy, write_result
 from icgn.datasets import Job, Picture, read_picture, write_picture
@@ -91,8 +91,8 @@ def _doubt_removed(batch: Batch, job: Job, measured: Picture, restored: Restored
     if removed > _MUCH * noise:
         batch.say(
             "warning",
-            f"{job.source}: {unit.scale * removed:.3g} {unit.name} (RMS) were removed, and noise of"
-            f" {unit.scale * noise:.3g} is found: details may be lost; without --sigma the level is estimated",
+            f"{job.source}: {in_words(unit, removed)} (RMS) were removed, and noise of {in_words(unit, noise)} is"
+            " found: details may be lost; without --sigma the level is estimated",
         )
 
 
@@ -136,7 +136,7 @@ def _said_read(batch: Batch, job: Job, measured: Picture | Tensor, unit: Unit) -
         return ""
     low, high = (unit.number(float(v)) for v in (measured.pixels.min(), measured.pixels.max()))
     read = f"{measured.container.describe()}, {words_of_values(low, high)}"
-    batch.say("read", f"{job.source}: {read}")
+    batch.say("read", f"{job.source}: {read}{told_unit(unit)}")
     return read
 
 
@@ -154,7 +154,8 @@ def _levels(
     level = batch.level_for(job, task, unit, measured.pixels)
     found |= {name: level(name, value) for name, value in typed.items() if value is not None}
     if request.words is not None:
-        found["noise"] = request.words.describe(measured, lambda value: level("noise", value))
+        known = replace(measured, pixels=known_part(task, measured.pixels))
+        found["noise"] = request.words.describe(known, lambda value: level("noise", value))
     elif clean is not None and isinstance(task, Denoise) and found["sigma"] is None:
         found["noise"] = measured_level(measured, clean)
     elif batch.source.usual_noise and found["noise"] is None:

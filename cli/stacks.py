@@ -15,7 +15,7 @@ import icgn
 from icgn.cli.outcome import Outcome, Record, joined, mean_quality, outcome_of, quality_in
 from icgn.cli.references import reference_range
 from icgn.cli.request import Batch
-from icgn.cli.units import Unit, unit_of, words_of, words_of_values
+from icgn.cli.units import Unit, told_unit, unit_of, words_of, words_of_values
 from icgn.cli.watching import Watch, say_expected
 from icgn.datasets import Extent, Job, Page, PictureError, Stack, StackWriter, create_stack, measure, open_stack
 from icgn.pictures import Note, Restored
@@ -61,7 +61,7 @@ def restore_stack(batch: Batch, job: Job, stack: Stack, task: PageTask, *, alone
     file, words = file_range(stack, task)
     unit = unit_of(stack.container, file)
     read = stack.container.describe() + words
-    batch.say("read", f"{job.source}: {read}")
+    batch.say("read", f"{job.source}: {read}{told_unit(unit)}")
     say_doubtful_axes(batch, job, stack)
     paged = paged_task(batch, job, stack, task, file, unit)
     with Reference(job, stack, file) as reference:

@@ -102,9 +102,24 @@ def words_of(note: Note, unit: Unit, range: Range) -> str:
     if note.topic == "range" and unit.gray and range == UNIT:
         level, least, most = note.levels
         hint = f"; did you mean {255 * 255 * level:g}?" if level < least <= 255 * level <= most else ""
-    if note.topic == "noise" and note.levels and unit.gray and unit.other:
-        hint = f" ({unit.other * note.levels[0]:.4g} in the unit of the file)"
+    if note.levels and unit.gray and unit.other:
+        hint += f" ({_in_file(unit, note.levels)})"
     return note.text(scale=unit.scale, unit=unit.name) + hint
+
+
+def told_unit(unit: Unit) -> str:
+    """What a gray level is in the numbers of the file, in words, where these are others."""
+    return f"; 1 gray level is {unit.other / 255:.4g} in the file" if unit.gray and unit.other else ""
+
+
+def in_words(unit: Unit, level: float) -> str:
+    """A level in gray levels, and where the numbers of the file are others in these too."""
+    told = f"{unit.scale * level:.3g} {unit.name}"
+    return f"{told} ({_in_file(unit, (level,))})" if unit.gray and unit.other else told
+
+
+def _in_file(unit: Unit, levels: tuple[float, ...]) -> str:
+    return ", ".join(f"{unit.other * level:.4g}" for level in levels) + " in the unit of the file"
 
 
 def check_typed(option: str, value: float | None, zero: bool) -> None:
@@ -151,9 +166,7 @@ def level_of(option: str, value: float, unit: Unit, pixels: Tensor, *, tight: bo
         return unit.intensity(option, value), ""
     level = unit.intensity(option, value)
     if level > varies:
-        return level, (
-            f"{option} {value:g} is more than all that the picture varies, {unit.scale * varies:.3g} {unit.name}"
-        )
+        return level, (f"{option} {value:g} is more than all that the picture varies, {in_words(unit, varies)}")
     return level, ""
 
 

@@ -13,7 +13,7 @@ from icgn.cli.outcome import Outcome, Record, mean_quality, quality_in
 from icgn.cli.request import Batch
 from icgn.cli.screen import naming
 from icgn.cli.stacks import Reference, file_range, key_of, paged_task, say_bases, say_doubtful_axes, say_expected_of
-from icgn.cli.units import unit_of, words_of
+from icgn.cli.units import told_unit, unit_of, words_of
 from icgn.cli.watching import Watch
 from icgn.cli.writing import marked
 from icgn.datasets import Job, Stack, StackWriter, create_stack
@@ -51,7 +51,7 @@ def restore_volume(batch: Batch, job: Job, stack: Stack, task: PageTask) -> None
     file, words = file_range(stack, task)
     unit = unit_of(stack.container, file)
     read = stack.container.describe() + words
-    batch.say("read", f"{job.source}: {read}")
+    batch.say("read", f"{job.source}: {read}{told_unit(unit)}")
     say_doubtful_axes(batch, job, stack)
     paged = paged_task(batch, job, stack, task, file, unit)
     volume = read_volume(paged)

@@ -175,13 +175,19 @@ def model_level(noise: NoiseLevel, given: float | None, reach: Reach, smoothing:
         without a level given, sigma is the noise times this factor, clamped to the trained range.
     """
     if given is not None:
-        outside = reach is not None and given > 0 and not _within(given, reach)
+        outside = given > 0 and not is_within(given, reach)
         return given, [_outside(given, reach)] if outside and reach else []
     if smoothing == 1:
         clamped = clamped_level(NoiseLevel(noise.to_remove), reach)
         return clamped.value, list(clamped.notes)
-    # A multiple of the noise that ends at the range is no news.
-    return float(scaled_level(noise.value, reach, smoothing)), []
+    level, wanted = float(scaled_level(noise.value, reach, smoothing)), smoothing * noise.value
+    if is_within(wanted, reach):
+        return level, []
+    bound = "most" if wanted > level else "least"
+    template = (
+        f"sigma, {smoothing:g} times the noise by default, is {{:.4g}} {{unit}}, the {bound} of the trained range"
+    )
+    return level, [Note("clamped", template, (level,))]
 
 
 def scaled_level(noise: float | Tensor, reach: Reach, smoothing: float) -> float | Tensor:
@@ -202,18 +208,24 @@ def scaled_noise(noise: NoiseLevel, factor: float) -> NoiseLevel:
 
 def clamped_level(noise: NoiseLevel, reach: Reach) -> NoiseLevel:
     """The level within the trained range, with a note if it was not."""
-    if reach is None or _within(noise.to_remove, reach):
+    if reach is None or is_within(noise.to_remove, reach):
         return noise
     value = min(max(noise.to_remove, reach[0]), reach[1])
-    note = Note("clamped", "clamped to {:g}, the trained range being {:g} to {:g}", (value, *reach), warning=True)
+    what = "the level of the noise" if noise.removal is None else "the level to remove"
+    template = what + ", {:.4g} {unit}, is clamped to {:g}, the trained range being {:g} to {:g}"
+    note = Note("clamped", template, (noise.to_remove, value, *reach), warning=True)
     if noise.removal is None:
         return replace(noise, value=value, notes=(*noise.notes, note))
     return replace(noise, removal=value, notes=(*noise.notes, note))
 
 
-def _within(level: float, reach: tuple[float, float]) -> bool:
+def is_within(level: float | Tensor, reach: Reach) -> bool:
+    """Whether levels are in the trained range, where there is one."""
+    if reach is None:
+        return True
+    levels = torch.as_tensor(level, dtype=torch.float64)
     # A level that was given in another unit may miss the end of the range by rounding alone.
-    return reach[0] * (1 - 1e-6) <= level <= reach[1] * (1 + 1e-6)
+    return bool((levels >= reach[0] * (1 - 1e-6)).all() and (levels <= reach[1] * (1 + 1e-6)).all())
 
 
 def _outside(level: float, reach: tuple[float, float]) -> Note:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from icgn.compat import keyword_only
 from icgn.datasets import Picture
@@ -16,8 +17,8 @@ from icgn.functionals.noise import Correlated, Noise, Poisson, PoissonGaussian, 
 # Least and largest count of numbers after each word.
 _KINDS = {"auto": (0, 0), "white": (1, 1), "correlated": (1, 2), "poisson": (0, 1), "poisson-gaussian": (2, 3)}
 _EXPECTED = (
-    "expected auto, LEVEL or white:LEVEL, correlated:LEVEL or correlated:LEVEL,CORRELATION (levels as for --sigma),"
-    " poisson or poisson:GAIN, poisson-gaussian:GAIN,READ or poisson-gaussian:GAIN,READ,OFFSET (values of the file)"
+    "expected auto, LEVEL or white:LEVEL, correlated:LEVEL or correlated:LEVEL,CORRELATION (levels as of sigma),"
+    " poisson or poisson:GAIN, poisson-gaussian:GAIN,READ or poisson-gaussian:GAIN,READ,OFFSET (values of the picture)"
 )
 _LIKE_CAMERAS = 0.6
 
@@ -59,15 +60,34 @@ class NoiseWords:
         ValueError
             for counts without a gain, the values of the file having no common distance.
         """
+        low, scale = _unit(picture)
+        return self._noise(picture.pixels, level, low, scale)
+
+    def of(self, y: Tensor) -> Noise | None:
+        """The noise of pictures that are in no file, every number in their unit; None if it is to be estimated.
+
+        Parameters
+        ----------
+        y : Tensor
+            noisy pictures, of any shape; NaN where they are missing.
+
+        Raises
+        ------
+        ValueError
+            as :meth:`describe`.
+        """
+        return self._noise(y, float, 0.0, 1.0)
+
+    def _noise(self, values: Tensor, level: Callable[[float], float], low: float, scale: float) -> Noise | None:
+        """The noise of values that are `low` and `low` + `scale` in the unit of the gain where they are 0 and 1."""
         if self.kind == "auto":
             return None
         if self.kind == "white":
             return White(level(self.numbers[0]))
         if self.kind == "correlated":
             return Correlated.gaussian(level(self.numbers[0]), (*self.numbers, _LIKE_CAMERAS)[1])
-        low, scale = _unit(picture)
         if not self.numbers:
-            gain, read, offset = _step(picture), 0.0, -low / scale
+            gain, read, offset = _step(values), 0.0, -low / scale
         else:
             gain, read, offset = (*self.numbers, 0.0, 0.0)[:3]
             gain, read, offset = gain / scale, read / scale, (offset - low) / scale
@@ -80,8 +100,8 @@ def parse_noise(text: str) -> NoiseWords:
     Parameters
     ----------
     text : str
-        ``auto``; ``LEVEL`` or ``white:LEVEL``; ``correlated:LEVEL[,CORRELATION]``, levels as for ``--sigma``;
-        ``poisson[:GAIN]``; ``poisson-gaussian:GAIN,READ[,OFFSET]``, in values of the file.
+        ``auto``; ``LEVEL`` or ``white:LEVEL``; ``correlated:LEVEL[,CORRELATION]``, levels in the unit of sigma;
+        ``poisson[:GAIN]``; ``poisson-gaussian:GAIN,READ[,OFFSET]``, in values of the file, or of the tensor.
 
     Raises
     ------
@@ -122,12 +142,12 @@ def _unit(picture: Picture) -> tuple[float, float]:
     return low, high - low
 
 
-def _step(picture: Picture) -> float:
-    values = picture.pixels.double().numpy()
-    found = count_step(values[:, np.isfinite(values).all(0)])
+def _step(pixels: Tensor) -> float:
+    values = pixels.detach().double().cpu().numpy()
+    found = count_step(values[np.isfinite(values)])
     if found is None:
         raise ValueError(
             "noise: got poisson without its gain, and the values of the picture have no common distance as counts have,"
-            " expected poisson:GAIN, the values of the file that one count adds"
+            " expected poisson:GAIN, what one count adds to the values"
         )
     return found

@@ -14,6 +14,7 @@ from icgn.pictures.counts import Stabilized, denoise_counts, with_offset
 from icgn.pictures.defects import Cleared, clear
 from icgn.pictures.levels import NoiseLevel, Note, clamped_level, described_level, estimated_level, model_level
 from icgn.pictures.models import ModelFor, as_batch, default_regularizer, has_local_levels
+from icgn.pictures.noise_words import parse_noise
 from icgn.pictures.ranges import UNIT, Range, RangeOption, check_level, find_range, fixed_range, reach_at
 from icgn.pictures.result import Restored
 from icgn.pictures.solving import Solved, solve_task
@@ -34,7 +35,7 @@ def restore_picture(
     picture: Picture | Tensor,
     *,
     task: Task | None = None,
-    noise: float | NoiseLevel | Noise | None = None,
+    noise: float | NoiseLevel | Noise | str | None = None,
     sigma: float | None = None,
     regularizer: ConvexRegularizer | ModelFor | None = None,
     tol: float | None = None,
@@ -55,9 +56,11 @@ def restore_picture(
         :class:`~icgn.pictures.Measured` a measurement (C, ...) of any shape.
     task : Task, optional
         what happened to it; default :class:`~icgn.pictures.Denoise`.
-    noise : float, NoiseLevel or Noise, optional
-        standard deviation of the noise, in intensities, or a description (:mod:`icgn.functionals.noise`); default sigma
-        for denoising, else estimated from the picture (:func:`icgn.estimate_noise`) and clamped to the trained range.
+    noise : float, NoiseLevel, Noise or str, optional
+        standard deviation of the noise, in intensities, or a description (:mod:`icgn.functionals.noise`), or words
+        (:func:`icgn.pictures.parse_noise`), levels in intensities, counts in values of the file, of a tensor in its
+        own; default, as ``"auto"``, sigma for denoising, else estimated from the picture (:func:`icgn.estimate_noise`)
+        and clamped to the trained range.
         Denoising removes more than the level of correlated noise, and stabilizes counts, as :func:`icgn.denoise` does;
         their offset stays in the picture. For other tasks a map of levels weights the data term, and other noise is
         taken for white of its root mean square, which is said of counts.
@@ -107,6 +110,8 @@ def restore_picture(
     read = picture if isinstance(picture, Picture) else None
     pixels = picture.pixels if isinstance(picture, Picture) else picture
     options: dict[str, Any] = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
+    if isinstance(noise, str):
+        noise = _told(noise, read, known_part(task, pixels) if task.shows_intensities else pixels)
     if isinstance(task, Denoise) and noise is None and sigma is None:
         cleared = clear(Picture(pixels, bits=16) if read is None else read)
         if cleared.notes:
@@ -279,6 +284,12 @@ def bound_notes(solved: Solved) -> list[Note]:
         return []
     template = f"{solved.clipped:.1%} of the pixels lie on a bound of the intensities"
     return [Note("bounds", template, warning=solved.unexplained > _MANY)]
+
+
+def _told(words: str, read: Picture | None, pixels: Tensor) -> Noise | None:
+    """The noise that words say, NaN where pixels are missing; None if it is to be estimated."""
+    told = parse_noise(words)
+    return told.of(pixels) if read is None else told.describe(replace(read, pixels=pixels), float)
 
 
 def _noise(read: Picture | None, pixels: Tensor, task: Task, noise: float | NoiseLevel | Noise | None) -> NoiseLevel:

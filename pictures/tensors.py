@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import deepinv
 import torch
@@ -15,9 +15,10 @@ from icgn.compat import keyword_only
 from icgn.functionals.noise import Noise, Poisson, PoissonGaussian, White, described
 from icgn.pictures.counts import Stabilized, denoise_counts
 from icgn.pictures.kernels import make_kernel, read_kernel
-from icgn.pictures.levels import level_to_remove, scaled_level
+from icgn.pictures.levels import is_within, level_to_remove, scaled_level
 from icgn.pictures.models import default_regularizer, has_local_levels
 from icgn.pictures.noise import estimate_noise
+from icgn.pictures.noise_words import parse_noise
 from icgn.pictures.ranges import RangeOption, check_level, find_range, fixed_range, reach_at
 from icgn.pictures.solving import solve_task
 from icgn.pictures.tasks import Border, Deblur, Denoise, Inpaint, Task, known_part
@@ -25,8 +26,8 @@ from icgn.regularizers import LocalLevels
 from icgn.regularizers.base import ConvexRegularizer, check_image
 from icgn.solvers import Callback, Solution
 
-MeasuredNoise: TypeAlias = float | Tensor | Noise | deepinv.physics.NoiseModel | Literal["auto"]
-"""What describes the noise of a measurement."""
+MeasuredNoise: TypeAlias = float | Tensor | Noise | deepinv.physics.NoiseModel | str
+"""What describes the noise of a measurement; words as :func:`icgn.pictures.parse_noise` takes them."""
 
 
 @keyword_only
@@ -40,7 +41,7 @@ def denoise(
     weight: float | Tensor | str = 1.0,
     callback: Callback | None = None,
     range: RangeOption = None,
-    noise: Noise | float | Tensor | deepinv.physics.NoiseModel | Literal["auto"] | None = None,
+    noise: MeasuredNoise | None = None,
 ) -> Solution:
     r"""Remove noise: minimize :math:`\tfrac12 |x - y|^2 + w R(x; \sigma)`, certified.
 
@@ -74,9 +75,11 @@ def denoise(
         :class:`icgn.ScaledRegularizer`. ``"auto"`` finds them by :func:`icgn.pictures.intensity_range`. By default
         pictures that lie in [0, 1] apart from their noise, and fill a quarter of it or have noise of 2/255 or more, are
         taken as they are, and so are all where the regularizer is made for another unit; for others the range is found.
-    noise : Noise, float, Tensor, deepinv.physics.NoiseModel or "auto", optional
+    noise : Noise, float, Tensor, deepinv.physics.NoiseModel or str, optional
         a description of the noise (:mod:`icgn.functionals.noise`), or what :class:`icgn.Problem` takes for one: levels
-        of white noise, or a model of deepinv; ``"auto"`` finds it by :func:`icgn.estimate_noise`.
+        of white noise, or a model of deepinv. Or the words of the command line, every number in the unit of y:
+        ``"white:LEVEL"``, ``"correlated:LEVEL"``, ``"poisson"``, ``"poisson:GAIN"``, ``"poisson-gaussian:GAIN,READ"``
+        (:func:`icgn.pictures.parse_noise`); ``"auto"`` finds it by :func:`icgn.estimate_noise`.
         The saturations of R follow the levels of pixels (``White`` with a map (B, 1, H, W)) where they can, see
         :class:`icgn.regularizers.LocalLevels`; other maps weight the data term. Default white noise of the level sigma.
 
@@ -110,7 +113,7 @@ def denoise(
             raise ValueError("sigma: got none, expected the level of the noise, or noise='auto' to estimate it")
         return _solved(Denoise(), y, None, sigma, regularizer, weight, range, options)
     check_image(y, "y")
-    found = _common_noise(y) if isinstance(noise, str) and noise == "auto" else _described(noise)
+    found = _described(noise, y)
     regularizer = default_regularizer(y) if regularizer is None else regularizer
     if isinstance(found, Poisson | PoissonGaussian) and sigma is None:
         return denoise_counts(y, found, partial(_even, regularizer, weight, range, options), lambda solved: solved)[1]
@@ -138,16 +141,18 @@ def _levels(y: Tensor, noise: MeasuredNoise) -> float | Tensor:
     if isinstance(noise, float | int | Tensor):
         return noise
     check_image(y, "y")
-    found = _common_noise(y) if isinstance(noise, str) and noise == "auto" else _described(noise)
+    found = _described(noise, y)
     if isinstance(found, White):
         return found.level
     return found.root_mean_square(y).to(y)
 
 
-def _described(noise: Any) -> Noise:
-    if isinstance(noise, str):
-        raise TypeError(f"noise: got {noise!r}, expected 'auto', or a description of icgn.functionals")
-    return described(noise)
+def _described(noise: MeasuredNoise, y: Tensor) -> Noise:
+    """The noise of y, NaN where it is missing."""
+    if not isinstance(noise, str):
+        return described(noise)
+    told = parse_noise(noise).of(y)
+    return _common_noise(y) if told is None else told
 
 
 def _common_noise(y: Tensor) -> Noise:
@@ -187,9 +192,10 @@ def deblur(
         k, the picture (h, w) of a point of light, blurred = k * picture (convolution, not correlation), its centre the
         pixel (h // 2, w // 2); it is scaled to sum 1. Or words as for :func:`icgn.pictures.read_kernel`:
         ``"gaussian:1.5"``, ``"motion:9,30"``, a file.
-    noise : float, Tensor, Noise, deepinv.physics.NoiseModel or "auto"
+    noise : float, Tensor, Noise, deepinv.physics.NoiseModel or str
         standard deviation of the noise, in the unit of y, positive, one or one per picture; a map of it, which weights
-        the data term; or a description or ``"auto"``, as for :func:`denoise`, of which the root mean square is taken.
+        the data term; or a description, words or ``"auto"``, as for :func:`denoise`, of which the root mean square is
+        taken.
     border : {"valid", "circular"}
         what lies beyond the frame: with ``"valid"``, as of photographs, nothing is assumed, and the margin that was
         blurred into the frame is estimated too, and cut off; with ``"circular"`` the picture goes on periodically.
@@ -267,7 +273,7 @@ def inpaint(
         not matter, NaN included.
     mask : Tensor
         m, True or 1 where the pictures are known: (H, W), (1, H, W), or (B, 1, H, W) for a mask of each.
-    noise : float, Tensor, Noise, deepinv.physics.NoiseModel or "auto"
+    noise : float, Tensor, Noise, deepinv.physics.NoiseModel or str
         the noise of the known pixels, as for :func:`deblur`; default that of a clean 8-bit photograph.
     sigma : float or Tensor, optional
         level that the regularizer is asked to remove, in the unit of y; default 6 times the noise, within the trained
@@ -327,6 +333,13 @@ def _solved(
     reach = reach_at(regularizer, limits)
     level = scaled_level(levels, reach, task.smoothing) if sigma is None else sigma
     check_level(level if sigma is not None or noise is None else task.smoothing * levels, reach, limits, given)
+    if sigma is None and noise is not None and not is_within(task.smoothing * levels, reach):
+        assert reach
+        warnings.warn(
+            f"sigma: {task.smoothing:g} times the noise, the default, is outside the trained range, {reach[0]:.4g} to"
+            f" {reach[1]:.4g}, and taken at its end; give sigma to decide",
+            stacklevel=3,
+        )
     solved = solve_task(task, y, pose, limits, regularizer, level, noise, weight, **options)
     if solved.doubt:
         warnings.warn(solved.doubt, stacklevel=4)

@@ -165,7 +165,8 @@ class ConvexRegularizer(Prior):  # type: ignore[misc]
         if min(x.shape[-2:]) < self.min_size:
             raise ValueError(
                 f"x: got {x.shape[-2]} x {x.shape[-1]} pixels, expected at least {self.min_size} x {self.min_size}"
-                f" (the filter size of {type(self).__name__})"
+                f" (the filter size of {type(self).__name__}); total variation takes any size (TotalVariation, --model"
+                " tv), and a picture that is continued beyond its borders is larger (numpy.pad, mode 'symmetric')"
             )
 
     def __add__(self, other: ConvexRegularizer) -> SumRegularizer:

@@ -94,7 +94,8 @@ class VolumeRegularizer(ConvexRegularizer):
         if min(inside) < self.min_size:
             raise ValueError(
                 f"x: got {' x '.join(map(str, sides))} voxels, expected at least {self.min_size} along each axis"
-                f" (the filter size of {type(self.regularizer).__name__}); weights=(1, 0, 0) takes slices across Z only"
+                f" (the filter size of {type(self.regularizer).__name__}); weights=(1, 0, 0) takes slices across Z"
+                " only, and total variation takes any size (TotalVariation, --model tv)"
             )
         for axis in self.axes:
             self.regularizer.check_image(slices(x, axis)[:, :1])

@@ -162,3 +162,5 @@ def test_restored_counts_are_in_the_numbers_of_the_file(step, empty, kind, tmp_p
     restored = restore_picture(picture, noise=words.describe(picture), regularizer=model, tol=1e-3)
     values = low + (high - low) * restored.picture.pixels.double()
     assert psnr((values - empty) / (60 * step), clean[0]) > psnr(drawn, clean) + 5
+    told = restore_picture(picture, noise=f"poisson-gaussian:{step},0,{empty}", regularizer=model, tol=1e-3)
+    assert torch.allclose(told.picture.pixels, restored.picture.pixels, atol=1e-5)

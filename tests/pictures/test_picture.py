@@ -58,10 +58,9 @@ def test_levels_that_are_found_are_clamped_to_the_trained_range_and_it_is_said(l
     assert [n.topic for n in found.notes] == ["noise", *(["clamped"] if clamped else [])]
     if clamped:
         assert 255 * found.value == pytest.approx(clamped) and found.notes[-1].warning
-        assert (
-            found.notes[-1].text(scale=255, unit="gray levels")
-            == f"clamped to {clamped}, the trained range being 1 to 50"
-        )
+        said = found.notes[-1].text(scale=255, unit="gray levels")
+        assert said.endswith(f"gray levels, is clamped to {clamped}, the trained range being 1 to 50")
+        assert said.startswith("the level of the noise, ") and float(said.split()[5]) == pytest.approx(level, rel=0.1)
 
 
 def test_correlated_noise_that_is_measured_has_a_larger_level_to_remove():
@@ -72,11 +71,20 @@ def test_correlated_noise_that_is_measured_has_a_larger_level_to_remove():
 
 @pytest.mark.parametrize(
     ("given", "smoothing", "sigma", "topics"),
-    [(None, 1, 50, ["clamped"]), (None, 7.5, 50, []), (0.1, 1, 0.1, ["range"]), (30, 6, 30, []), (0, 1, 0, [])],
+    [
+        (None, 1, 50, ["clamped"]),
+        (None, 7.5, 50, ["clamped"]),
+        (0.1, 1, 0.1, ["range"]),
+        (30, 6, 30, []),
+        (0, 1, 0, []),
+    ],
 )
 def test_the_level_asked_of_the_regularizer(given, smoothing, sigma, topics):
     level, notes = model_level(NoiseLevel(90 / 255), None if given is None else given / 255, REACH, smoothing)
     assert 255 * level == pytest.approx(sigma) and [n.topic for n in notes] == topics
+    if smoothing == 7.5:
+        said = "sigma, 7.5 times the noise by default, is 50 gray levels, the most of the trained range"
+        assert notes[0].text(scale=255, unit="gray levels") == said and not notes[0].warning
 
 
 # Pictures

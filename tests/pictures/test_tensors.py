@@ -84,7 +84,8 @@ def test_sigma_follows_the_noise_within_the_trained_range(model):
     default = icgn.deblur(y, kernel, NOISE, regularizer=model)
     asked = icgn.deblur(y, kernel, NOISE, sigma=7.5 * NOISE, regularizer=model)
     assert torch.equal(default.x, asked.x)
-    most = icgn.deblur(y, kernel, 0.1, regularizer=model)
+    with pytest.warns(UserWarning, match=r"sigma: 7.5 times the noise.* trained range, 0.003922 to 0.1961"):
+        most = icgn.deblur(y, kernel, 0.1, regularizer=model)
     assert torch.equal(most.x, icgn.deblur(y, kernel, 0.1, sigma=model.sigma_range[1], regularizer=model).x)
 
 
@@ -215,8 +216,41 @@ def test_noise_is_whatever_a_problem_takes_for_one(model):
     for noise in (0.1, torch.tensor([0.1]), White(0.1), deepinv.physics.GaussianNoise(0.1)):
         assert torch.equal(icgn.denoise(y, noise=noise, regularizer=model).x, expected)
     assert torch.allclose(icgn.denoise(y, noise=levels, regularizer=model).x, expected, atol=2e-3)
-    with pytest.raises(TypeError, match="noise: got 'poisson', expected 'auto', or a description"):
-        icgn.denoise(y, noise="poisson", regularizer=model)
+    with pytest.raises(TypeError, match="noise: got dict, expected a number"):
+        icgn.denoise(y, noise={}, regularizer=model)
+
+
+@pytest.mark.parametrize("scale", [1.0, 500.0])
+def test_noise_in_words_is_in_the_unit_of_the_pictures(model, scale):
+    y, options = scale * add_noise(scene(pictures=1), 0.1, 0), {"regularizer": model, "range": (0, scale)}
+    for words, same in [
+        (f"white:{0.1 * scale}", White(0.1 * scale)),
+        (f"{0.1 * scale}", 0.1 * scale),
+        (f"correlated:{0.04 * scale},0.5", Correlated.gaussian(0.04 * scale, 0.5)),
+        ("auto", icgn.estimate_noise(y[0] / scale).level * scale),
+    ]:
+        found = icgn.denoise(y, noise=words, **options).x
+        assert torch.allclose(found, icgn.denoise(y, noise=same, **options).x, rtol=0, atol=2e-4 * scale)
+    level = {"sigma": 0.1 * scale, "gap_tol": 0.05, **options}
+    blurred = icgn.deblur(y, "gaussian:1", f"correlated:{0.1 * scale}", **level)
+    assert torch.equal(blurred.x, icgn.deblur(y, "gaussian:1", 0.1 * scale, **level).x)
+    with pytest.raises(ValueError, match="noise: got 'poison', expected auto, LEVEL or white:LEVEL"):
+        icgn.denoise(y, noise="poison", **options)
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.02])
+def test_counts_in_words_are_in_the_unit_of_the_pictures(model, gain):
+    y = Poisson(gain).draw(60 * gain * scene(), torch.Generator().manual_seed(0))
+    expected = icgn.denoise(y, noise=Poisson(gain), regularizer=model, tol=1e-3).x
+    for words in ("poisson", f"poisson:{gain}", f"poisson-gaussian:{gain},0"):
+        found = icgn.denoise(y, noise=words, regularizer=model, tol=1e-3).x
+        assert torch.allclose(found, expected, rtol=0, atol=1e-3 * gain), words
+    with pytest.raises(ValueError, match="no common distance as counts have, expected poisson:GAIN"):
+        icgn.denoise(torch.rand(1, 1, 40, 40), noise="poisson", regularizer=model)
+    known, options = holes(), {"regularizer": model, "gap_tol": 0.05, "sigma": 10 * gain}
+    hidden = torch.where(known, y, 0.123)
+    filled = icgn.inpaint(hidden, known, noise="poisson", **options)
+    assert torch.allclose(filled.x, icgn.inpaint(hidden, known, noise=Poisson(gain), **options).x)
 
 
 def test_the_level_that_is_found_is_the_one_that_is_removed(model):
