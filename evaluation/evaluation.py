@@ -190,7 +190,7 @@ def _evaluated(
 
 
 def _restorers(request: Request, group: Processes) -> list[Restorer]:
-    """The methods, under the names of their cards."""
+    """The methods, under the names of their folders or cards."""
     found = [make_restorer(name, group.device, request.tol, weight=request.weight) for name in request.models]
     for restorer in found:
         if isinstance(restorer, Model) and restorer.regularizer.channels == 3 and not request.color:
@@ -204,7 +204,7 @@ def _distinguish(restorers: Sequence[Restorer], asked: Sequence[str], results: R
     for restorer, given in zip(restorers, asked, strict=True):
         if not isinstance(restorer, Model) or given in available_models():
             continue
-        own = restorer.card.get("name")
+        own = restorer.label
         others = [results.methods.get(restorer.name), read_card(own) if own in available_models() else None]
         if called.count(restorer.name) > 1 or not all(_is_same(restorer.card, o) for o in others if o is not None):
             restorer.call(given)

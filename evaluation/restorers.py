@@ -101,6 +101,11 @@ class Model(Restorer):
     weight : float or str
         factor of the regularizer, or the rule that finds it; one other than 1 is part of the name.
 
+    Attributes
+    ----------
+    label : str
+        the name without the weight: that of the folder where it is one, else that of the card.
+
     Raises
     ------
     ModelError
@@ -112,10 +117,13 @@ class Model(Restorer):
         self.card = card_of(name)
         self.parameters = sum(p.numel() for p in self.regularizer.parameters())
         self.tol, self.weight = tol, weight
-        self.call(str(self.card.get("name", Path(name).name)))
+        own = Path(name).resolve().name
+        # A run is listed by its folder: several have the name of one recipe.
+        self.call(own if Path(name).is_dir() else str(self.card.get("name", own)))
 
     def call(self, name: str) -> None:
         """Take a name, to which a weight other than 1 is added."""
+        self.label = name
         weight = self.weight if isinstance(self.weight, str) else f"{self.weight:g}"
         self.name = name if self.weight == 1.0 else f"{name}, {weight}"
 

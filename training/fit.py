@@ -130,7 +130,8 @@ def fit(
         channels = {1: "gray", 3: "colour"}.get(regularizer.channels or 0, "any number of channels")
         report.message(f"{recipe.name}, {channels}: {data}")
         if run.step:
-            report.message(f"goes on after step {run.step} of {recipe.steps}")
+            whole = "; that is all of them" if run.step >= recipe.steps else ""
+            report.message(f"goes on after step {run.step} of {recipe.steps}{whole}")
         report.start(recipe.name, recipe.steps, run.step)
         try:
             with interrupts_deferred() as pressed:
@@ -299,7 +300,7 @@ class _Training:
     def note(self) -> str:
         """What the progress bar says: the loss, and the last validation at one level."""
         levels = [(k[5:], v) for k, v in (self.history[-1] if self.history else {}).items() if k.startswith("psnr_")]
-        found = f"  sigma {levels[len(levels) // 2][0]}: {levels[len(levels) // 2][1]:.2f} dB" if levels else ""
+        found = "  {1:.2f} dB at sigma {0}".format(*levels[len(levels) // 2]) if levels else ""
         return f"loss {self.loss:.4f}{found}"
 
     def save_from_time_to_time(self) -> None:

@@ -38,8 +38,8 @@ class Validation:
     examples: dict[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        levels = "  ".join(f"{k[5:]}: {v:.2f} dB" for k, v in self.row.items() if k.startswith("psnr_"))
-        return f"step {self.row['step']:.0f}  loss {self.row['loss']:.4f}  {levels}"
+        levels = ", ".join(f"{v:.2f} dB at sigma {k[5:]}" for k, v in self.row.items() if k.startswith("psnr_"))
+        return f"step {self.row['step']:.0f}  loss {self.row['loss']:.4f}" + f"  PSNR {levels}" * bool(levels)
 
 
 @keyword_only

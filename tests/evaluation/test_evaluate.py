@@ -244,6 +244,15 @@ def test_models_of_one_name_are_told_apart(tmp_path, folder, model):
     assert "sigma: got 25 twice" in run("--model", "tv", *arguments, "--sigma", 25).stderr
 
 
+def test_a_run_is_listed_by_its_folder(tmp_path, folder, model):
+    arguments = ("--dataset", folder, "--sigma", 25, "-o", tmp_path / "out")
+    for name in ("mine", "ridge-gray"):
+        save_model(icgn.load_pretrained(model), tmp_path / "runs" / name / "tiny.safetensors", {"name": "two-minutes"})
+        assert run("--model", tmp_path / "runs" / name, *arguments, "--weight", 2).exit_code == 0
+    listed = {m.model for m in means(read_results(tmp_path / "out" / "results.json")[0])}
+    assert listed == {"mine, 2", f"{tmp_path / 'runs' / 'ridge-gray'}, 2"}
+
+
 def test_a_perfect_picture_is_written_and_read_back(tmp_path, folder, monkeypatch):
     for file in folder.iterdir():
         datasets.write_picture(file, datasets.Picture(torch.zeros(1, 24, 24)))

@@ -297,7 +297,7 @@ def test_a_resumed_run_says_after_which_step_it_goes_on(tmp_path):
     train(tmp_path, wanted, progress=Report())
     assert not any("goes on" in text for text in said)
     train(tmp_path, wanted, resume=True, progress=Report())
-    assert f"goes on after step {wanted.steps} of {wanted.steps}" in said
+    assert f"goes on after step {wanted.steps} of {wanted.steps}; that is all of them" in said
 
 
 def test_checkpoint_of_another_recipe(finished):
