@@ -21,6 +21,7 @@ from icgn.regularizers.pullback import PerChannel, PullBack
 from icgn.regularizers.registry import ModelError, register
 from icgn.regularizers.ridge import RidgeICGN
 from icgn.regularizers.scaled import ScaledRegularizer
+from icgn.regularizers.shared import SharedRegularizer
 from icgn.regularizers.softmax import SoftmaxICGN
 from icgn.regularizers.tv import TotalVariation
 from icgn.regularizers.volume import VolumeRegularizer
@@ -50,6 +51,7 @@ __all__ = [
     "PullBack",
     "RidgeICGN",
     "ScaledRegularizer",
+    "SharedRegularizer",
     "SoftmaxICGN",
     "SumRegularizer",
     "TotalVariation",

@@ -24,11 +24,12 @@ from icgn.regularizers.filter_map import FilterMap
 from icgn.regularizers.filters import PictureOperator, extend, extend_adjoint, squared_norm_bound
 from icgn.regularizers.frozen import PerImage
 from icgn.regularizers.head import HeadFunctional
+from icgn.regularizers.share import Share
 
 # Elements handled at once by the passes of a head on a CPU: a few such strips fit the second-level cache.
 _STRIP = 1 << 17
 # Pixels on each side over which the size of the Hessian is smoothed.
-_REACH = 2
+REACH = 2
 # Largest size in bytes of the responses of all images that are kept; for larger ones the size of a block. A solver
 # keeps two sets of responses.
 RESPONSES_LIMIT, _BLOCK_BYTES = 1 << 29, 1 << 25
@@ -99,7 +100,7 @@ class BankFunctional(HeadFunctional):
 
     def hessian_density(self, u: Responses, shape: torch.Size) -> Tensor | None:
         r"""Roughly the diagonal :math:`\sum_k D_k |w_k|^2` of each colour, smoothed over pixels that filters see."""
-        return density(_at_pixels(self.diagonal(u, shape), shape), _REACH)
+        return density(at_pixels(self.diagonal(u, shape), shape), REACH)
 
     def diagonal(self, u: Responses, shape: torch.Size) -> Tensor:
         """The head's diagonal, summed over the filters with their squared norms in each colour, (B, C, rows, cols)."""
@@ -124,15 +125,8 @@ class BankFunctional(HeadFunctional):
         return total
 
     def blockwise(self, shape: torch.Size, limit: int | None = None) -> ConvexFunctional:
-        limit = RESPONSES_LIMIT if limit is None else limit
-        operator = self.bank.operator
-        rows, cols = operator.grid(shape)
-        per_row = shape[0] * cols * len(operator.weight) * operator.weight.element_size()
-        if rows * per_row <= limit:
-            return self
-        # A multiple of the stride: every block then has whole polyphase cells, as the picture has.
-        step = operator.stride
-        return BlockFunctional(self, max(step, min(limit, _BLOCK_BYTES) // per_row // step * step))
+        rows = block_rows(self, shape, self.bank.operator.grid(shape)[0], limit)
+        return self if rows is None else BlockFunctional(self, rows)
 
     def strips(self, *responses: Responses) -> Iterator[tuple[Any, ...]]:
         for at, *parts in self._cut(*responses):
@@ -181,13 +175,16 @@ class BlockFunctional(PerImage, BlackBoxFunctional):
         the functional that keeps responses.
     rows : int
         response rows per block; a multiple of the operator's stride if the head differs from place to place.
+    share : Share, optional
+        where several processes have a band of the rows each: `whole` has the head of the own band then.
     """
 
     whole: BankFunctional
     rows: int
+    share: Share | None = None
 
     def fn(self, x: Tensor) -> Tensor:
-        return _total([f.fn(b) for _, f, b in self._blocks(x)])
+        return self._total([f.fn(b) for _, f, b in self._blocks(x)])
 
     def grad(self, x: Tensor) -> Tensor:
         return self._assemble(lambda f, b: f.grad(b), x)
@@ -196,7 +193,7 @@ class BlockFunctional(PerImage, BlackBoxFunctional):
         return self._assemble(lambda f, b, w: f.hvp(b, w), x, v)
 
     def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
-        return _total([f.slope(f.linear(b), f.linear(w), t) for _, f, b, w in self._blocks(tensor(u), tensor(q))])
+        return self._total([f.slope(f.linear(b), f.linear(w), t) for _, f, b, w in self._blocks(tensor(u), tensor(q))])
 
     def sampled_slopes(self, u: Responses, q: Responses, t: Tensor) -> Tensor | None:
         """Slopes of bands of rows, evenly spread, times the share of all rows that they are; None for few rows."""
@@ -204,14 +201,16 @@ class BlockFunctional(PerImage, BlackBoxFunctional):
         if self.whole.head.halo or rows < _FEWEST * _SPACING:
             return None
         bands = [slice(top, top + _BAND) for top in range(_SPACING // 2, rows - _BAND + 1, _SPACING)]
+        own = self._own(rows)
+        mine = [band for band in bands if own.start <= band.start and band.stop <= own.stop]
         found = [
-            f.slopes_along(f.linear(b), f.linear(w), t)
-            for _, f, b, w in self._blocks(tensor(u), tensor(q), parts=bands)
+            f.slopes_along(f.linear(b), f.linear(w), t) for _, f, b, w in self._blocks(tensor(u), tensor(q), parts=mine)
         ]
-        return _total(found) * (rows / (_BAND * len(bands)))
+        return self._total(found or [torch.zeros_like(t)]) * (rows / (_BAND * len(bands)))
 
     def curvature(self, u: Responses, q: Responses) -> Tensor:
-        return _total([f.curvature(f.linear(b), f.linear(w)) for _, f, b, w in self._blocks(tensor(u), tensor(q))])
+        parts = [f.curvature(f.linear(b), f.linear(w)) for _, f, b, w in self._blocks(tensor(u), tensor(q))]
+        return self._total(parts)
 
     def hessian_spectrum(self, u: Responses, shape: torch.Size) -> Tensor | None:
         return self.whole.bank.spectrum(self._slopes(u), shape)
@@ -224,7 +223,7 @@ class BlockFunctional(PerImage, BlackBoxFunctional):
         if self.whole.head.halo:
             return None
         rows = [f.diagonal(f.linear(b), b.shape) for _, f, b in self._blocks(tensor(u))]
-        return density(_at_pixels(torch.cat(rows, 2), shape), _REACH)
+        return density(at_pixels(self._whole_rows(rows, shape), shape), REACH)
 
     def hessian_parts(self, u: Responses, shape: torch.Size) -> tuple[HessianPart, ...] | None:
         """Spectrum and density, of the same responses."""
@@ -234,9 +233,9 @@ class BlockFunctional(PerImage, BlackBoxFunctional):
         for _, f, b in self._blocks(tensor(u)):
             v = f.linear(b)
             found.append((f.slopes(v, b.shape), f.diagonal(v, b.shape)))
-        spectrum = self.whole.bank.spectrum(_total([slopes for slopes, _ in found]), shape)
-        sizes = torch.cat([size for _, size in found], 2)
-        return (HessianPart(spectrum, density(_at_pixels(sizes, shape), _REACH)),)
+        spectrum = self.whole.bank.spectrum(self._total([slopes for slopes, _ in found]), shape)
+        sizes = self._whole_rows([size for _, size in found], shape)
+        return (HessianPart(spectrum, density(at_pixels(sizes, shape), REACH)),)
 
     def lipschitz(self) -> Tensor:
         return self.whole.lipschitz()
@@ -245,7 +244,21 @@ class BlockFunctional(PerImage, BlackBoxFunctional):
         return self.whole.strong_convexity()
 
     def _slopes(self, u: Responses) -> Tensor:
-        return _total([f.slopes(f.linear(b), b.shape) for _, f, b in self._blocks(tensor(u))])
+        return self._total([f.slopes(f.linear(b), b.shape) for _, f, b in self._blocks(tensor(u))])
+
+    def _own(self, count: int) -> slice:
+        """The response rows of this process, of so many."""
+        return slice(0, count) if self.share is None else self.share.rows(count)
+
+    def _total(self, parts: list[Tensor]) -> Tensor:
+        """The sum over blocks, and over processes."""
+        total = _total(parts)
+        return total if self.share is None else self.share.sum(total)
+
+    def _whole_rows(self, parts: list[Tensor], shape: torch.Size) -> Tensor:
+        """Pictures (B, C, rows, cols) of the rows of all blocks, and of all processes."""
+        own = torch.cat(parts, 2)
+        return own if self.share is None else self.share.joined(own, self.whole.bank.operator.grid(shape)[0])
 
     def _blocks(self, *images: Tensor, parts: Sequence[slice] | None = None) -> Iterator[tuple[Any, ...]]:
         """Blocks: their rows of the extended pictures, their functional, and their part of each of the pictures.
@@ -257,9 +270,13 @@ class BlockFunctional(PerImage, BlackBoxFunctional):
         inner = replace(linear, operator=replace(operator, border="valid"))
         extended = [extend(x, operator.margin, operator.border) for x in images]
         lost, count = operator.weight.shape[-1] - 1, operator.grid(shape)[0]
-        for part in parts or [slice(top, min(top + self.rows, count)) for top in range(0, count, self.rows)]:
+        band = self._own(count)
+        if parts is None:
+            parts = [slice(top, min(top + self.rows, band.stop)) for top in range(band.start, band.stop, self.rows)]
+        for part in parts:
             seen = slice(max(0, part.start - head.halo), min(count, part.stop + head.halo))
-            own = head.rows(operator.places(part, shape), operator.places(seen, shape))
+            inside, around = (slice(rows.start - band.start, rows.stop - band.start) for rows in (part, seen))
+            own = head.rows(operator.places(inside, shape), operator.places(around, shape))
             rows = slice(seen.start, seen.stop + lost)
             yield rows, BankFunctional(own, inner), *(x[..., rows, :] for x in extended)
 
@@ -270,10 +287,35 @@ class BlockFunctional(PerImage, BlackBoxFunctional):
         total = x.new_zeros(*x.shape[:-2], x.shape[-2] + 2 * m, x.shape[-1] + 2 * m)
         for rows, *block in self._blocks(*images):
             total[..., rows, :] += f(*block)
+        total = total if self.share is None else self.share.sum(total)
         return extend_adjoint(total, m, operator.border)
 
 
-def _at_pixels(sizes: Tensor, shape: torch.Size) -> Tensor:
+def block_rows(whole: BankFunctional, shape: torch.Size, rows: int, limit: int | None) -> int | None:
+    """The rows of a block for so many rows of responses, or None where all of them are within the limit.
+
+    Parameters
+    ----------
+    whole : BankFunctional
+        the functional.
+    shape : torch.Size
+        of the images, (B, C, H, W).
+    rows : int
+        rows of responses to be held.
+    limit : int or None
+        bytes, as for :meth:`ConvexFunctional.blockwise`.
+    """
+    limit = RESPONSES_LIMIT if limit is None else limit
+    operator = whole.bank.operator
+    per_row = shape[0] * operator.grid(shape)[1] * len(operator.weight) * operator.weight.element_size()
+    if rows * per_row <= limit:
+        return None
+    # A multiple of the stride: every block then has whole polyphase cells, as the picture has.
+    step = operator.stride
+    return max(step, min(limit, _BLOCK_BYTES) // per_row // step * step)
+
+
+def at_pixels(sizes: Tensor, shape: torch.Size) -> Tensor:
     """Sizes at responses (B, 1, rows, cols) as those at the pixels of images."""
     # Where windows inside the picture count only, those at its border stand for what is beyond.
     down, across = ((full - own) // 2 for full, own in zip(shape[-2:], sizes.shape[-2:], strict=True))

@@ -184,7 +184,7 @@ class ConditionalICGN(Network):
         mask = condition if half else condition.to(functional.bank.operator.weight)
         return replace(functional, head=replace(functional.head, mask=mask))
 
-    def condition(self, x: Tensor, sigma: float | Tensor, residual: Tensor) -> Tensor:
+    def condition(self, x: Tensor, sigma: float | Tensor, residual: Tensor, *, rows: slice | None = None) -> Tensor:
         """The condition (B, K, H, W) that a solution leads to, in half precision where it is large.
 
         Parameters
@@ -195,6 +195,8 @@ class ConditionalICGN(Network):
             noise level, one or one per image, or a map of it, (1 or B, 1, H, W).
         residual : Tensor
             as :func:`icgn.solvers.conditioning.residual` gives it, shape of x; y - x for denoising.
+        rows : slice, optional
+            those of the condition to compute, by default all; the start is a multiple of the stride of its network.
         """
         self.check_image(x)
         if residual.shape != x.shape:
@@ -203,7 +205,8 @@ class ConditionalICGN(Network):
         operator = self.ridge.bank.operator(stride=self.network.stride)
         is_map = isinstance(sigma, Tensor) and sigma.ndim == 4
         levels = torch.as_tensor(sigma).to(like) if is_map else check_sigma(sigma, like)
-        mask: Tensor = self.network(x.to(like), residual.to(like), levels, operator)
+        images = x.to(like), residual.to(like), levels, operator
+        mask: Tensor = self.network(*images) if rows is None else self.network.band(*images, rows)
         return mask if mask.dtype is torch.float16 else mask.to(x.dtype)
 
     def requires_grad_(self, requires_grad: bool = True) -> ConditionalICGN:

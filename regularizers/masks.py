@@ -136,26 +136,56 @@ class MaskNetwork(nn.Module):
         operator : FilterOperator
             the filters, of the stride of this network, with a border that keeps the size of the picture.
         """
+        extended = extend(x, operator.margin, operator.border)
+        return self._of(x, residual, sigma, extended, replace(operator, border="valid"), self._is_large(x))
+
+    def band(self, x: Tensor, residual: Tensor, sigma: Tensor, operator: FilterOperator, rows: slice) -> Tensor:
+        """Some rows of the mask that :meth:`forward` gives, (B, K, rows, W), from the part of the images that they see.
+
+        Parameters
+        ----------
+        x, residual, sigma, operator
+            as for :meth:`forward`.
+        rows : slice
+            of the mask; its start is a multiple of the stride.
+        """
+        # Each 3 x 3 convolution looks one cell further.
+        reach = self.stride * (1 + 2 * len(self.body))
+        seen = slice(max(0, rows.start - reach), min(x.shape[-2], rows.stop + reach))
+        extended = extend(x, operator.margin, operator.border)[..., seen.start : seen.stop + 2 * operator.margin, :]
+        levels = sigma[..., seen, :] if sigma.ndim == 4 else sigma
+        inner = replace(operator, border="valid")
+        mask = self._of(x[..., seen, :], residual[..., seen, :], levels, extended, inner, self._is_large(x))
+        return mask[..., rows.start - seen.start : rows.stop - seen.start, :].contiguous()
+
+    def _is_large(self, x: Tensor) -> bool:
+        """Whether the mask of images is so large that it is in half precision."""
+        return not torch.is_grad_enabled() and x[:, :1].numel() * self.direct.numel() > LIMIT
+
+    def _of(
+        self, x: Tensor, residual: Tensor, sigma: Tensor, extended: Tensor, inner: FilterOperator, large: bool
+    ) -> Tensor:
+        """The mask of images, of which `extended` is x with what is beyond its border."""
+        if large:
+            return self._in_strips(x, residual, sigma, extended, inner)
         rows, cols = x.shape[-2:]
-        if not torch.is_grad_enabled() and len(x) * rows * cols * self.direct.numel() > LIMIT:
-            return self._in_strips(x, residual, sigma, operator)
         planes = self._planes(x, residual, sigma)
-        logs = self._logs(x, sigma, operator)
+        logs = self._logs(extended, sigma, inner)
         z = self.head(planes) + _pointwise(self.lift, logs)
         for block in self.body:
             z = z + block(z)
         return self._positive(F.relu(z), logs)[..., :rows, :cols]
 
-    def _in_strips(self, x: Tensor, residual: Tensor, sigma: Tensor, operator: FilterOperator) -> Tensor:
+    def _in_strips(self, x: Tensor, residual: Tensor, sigma: Tensor, extended: Tensor, inner: FilterOperator) -> Tensor:
         """The mask in half precision: what has the size of the mask is computed strip by strip, and twice."""
         rows, cols = x.shape[-2:]
         count, s = self.direct.numel(), self.stride
-        extended, inner = extend(x, operator.margin, operator.border), replace(operator, border="valid")
+        margin = (extended.shape[-2] - rows) // 2
         step = max(1, _STRIP // (len(x) * cols * count * s)) * s
         strips = [slice(top, min(top + step, rows)) for top in range(0, rows, step)]
 
         def logs(part: slice) -> Tensor:
-            seen = extended[..., part.start : part.stop + 2 * operator.margin, :]
+            seen = extended[..., part.start : part.stop + 2 * margin, :]
             return self._logs(seen, sigma[..., part, :] if sigma.ndim == 4 else sigma, inner)
 
         def cells(part: slice) -> slice:
