@@ -38,7 +38,17 @@ _HOMES = {
     "Status": "icgn.solvers",
     "solve": "icgn.solvers",
 }
-_PARTS = ("datasets", "evaluation", "functionals", "pictures", "regularizers", "solvers", "training", "transport")
+_PARTS = (
+    "datasets",
+    "evaluation",
+    "functionals",
+    "pictures",
+    "regularizers",
+    "scanners",
+    "solvers",
+    "training",
+    "transport",
+)
 
 __all__ = [*_HOMES, *_PARTS, "__version__"]
 
@@ -56,7 +66,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from icgn import datasets, evaluation, functionals, pictures, regularizers, solvers, training, transport
+    from icgn import datasets, evaluation, functionals, pictures, regularizers, scanners, solvers, training, transport
     from icgn.pictures import deblur, denoise, estimate_noise, inpaint
     from icgn.regularizers import (
         ICGN,

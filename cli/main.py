@@ -1,4 +1,4 @@
-"""The command line: ``icgn denoise``, ``deblur``, ``inpaint``, ``restore``, ``train``, ``evaluate`` and others."""
+"""The command line: ``icgn denoise``, ``deblur``, ``inpaint``, ``restore``, ``mri``, ``train`` and others."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from icgn.cli.arguments import (
     Weight,
 )
 from icgn.cli.lazy import defer
+from icgn.cli.mri import mri
 from icgn.cli.screen import console, refuse, say, warnings_said
 
 # Commands import what they need inside, torch, deepinv and scikit-image included: `icgn --help` answers at once.
@@ -268,6 +269,9 @@ def restore(
         range=range, quiet=quiet, json=json, processes=jobs
     )  # fmt: skip
     restore_files(request, physics)
+
+
+app.command(cls=Command)(mri)
 
 
 @app.command()

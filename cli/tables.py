@@ -24,6 +24,7 @@ _OPTIONAL = {
     "geomloss": "transport",
     "huggingface_hub": "hub",
     "bm3d": "bm3d",
+    "sigpy": "scanners",
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from icgn.cli.references import rebased
 from icgn.datasets import Container, Picture, PictureError, create_stack, depth, open_stack, write_picture
 from icgn.datasets.formats import named
@@ -58,6 +60,33 @@ def write_result(target: Path, restored: Restored) -> tuple[str, ...]:
     if picture.container is None and kind is not None and picture.bits > depth(target):
         said = (f"written with {depth(target)} bits, all that this format holds",)
     return (*said, *notes)
+
+
+def write_values(target: Path, values: Tensor, limits: Range) -> tuple[str, ...]:
+    """Write numbers (H, W): as they are where the kind of file holds floats, else as levels from black to white.
+
+    Parameters
+    ----------
+    target : Path
+        the file.
+    values : Tensor
+        in their own unit.
+    limits : (float, float)
+        the numbers that are black and white in a file that holds levels only.
+
+    Returns
+    -------
+    tuple of str
+        what is to be said about it.
+    """
+    kind = named(target)
+    if kind is not None and any(t.startswith("float") for t in kind.dtypes):
+        return write_picture(target, _in_floats(Picture(values[None].float(), bits=16)))
+    low, high = limits
+    levels = (values[None].float() - low) / (high - low or 1.0)
+    bits = min(16, depth(target))
+    notes = write_picture(target, Picture(levels, bits=16 if bits > 8 else 8))
+    return (f"black is {low:.4g} and white {high:.4g}; .tif, .npy and .nii hold the numbers as they are", *notes)
 
 
 def write_copy(target: Path, source: Path, range: Range) -> tuple[str, ...]:

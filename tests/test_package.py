@@ -32,9 +32,10 @@ ALLOWED = {
     "training": {"functionals", "solvers", "regularizers", "datasets", "storage", "compat"},
     "transport": {"functionals", "solvers", "regularizers"},
     "pictures": {"functionals", "solvers", "regularizers", "datasets", "compat"},
+    "scanners": {"functionals", "solvers", "regularizers"},
     "evaluation": {"functionals", "solvers", "regularizers", "datasets", "storage", "training", "pictures", "compat"},
     "app": {"solvers", "regularizers", "datasets", "pictures"},
-    "cli": {"solvers", "regularizers", "datasets", "storage", "pictures", "training", "evaluation"},
+    "cli": {"solvers", "regularizers", "datasets", "storage", "pictures", "scanners", "training", "evaluation"},
 }
 SCRIPTS = ("demos", "benchmarks", "tests")
 TEXT = {".py", ".toml", ".md", ".cff", ".yaml", ".yml", ".json", ".in", ".txt", ".cfg", ".rst"}

@@ -1,0 +1,305 @@
+r"""MRI with coils: from k-space as measured to a certified complex picture.
+
+.. math::
+
+    F(u) = \sum_c \tfrac{\sigma^2}{2} \big|M F s_c e^{i\varphi} u - y_c\big|^2 + w\,\big(R(\mathrm{Re}\,u; \sigma) +
+    R(\mathrm{Im}\,u; \sigma)\big), \qquad x = e^{i\varphi} u,
+
+with whitened samples y (noise of deviation 1 in real and imaginary parts), their maps s, and a smooth phase
+:math:`\varphi` estimated from the middle of k-space. Dividing a known phase out is a linear and unitary map, so F is
+convex, and what is proved of u holds for x. A phase of the whole picture, or one that is smooth, changes
+:math:`\varphi` alone: the same u is found.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from deepinv.physics import MultiCoilMRI
+from torch import Tensor
+
+from icgn.regularizers import ConvexRegularizer, PerChannel, load_pretrained
+from icgn.regularizers.pretrained import DEFAULT_MODELS
+from icgn.scanners.coils import CoilNoise, calibration, coil_maps, coil_noise
+from icgn.scanners.held_out import Trial, search, split
+from icgn.scanners.kspace import KSpace
+from icgn.solvers import Callback, Problem, Solution, solve
+from icgn.solvers.units import rounded
+
+FIRST = 16 / 255
+"""Sigma at which the search for the strength begins, as a part of the range: right for most pictures."""
+
+# Sigmas that are tried, as a part of the range.
+_BOUNDS = 1 / 255, 100 / 255
+# Samples are rounded to this part of their noise, so that k-space in any unit is solved by the same steps.
+_STEP = 2.0**-20
+# Iterations of conjugate gradients of the picture without a regularizer: more fit the noise.
+_SENSE = 10
+# The brightest pixels that do not count for the range, and how far beyond the range real and imaginary parts may be.
+_BRIGHT, _BOX, _WIDENINGS = 5e-3, 2.0, 4
+# How the pictures on the way to a strength are solved.
+_ROUGH_GAP, _ROUGH_ITERATIONS = 3e-2, 60
+
+
+@dataclass(frozen=True, eq=False)
+class CoilData:
+    r"""Whitened k-space, and how it is measured of the picture u without its smooth phase.
+
+    Attributes
+    ----------
+    y : Tensor
+        float64 (1, 2, C, H, W), in multiples of its noise.
+    maps : Tensor
+        :math:`s e^{i\varphi}`, complex128 (C, H, W).
+    mask : Tensor
+        bool (H, W).
+    phase : Tensor
+        :math:`e^{i\varphi}`, complex128 (H, W).
+    noise : CoilNoise
+        of the coils before; its level is the unit of u.
+    width : float
+        the modulus that is white to the regularizer, in multiples of the noise.
+    sense : Tensor
+        the picture of the maps and ten conjugate gradients without a regularizer, (1, 2, H, W).
+    words : str
+        how the maps were found.
+    """
+
+    y: Tensor
+    maps: Tensor
+    mask: Tensor
+    phase: Tensor
+    noise: CoilNoise
+    width: float
+    sense: Tensor
+    words: str
+
+    def physics(self, mask: Tensor | None = None, like: Tensor | None = None) -> MultiCoilMRI:
+        """The operator of deepinv at some of the measured places, in the precision and on the device of a tensor."""
+        like = self.y if like is None else like
+        shown = (self.mask if mask is None else mask).to(like)
+        maps = self.maps.to(like.device, like.dtype.to_complex())
+        return MultiCoilMRI(mask=shown, coil_maps=maps, device=like.device)
+
+    def error(self, u: Tensor, places: Tensor) -> float:
+        """Root mean square of what is measured of pictures u less y, at some places, over the noise."""
+        misfit = self.physics(places).A(u.to(self.y)) - self.y * places
+        return float((misfit[..., places]).square().mean().sqrt())
+
+    def without(self, held: Tensor) -> CoilData:
+        """The data without the places that are held out; maps, phase and range stay."""
+        return replace(self, mask=self.mask & ~held, y=self.y * ~held)
+
+
+@dataclass(frozen=True, eq=False)
+class CoilPicture:
+    """A picture reconstructed from the k-space of coils, and what is proved of it.
+
+    Attributes
+    ----------
+    x : Tensor
+        complex64 (H, W), in the unit of k-space (orthonormal transforms).
+    solution : Solution
+        of u, real and imaginary part, in multiples of the noise.
+    sigma : float
+        level that the regularizer was asked to remove, as a part of the range.
+    noise : CoilNoise
+        of the coils.
+    range : float
+        the modulus that was white to the regularizer, in the unit of k-space.
+    maps : str
+        how the sensitivity maps were found.
+    trials : tuple of Trial
+        strengths that were tried on held-out samples; empty where sigma was given.
+    errors : dict
+        error on the held-out samples over their noise, of zero filling, of CG-SENSE, and of this method.
+    """
+
+    x: Tensor
+    solution: Solution
+    sigma: float
+    noise: CoilNoise
+    range: float
+    maps: str
+    trials: tuple[Trial, ...]
+    errors: dict[str, float]
+
+    @property
+    def relative_gap(self) -> float:
+        """The objective is proved to be within this part of its minimum."""
+        return float(self.solution.certificate.relative_gap[0])
+
+
+def prepare_coils(kspace: KSpace, *, maps: Tensor | None = None, noise: float | Tensor | None = None) -> CoilData:
+    """Whiten k-space, find maps, smooth phase and range.
+
+    Parameters
+    ----------
+    kspace : KSpace
+        the measurement.
+    maps : Tensor, optional
+        as for :func:`icgn.scanners.coil_maps`.
+    noise : float or Tensor, optional
+        as for :func:`icgn.scanners.coil_noise`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        as these two.
+    """
+    found = coil_noise(kspace, noise)
+    white = rounded(torch.view_as_real(found.whiten(kspace.samples)), _STEP)
+    sensitivity, words = coil_maps(kspace, found, maps)
+    y = white.movedim(-1, 0)[None].contiguous()
+    plain = CoilData(y, sensitivity, kspace.mask, torch.ones_like(sensitivity[0]), found, 1.0, y, words)
+    physics = plain.physics()
+    gauged = physics.phase_correct_maps(physics.A_adjoint(y))[0]
+    phase = (sensitivity.conj() * gauged).sum(0)
+    phase = torch.where(phase == 0, torch.ones_like(phase), torch.sgn(phase))
+    posed = replace(plain, maps=sensitivity * phase, phase=phase)
+    sense = posed.physics().A_dagger(y, max_iter=_SENSE)
+    modulus = torch.linalg.vector_norm(sense, dim=1).flatten()
+    bright = modulus.kthvalue(max(1, round((1 - _BRIGHT) * modulus.numel()))).values
+    return replace(posed, width=float(bright) or 1.0, sense=sense)
+
+
+def reconstruct_mri(
+    kspace: KSpace,
+    *,
+    maps: Tensor | None = None,
+    noise: float | Tensor | None = None,
+    regularizer: ConvexRegularizer | None = None,
+    sigma: float | None = None,
+    weight: float = 1.0,
+    gap_tol: float = 1e-3,
+    max_iter: int = 1000,
+    callback: Callback | None = None,
+) -> CoilPicture:
+    r"""Reconstruct a complex picture from the k-space of coils: the minimizer of the F above, certified.
+
+    Parameters
+    ----------
+    kspace : KSpace
+        the measurement, in any unit.
+    maps : Tensor, optional
+        sensitivity maps, complex (C, H, W); default estimated (:func:`icgn.scanners.coil_maps`).
+    noise : float or Tensor, optional
+        its level or a noise scan; default found (:func:`icgn.scanners.coil_noise`).
+    regularizer : ConvexRegularizer, optional
+        R, of gray pictures; default the shipped model.
+    sigma : float, optional
+        strength: the level that R is asked to remove, as a part of the range. Default the one of least error on a tenth
+        of the measured places, which are held out for it; the picture is then that of all places.
+    weight : float
+        factor w of R.
+    gap_tol : float
+        relative gap of the objective that is to be proved.
+    max_iter : int
+        iterations allowed for the final picture.
+    callback : callable, optional
+        as for :func:`icgn.solve`, of every solution on the way; returning True ends each where it is.
+
+    Returns
+    -------
+    CoilPicture
+        the picture with what is proved of it; nothing is printed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        as :func:`prepare_coils`, and for a regularizer that is not for gray pictures or a sigma that is not positive.
+    """
+    if sigma is not None and not 0 < sigma < 1:
+        raise ValueError(f"sigma: got {sigma:g}, expected a part of the range between 0 and 1, e.g. {FIRST:.2g}")
+    regularizer = load_pretrained(DEFAULT_MODELS[1]) if regularizer is None else regularizer
+    both, data = PerChannel(regularizer), prepare_coils(kspace, maps=maps, noise=noise)
+    trials: list[Trial] = []
+    errors: dict[str, float] = {}
+    start = data.sense
+    if sigma is None:
+        held = split(data.mask, keep=calibration(data.mask))
+        sigma, trials, errors, start = _chosen(data, held, both, weight, callback)
+    options: dict[str, Any] = {"gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
+    solution = solve_coils(data, both, sigma, weight=weight, start=start, **options)
+    u = torch.view_as_complex(solution.x[0].movedim(0, -1).double().cpu().contiguous())
+    x = _cropped(data.noise.level * data.phase * u, kspace.picture).to(torch.complex64)
+    width = data.noise.level * data.width
+    return CoilPicture(x, solution, sigma, data.noise, width, data.words, tuple(trials), errors)
+
+
+def solve_coils(
+    data: CoilData,
+    regularizer: ConvexRegularizer,
+    sigma: float,
+    *,
+    weight: float = 1.0,
+    start: Tensor | None = None,
+    **options: Any,
+) -> Solution:
+    """Solve for the picture u of prepared data at one strength; parts on a bound of the box widen it.
+
+    Parameters
+    ----------
+    data : CoilData
+        what was measured.
+    regularizer : ConvexRegularizer
+        of pictures of two channels, real and imaginary part.
+    sigma : float
+        as a part of the range.
+    weight : float
+        factor of the regularizer.
+    start : Tensor, optional
+        picture to begin with, (1, 2, H, W).
+    **options
+        of :func:`icgn.solve`.
+    """
+    tensors = itertools.chain(regularizer.parameters(), regularizer.buffers())
+    like = next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
+    y = data.y.to(like.device, torch.float32)
+    width, bound = data.width, _BOX * data.width
+    for _ in range(_WIDENINGS):
+        problem = Problem(
+            y, data.physics(like=y), regularizer, sigma * width, noise=1.0, weight=weight, box=(-bound, bound),
+            range=(0.0, width),
+        )  # fmt: skip
+        solution = solve(problem, x0=None if start is None else start.to(y).clamp(-bound, bound), **options)
+        if not bool((solution.x.abs() >= bound * (1 - 1e-6)).any()):
+            break
+        start, bound = solution.x, 2 * bound
+    return solution
+
+
+def _chosen(
+    data: CoilData, held: Tensor, regularizer: ConvexRegularizer, weight: float, callback: Callback | None
+) -> tuple[float, list[Trial], dict[str, float], Tensor]:
+    """The sigma of least error on places that are held out, all errors, and the picture of that sigma."""
+    rest, found = data.without(held), {}
+    sense = rest.physics().A_dagger(rest.y, max_iter=_SENSE)
+    last = sense
+
+    def error(sigma: float) -> float:
+        nonlocal last
+        options: dict[str, Any] = {"gap_tol": _ROUGH_GAP, "max_iter": _ROUGH_ITERATIONS, "callback": callback}
+        last = solve_coils(rest, regularizer, sigma, weight=weight, start=last, **options).x
+        found[sigma] = last
+        return data.error(last.cpu(), held)
+
+    sigma, trials = search(error, FIRST, _BOUNDS)
+    errors = {
+        "zero filling": data.error(rest.physics().A_adjoint(rest.y), held),
+        "CG-SENSE": data.error(sense, held),
+        "this": min(t.error for t in trials),
+    }
+    return sigma, trials, errors, found[sigma]
+
+
+def _cropped(x: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """The middle of a picture, where a file says that only this is meant."""
+    if size is None:
+        return x
+    height, width = (min(a, b) for a, b in zip(size, x.shape, strict=True))
+    top, left = (x.shape[0] - height) // 2, (x.shape[1] - width) // 2
+    return x[top : top + height, left : left + width]

@@ -1,0 +1,91 @@
+"""``icgn mri``: files in, files out, what is printed and refused."""
+
+import json
+
+import coil_cases
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from icgn.pictures import models
+from icgn.regularizers import RidgeICGN
+
+COILS, SIDE = 3, 20
+
+
+@pytest.fixture(autouse=True)
+def model(monkeypatch):
+    """An untrained model that removes noise visibly, in the place of all others."""
+    torch.manual_seed(0)
+    reg = RidgeICGN(filters=4, size=3, channels=1, sigma_range=(1 / 255, 50 / 255)).requires_grad_(False)
+    reg.log_lambda += 2.0
+    monkeypatch.setattr(models, "load_regularizer", lambda name, device="cpu": reg)
+    return reg
+
+
+@pytest.fixture
+def files(tmp_path):
+    np.save(tmp_path / "k.npy", coil_cases.kspace(COILS, SIDE).numpy())
+    np.save(tmp_path / "maps.npy", coil_cases.maps(COILS, SIDE).numpy())
+    np.save(tmp_path / "noise.npy", coil_cases.noise(COILS, 500, 0.01, seed=2).numpy())
+    return tmp_path
+
+
+def typed(files, *more):
+    return ("mri", files / "k.npy", "-o", files / "o.tif", "--maps", files / "maps.npy", "--gap", 0.02, *more)
+
+
+def test_magnitude_phase_and_table_are_written(run, files):
+    result = run(
+        *typed(
+            files, "--noise", files / "noise.npy", "--gap", 0.1, "--phase", files / "p.tif", "--json", files / "o.json"
+        )
+    )
+    assert result.exit_code == 0, result.output
+    magnitude, phase = tifffile.imread(files / "o.tif"), tifffile.imread(files / "p.tif")
+    clean = coil_cases.picture(SIDE).numpy()
+    x = magnitude * np.exp(1j * phase)
+    assert np.sqrt(np.mean(np.abs(x - clean) ** 2)) < 0.15
+    (record,) = json.loads((files / "o.json").read_text())
+    assert record["coils"] == COILS and record["converged"] and record["relative_gap"] <= 0.1
+    assert record["noise_found"] == "of a noise scan" and len(record["held_out"]) > 1
+    for words in ("3 coils, 20 x 20", "CG-SENSE", "held-out", "% of its minimum", "o.tif"):
+        assert words in result.output
+
+
+def test_levels_are_said_where_a_file_holds_no_floats(run, files):
+    command = ["mri", files / "k.npy", "-o", files / "o.png", "--maps", files / "maps.npy"]
+    result = run(*command, "--noise", "0.01", "--sigma", 12, "--gap", 0.02)
+    assert result.exit_code == 0 and "black is 0 and white" in result.output and "given" in result.output
+
+
+def test_quiet_says_nothing_and_json_goes_to_the_standard_output(run, files):
+    result = run(*typed(files, "--noise", 0.01, "--sigma", 12, "--quiet", "--json", "-"))
+    assert json.loads(result.stdout)[0]["status"] == "converged"
+    assert run(*typed(files, "--noise", 0.01, "--sigma", 12, "--quiet")).output == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("--noise", "-1"), "--noise: got -1, expected a positive number"),
+        (("--noise", "missing.npy"), "missing.npy: there is no such file"),
+        (("--sigma", "300"), "--sigma: got 300, expected a number between 0 and 255"),
+        (("--gap", "0"), "--gap: got 0"),
+        (("--slice", "4"), "slice: got 4, expected 0"),
+        (("-o", "o.xyz"), "got suffix '.xyz'"),
+        (("--phase", "o.jpeg.doc"), "got suffix '.doc'"),
+        (("--json", "o.txt"), "expected .json"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(run, files, change, words):
+    result = run(*typed(files), *change)
+    assert result.exit_code == 2 and words in " ".join(result.output.split())
+
+
+def test_files_that_are_read_are_not_written_over(run, files):
+    result = run("mri", files / "k.npy", "-o", files / "maps.npy", "--maps", files / "maps.npy")
+    assert result.exit_code == 2 and "would overwrite a file that is read" in result.output
+    result = run("mri", files / "k.npy", "-o", files / "o.tif", "--phase", files / "o.tif")
+    assert result.exit_code == 2 and "would be written twice" in result.output
