@@ -113,8 +113,9 @@ def found_range(y: Tensor, physics: Any, noise: float | Tensor | White) -> Range
     level = torch.as_tensor(noise.level if isinstance(noise, White) else noise, dtype=torch.float64)
     if is_identity(physics):
         return intensity_range(y, noise=float(level.square().mean().sqrt()))
-    # In a unit that is not known yet: without the best constant, and in multiples of the noise.
-    flat = physics.A(torch.ones_like(physics.A_adjoint(y))).double()
+    # In a unit that is not known yet: without the best constant, and in multiples of the noise. What is measured of a
+    # constant is found in float64: an offset may be a thousand times as large as the picture.
+    flat = _constant(y, physics, 1.0, None)
     size = float(flat.square().sum())
     constant = float((flat * y.double().nan_to_num(0.0, 0.0, 0.0)).sum()) / size if size > 0 else 0.0
     unit = float(level.max())
