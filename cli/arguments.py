@@ -113,6 +113,16 @@ ModelSigma = Annotated[
         " 7.5 (deblur) or 6 (inpaint), which suits them; for restore, try six to eight times the noise.",
     ),
 ]
+Strength = Annotated[
+    float | None,
+    typer.Option(
+        "--sigma",
+        help="Strength: level that the model removes, white being 255. Default the one of least error on a tenth of"
+        " what was measured, which is held out to find it.",
+    ),
+]
+Factor = Annotated[float, typer.Option("--weight", min=0.0, metavar="W", help="Factor of the regularizer.")]
+SmallGap = Annotated[float, typer.Option("--gap", help="Certified relative gap of the objective.")]
 Weight = Annotated[
     str,
     typer.Option(

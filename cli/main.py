@@ -1,4 +1,4 @@
-"""The command line: ``icgn denoise``, ``deblur``, ``inpaint``, ``restore``, ``mri``, ``train`` and others."""
+"""The command line: ``icgn denoise``, ``deblur``, ``inpaint``, ``restore``, ``mri``, ``ct`` and others."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from icgn.cli.arguments import (
     Volume,
     Weight,
 )
+from icgn.cli.ct import ct
 from icgn.cli.lazy import defer
 from icgn.cli.mri import mri
 from icgn.cli.screen import console, refuse, say, warnings_said
@@ -272,6 +273,7 @@ def restore(
 
 
 app.command(cls=Command)(mri)
+app.command(cls=Command)(ct)
 
 
 @app.command()

@@ -7,23 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icgn.cli.arguments import Device, Json, Model, Quiet
+from icgn.cli.arguments import Device, Factor, Json, Model, Quiet, SmallGap, Strength
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from icgn.scanners import CoilPicture, KSpace
-
-STRENGTH = Annotated[
-    float | None,
-    typer.Option(
-        "--sigma",
-        help="Strength: level that the model removes, white being 255. Default the one of least error on a tenth of the"
-        " measured samples, which are held out to find it.",
-    ),
-]
-FACTOR = Annotated[float, typer.Option("--weight", min=0.0, metavar="W", help="Factor of the regularizer.")]
-SMALL_GAP = Annotated[float, typer.Option("--gap", help="Certified relative gap of the objective.")]
 
 
 def mri(
@@ -60,9 +49,9 @@ def mri(
     slice: Annotated[
         int | None, typer.Option("--slice", min=0, metavar="N", help="Slice, from 0; default the middle one.")
     ] = None,
-    sigma: STRENGTH = None,
-    weight: FACTOR = 1.0,
-    gap: SMALL_GAP = 1e-3,
+    sigma: Strength = None,
+    weight: Factor = 1.0,
+    gap: SmallGap = 1e-3,
     model: Model = None,
     device: Device = None,
     quiet: Quiet = False,
@@ -74,22 +63,20 @@ def mri(
     imaginary part are regularized: a convex problem. The table says what was found and proved.
     """
     from icgn.cli.options import check_tolerance
-    from icgn.cli.scanning import gray_regularizer, scanning
+    from icgn.cli.scanning import gray_regularizer, scanning, typed_sigma
     from icgn.scanners import read_coils, read_kspace, reconstruct_mri
 
     given = _level(noise)
     scan_file = Path(noise) if noise is not None and given is None else None
     read = [p for p in (maps, scan_file) if p is not None]
     with scanning(kspace, [p for p in (output, phase) if p], json=json, silent=quiet, read=read) as scan:
-        if sigma is not None and not 0 < sigma < 255:
-            raise ValueError(f"--sigma: got {sigma:g}, expected a number between 0 and 255, white being 255")
         found = read_kspace(kspace, slice=slice)
         picture = reconstruct_mri(
             found,
             maps=None if maps is None else read_coils(maps),
             noise=given if scan_file is None else read_coils(scan_file),
             regularizer=gray_regularizer(model, device),
-            sigma=None if sigma is None else sigma / 255,
+            sigma=typed_sigma(sigma),
             weight=weight,
             gap_tol=check_tolerance("--gap", gap, "1e-3: of the objective"),
             callback=scan.callback,

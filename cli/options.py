@@ -10,7 +10,7 @@ import torch
 from icgn.regularizers import ConvexRegularizer
 
 # Arguments of the library that options give, at the beginning of its messages.
-_ARGUMENT = re.compile(r"^(kernel|mask|physics|noise|sigma|weight|border)\b")
+_ARGUMENT = re.compile(r"^(kernel|mask|physics|noise|sigma|weight|border|maps|angles)\b")
 
 
 def as_option(message: str) -> str:

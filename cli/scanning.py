@@ -192,6 +192,19 @@ def gray_regularizer(model: str | None, device: str | None) -> ConvexRegularizer
     return found
 
 
+def typed_sigma(sigma: float | None) -> float | None:
+    """A strength as it is typed, as a part of the range.
+
+    Raises
+    ------
+    ValueError
+        for one that is not between 0 and 255.
+    """
+    if sigma is not None and not 0 < sigma < 255:
+        raise ValueError(f"--sigma: got {sigma:g}, expected a number between 0 and 255, white being 255")
+    return None if sigma is None else sigma / 255
+
+
 def strength_in_words(sigma: float, trials: Sequence[Trial], errors: dict[str, float]) -> str:
     """How the strength was found, and the errors on what was held out for it."""
     words = f"sigma {255 * sigma:.3g} of 255"

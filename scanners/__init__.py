@@ -1,24 +1,40 @@
-"""Measurements of scanners, from the file to a certified picture: MRI with coils."""
+"""Measurements of scanners, from the file to a certified picture: MRI with coils, CT."""
 
 from icgn.scanners.coils import CoilNoise, coil_maps, coil_noise
+from icgn.scanners.ct import RayData, Slice, held_views, prepare_rays, reconstruct_ct, solve_rays
+from icgn.scanners.geometry import Geometry, parse_angles, read_geometry
 from icgn.scanners.held_out import Trial, split
 from icgn.scanners.kspace import KSpace, checked_noise
 from icgn.scanners.kspace_files import read_coils, read_kspace
 from icgn.scanners.mri import CoilData, CoilPicture, prepare_coils, reconstruct_mri, solve_coils
+from icgn.scanners.rays import RayMatrix
+from icgn.scanners.sinogram import Sinogram, rings
 
 __all__ = [
     "CoilData",
     "CoilNoise",
     "CoilPicture",
+    "Geometry",
     "KSpace",
+    "RayData",
+    "RayMatrix",
+    "Sinogram",
+    "Slice",
     "Trial",
     "checked_noise",
     "coil_maps",
     "coil_noise",
+    "held_views",
+    "parse_angles",
     "prepare_coils",
+    "prepare_rays",
     "read_coils",
+    "read_geometry",
     "read_kspace",
+    "reconstruct_ct",
     "reconstruct_mri",
+    "rings",
     "solve_coils",
+    "solve_rays",
     "split",
 ]

@@ -13,7 +13,6 @@ convex, and what is proved of u holds for x. A phase of the whole picture, or on
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,27 +20,20 @@ import torch
 from deepinv.physics import MultiCoilMRI
 from torch import Tensor
 
-from icgn.regularizers import ConvexRegularizer, PerChannel, load_pretrained
-from icgn.regularizers.pretrained import DEFAULT_MODELS
+from icgn.regularizers import ConvexRegularizer, PerChannel
 from icgn.scanners.coils import CoilNoise, calibration, coil_maps, coil_noise
-from icgn.scanners.held_out import Trial, search, split
+from icgn.scanners.held_out import Trial, split
 from icgn.scanners.kspace import KSpace
-from icgn.solvers import Callback, Problem, Solution, solve
+from icgn.scanners.solving import ROUGH, check_strength, choose_sigma, default_gray, device_of, solve_in_box
+from icgn.solvers import Callback, Problem, Solution
 from icgn.solvers.units import rounded
 
-FIRST = 16 / 255
-"""Sigma at which the search for the strength begins, as a part of the range: right for most pictures."""
-
-# Sigmas that are tried, as a part of the range.
-_BOUNDS = 1 / 255, 100 / 255
 # Samples are rounded to this part of their noise, so that k-space in any unit is solved by the same steps.
 _STEP = 2.0**-20
 # Iterations of conjugate gradients of the picture without a regularizer: more fit the noise.
 _SENSE = 10
 # The brightest pixels that do not count for the range, and how far beyond the range real and imaginary parts may be.
-_BRIGHT, _BOX, _WIDENINGS = 5e-3, 2.0, 4
-# How the pictures on the way to a strength are solved.
-_ROUGH_GAP, _ROUGH_ITERATIONS = 3e-2, 60
+_BRIGHT, _BOX = 5e-3, 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,10 +204,8 @@ def reconstruct_mri(
     TypeError, ValueError
         as :func:`prepare_coils`, and for a regularizer that is not for gray pictures or a sigma that is not positive.
     """
-    if sigma is not None and not 0 < sigma < 1:
-        raise ValueError(f"sigma: got {sigma:g}, expected a part of the range between 0 and 1, e.g. {FIRST:.2g}")
-    regularizer = load_pretrained(DEFAULT_MODELS[1]) if regularizer is None else regularizer
-    both, data = PerChannel(regularizer), prepare_coils(kspace, maps=maps, noise=noise)
+    check_strength(sigma)
+    both, data = PerChannel(default_gray(regularizer)), prepare_coils(kspace, maps=maps, noise=noise)
     trials: list[Trial] = []
     errors: dict[str, float] = {}
     start = data.sense
@@ -256,44 +246,34 @@ def solve_coils(
     **options
         of :func:`icgn.solve`.
     """
-    tensors = itertools.chain(regularizer.parameters(), regularizer.buffers())
-    like = next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
-    y = data.y.to(like.device, torch.float32)
-    width, bound = data.width, _BOX * data.width
-    for _ in range(_WIDENINGS):
-        problem = Problem(
-            y, data.physics(like=y), regularizer, sigma * width, noise=1.0, weight=weight, box=(-bound, bound),
-            range=(0.0, width),
-        )  # fmt: skip
-        solution = solve(problem, x0=None if start is None else start.to(y).clamp(-bound, bound), **options)
-        if not bool((solution.x.abs() >= bound * (1 - 1e-6)).any()):
-            break
-        start, bound = solution.x, 2 * bound
-    return solution
+    y = data.y.to(device_of(regularizer), torch.float32)
+    width, physics = data.width, data.physics(like=y)
+
+    def pose(box: tuple[float, float]) -> Problem:
+        level, limits = sigma * width, (0.0, width)
+        return Problem(y, physics, regularizer, level, noise=1.0, weight=weight, box=box, range=limits)
+
+    begin = None if start is None else start.to(y)
+    return solve_in_box(pose, -_BOX * width, _BOX * width, begin, **options)
 
 
 def _chosen(
     data: CoilData, held: Tensor, regularizer: ConvexRegularizer, weight: float, callback: Callback | None
 ) -> tuple[float, list[Trial], dict[str, float], Tensor]:
     """The sigma of least error on places that are held out, all errors, and the picture of that sigma."""
-    rest, found = data.without(held), {}
+    rest = data.without(held)
     sense = rest.physics().A_dagger(rest.y, max_iter=_SENSE)
-    last = sense
 
-    def error(sigma: float) -> float:
-        nonlocal last
-        options: dict[str, Any] = {"gap_tol": _ROUGH_GAP, "max_iter": _ROUGH_ITERATIONS, "callback": callback}
-        last = solve_coils(rest, regularizer, sigma, weight=weight, start=last, **options).x
-        found[sigma] = last
-        return data.error(last.cpu(), held)
+    def solved(sigma: float, start: Tensor) -> Tensor:
+        return solve_coils(rest, regularizer, sigma, weight=weight, start=start, callback=callback, **ROUGH).x
 
-    sigma, trials = search(error, FIRST, _BOUNDS)
+    sigma, trials, best = choose_sigma(solved, lambda x: data.error(x.cpu(), held), sense)
     errors = {
         "zero filling": data.error(rest.physics().A_adjoint(rest.y), held),
         "CG-SENSE": data.error(sense, held),
         "this": min(t.error for t in trials),
     }
-    return sigma, trials, errors, found[sigma]
+    return sigma, trials, errors, best
 
 
 def _cropped(x: Tensor, size: tuple[int, int] | None) -> Tensor:

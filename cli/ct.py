@@ -1,0 +1,196 @@
+"""``icgn ct``: a sinogram to a slice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from icgn.cli.arguments import Device, Factor, Json, Model, Quiet, SmallGap, Strength
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from icgn.scanners import Geometry, Sinogram, Slice
+
+
+def ct(
+    sinogram: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SINOGRAM",
+            help="Views x cells: transmission counts (with --flat) or line integrals; .npy, .tif, HDF5 by path inside.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="SLICE", help="Attenuation; .tif, .npy and .nii hold it in 1/cm.")
+    ],
+    angles: Annotated[
+        str,
+        typer.Option(
+            "--angles",
+            metavar="FIRST,LAST|FILE",
+            help="Degrees: spread evenly from FIRST, LAST left out; or a file with one for each view.",
+        ),
+    ],
+    geometry: Annotated[
+        Path,
+        typer.Option(
+            "--geometry",
+            metavar="FILE",
+            help="TOML or JSON, in millimetres: beam (parallel or fan), detector_spacing, and of a fan source_distance,"
+            " detector_distance, size, pixel_spacing.",
+        ),
+    ],
+    flat: Annotated[
+        str | None,
+        typer.Option(
+            "--flat",
+            metavar="COUNTS|FILE",
+            help="Counts without an object: one number, or a file, of cells or rays.",
+        ),
+    ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option("--noise", metavar="LEVEL", help="Deviation of line integrals; default estimated."),
+    ] = None,
+    sigma: Strength = None,
+    weight: Factor = 1.0,
+    gap: SmallGap = 1e-3,
+    model: Model = None,
+    device: Device = None,
+    quiet: Quiet = False,
+    json: Json = None,
+) -> None:
+    """Reconstruct a slice from a CT sinogram, in 1/cm, with a certified gap.
+
+    Counts are weighted by themselves: the quadratic approximation of their likelihood, for which the gap is proved. The
+    slice is a square with the circle in it that all views see. The table says what was found and proved.
+    """
+    from icgn.cli.options import check_tolerance
+    from icgn.cli.scanning import gray_regularizer, scanning, typed_sigma
+    from icgn.scanners import parse_angles, read_geometry, reconstruct_ct
+
+    read = [geometry, *(p for p in (Path(angles), Path(flat or "")) if p.is_file())]
+    with scanning(sinogram, [output], json=json, silent=quiet, read=read) as scan:
+        measured = _measured(sinogram, flat, noise)
+        views, cells = measured.integrals.shape
+        scanned = read_geometry(geometry, parse_angles(angles, views), cells)
+        found = reconstruct_ct(
+            measured,
+            scanned,
+            regularizer=gray_regularizer(model, device),
+            sigma=typed_sigma(sigma),
+            weight=weight,
+            gap_tol=check_tolerance("--gap", gap, "1e-3: of the objective"),
+            callback=scan.callback,
+        )
+        for words in _doubts(found):
+            scan.say("warning", words)
+        target = scan.target(output, found.solution)
+        scan.write(target, found.x, float(found.x.max()))
+        scan.end(found.solution, _lines(measured, scanned, found), _record(measured, scanned, found), target)
+
+
+def _measured(path: Path, flat: str | None, noise: float | None) -> Sinogram:
+    """The sinogram of a file: counts where those without an object are given, else line integrals."""
+    from icgn.datasets import estimate_sigma
+    from icgn.scanners import Sinogram
+
+    values, whole = _values(path)
+    if flat is not None:
+        if noise is not None:
+            raise ValueError(
+                "--noise: got a level beside --flat, expected one of the two: counts have noise of their own"
+            )
+        return Sinogram.of_counts(values, _unattenuated(flat))
+    if whole:
+        raise ValueError(f"--flat: got none for {path}, of whole numbers, expected the counts without an object")
+    level = estimate_sigma(values[None].float()) if noise is None else noise
+    made = Sinogram.of_integrals(values, level)
+    return made if noise is not None else Sinogram(made.integrals, made.levels, words="estimated")
+
+
+def _unattenuated(text: str) -> float | Tensor:
+    try:
+        return float(text)
+    except ValueError:
+        values, _ = _values(Path(text))
+        return values[0] if len(values) == 1 else values
+
+
+def _values(path: Path) -> tuple[Tensor, bool]:
+    """The numbers of a file of one page and channel, (V, N), and whether they are whole by type."""
+    import numpy as np
+    import torch
+
+    from icgn.datasets import open_stack
+
+    if path.suffix.lower() == ".npy" and path.is_file():
+        array = np.load(path, allow_pickle=False)
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        array = array[None] if array.ndim == 1 else array
+        return torch.from_numpy(np.asarray(array, np.float64)), array.dtype.kind in "ui"
+    with open_stack(path) as stack:
+        values = stack.page(0).values
+        if len(stack) != 1 or len(values) != 1:
+            raise ValueError(f"{path}: got {len(stack)} pages of {len(values)} channels, expected one: views x cells")
+        return values[0].double(), np.dtype(stack.container.dtype).kind in "ui"
+
+
+def _doubts(found: Slice) -> list[str]:
+    """What the residual says of the data."""
+    words = []
+    if found.rings:
+        cells = ", ".join(str(cell) for cell, _ in found.rings[:8])
+        words.append(
+            f"cells {cells} differ from what the others see in all views ({len(found.rings)} in all): rings; correct"
+            " the detector, or --flat for each cell"
+        )
+    if found.misfit > 1.5:
+        words.append(
+            f"what the slice would be measured as differs from the sinogram by {found.misfit:.2g} times its noise:"
+            " angles, geometry or --flat are others, the object leaves the circle, or the noise is larger"
+        )
+    return words
+
+
+def _lines(measured: Sinogram, scanned: Geometry, found: Slice) -> list[tuple[str, str]]:
+    from icgn.cli.scanning import strength_in_words
+
+    views, cells = measured.integrals.shape
+    span = float(scanned.angles.max() - scanned.angles.min())
+    if measured.counts is None:
+        kind, model = "line integrals", f"squares, noise {float(measured.levels.mean()):.3g}, {measured.words}"
+    else:
+        kind = f"counts, {float(measured.counts.median()):.3g} in the median"
+        model = "quadratic approximation of the Poisson likelihood, weights are the expected counts"
+    side = scanned.size * scanned.pixel_spacing
+    pixels = f"{scanned.size} pixels of {scanned.pixel_spacing:.4g} mm"
+    return [
+        ("sinogram", f"{views} views of {cells} cells, {kind}"),
+        ("geometry", f"{scanned.beam} beam, {span:.4g} degrees; {pixels}, a circle of {side:.4g} mm"),
+        ("data term", model),
+        ("strength", strength_in_words(found.sigma, found.trials, found.errors)),
+    ]
+
+
+def _record(measured: Sinogram, scanned: Geometry, found: Slice) -> dict[str, object]:
+    from icgn.cli.scanning import strength_for_machines
+
+    views, cells = measured.integrals.shape
+    return {
+        "views": views,
+        "cells": cells,
+        "counts": measured.counts is not None,
+        "beam": scanned.beam,
+        "size": scanned.size,
+        "pixel_spacing": scanned.pixel_spacing,
+        "unit": "1/cm",
+        "noise_found": found.noise,
+        "range": found.range,
+        "misfit": found.misfit,
+        "rings": [cell for cell, _ in found.rings],
+        **strength_for_machines(found.sigma, found.trials, found.errors),
+    }

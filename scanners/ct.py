@@ -1,0 +1,302 @@
+r"""CT in its units: from counts or line integrals to a certified slice in 1/cm.
+
+.. math::
+
+    F(x) = \sum_i \frac{\sigma^2}{2 \ell_i^2} (A x - p)_i^2 + w R(x; \sigma), \qquad 0 \le x \le b,
+
+A the integrals of x along the rays. Of line integrals :math:`\ell` is their noise. Of counts the sum is the quadratic
+approximation of the likelihood around the integrals of a first solution, with the expected counts as weights
+(:mod:`icgn.scanners.sinogram`); what is proved is proved for that approximation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from icgn.functionals.intensities import least_squares
+from icgn.functionals.noise import White
+from icgn.regularizers import ConvexRegularizer
+from icgn.scanners.geometry import Geometry
+from icgn.scanners.held_out import PART, Trial
+from icgn.scanners.rays import RayMatrix
+from icgn.scanners.sinogram import Sinogram, rings
+from icgn.scanners.solving import FIRST, ROUGH, check_strength, choose_sigma, default_gray, device_of, solve_in_box
+from icgn.solvers import Callback, Problem, Solution
+from icgn.solvers.units import rounded
+
+# The brightest pixels of the circle that do not count for the range, and how far beyond it the picture may be.
+_BRIGHT, _BOX = 5e-3, 2.0
+# Noise of views that are held out, as a multiple of the largest: they weigh nothing.
+_BLIND = 1e6
+# Line integrals and levels are rounded to this part of the median noise: data in any unit are solved by the same steps.
+_STEP = 2.0**-20
+_CM = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class RayData:
+    """A sinogram in the order of deepinv, without a unit: over its median noise, pixels counted as 1.
+
+    Attributes
+    ----------
+    geometry : Geometry
+        of the scan.
+    physics : deepinv.physics.LinearPhysics
+        sums over pixels, (1, 1, W, W) to (1, 1, N, V).
+    sinogram : Sinogram
+        line integrals, which are y times `factor`.
+    factor : Tensor
+        the median noise of line integrals times the slant of each ray, (1, 1, N, 1).
+    width : float
+        the attenuation that is white to the regularizer, times :attr:`unit`.
+    rough : Tensor
+        ten conjugate gradients without a regularizer, (1, 1, W, W).
+    """
+
+    geometry: Geometry
+    physics: Any
+    sinogram: Sinogram
+    factor: Tensor
+    width: float
+    rough: Tensor
+
+    @property
+    def y(self) -> Tensor:
+        """Measured sums over pixels, (1, 1, N, V)."""
+        return rounded(self.sinogram.integrals.T[None, None] / self.factor, _STEP)
+
+    @property
+    def levels(self) -> Tensor:
+        """Their noise."""
+        return rounded(self.sinogram.levels.T[None, None] / self.factor, _STEP).clamp_min(_STEP)
+
+    @property
+    def unit(self) -> float:
+        """The attenuation in 1/cm that is 1 in pictures of these data."""
+        return float((self.factor[0, 0, :, 0] / self.geometry.slant)[0]) / (_CM * self.geometry.pixel_spacing)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """Measured less explained, over its noise, (V, N)."""
+        found = (self.y - self.physics.A(x.to(self.y))) / self.levels
+        return found[0, 0].T
+
+    def error(self, x: Tensor, views: Tensor) -> float:
+        """Root mean square over some views, bool (V,), of the residual over its noise."""
+        return float(self.residual(x)[views].square().mean().sqrt())
+
+    def without(self, views: Tensor) -> RayData:
+        """The data without some views, which get so much noise that they weigh nothing."""
+        levels = torch.where(views[:, None], _BLIND * self.sinogram.levels.max(), self.sinogram.levels)
+        return replace(self, sinogram=replace(self.sinogram, levels=levels))
+
+    def expanded(self, x: Tensor) -> RayData:
+        """The likelihood of counts to second order around the line integrals of a picture."""
+        integrals = (self.physics.A(x.to(self.factor)) * self.factor)[0, 0].T
+        return replace(self, sinogram=self.sinogram.expanded(integrals))
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """A slice reconstructed from a sinogram, and what is proved of it.
+
+    Attributes
+    ----------
+    x : Tensor
+        attenuation in 1/cm, float32 (W, W); 0 outside the circle that all views see.
+    solution : Solution
+        of the whole square.
+    sigma : float
+        level that the regularizer was asked to remove, as a part of the range.
+    range : float
+        the attenuation that was white to the regularizer, in 1/cm.
+    trials : tuple of Trial
+        strengths that were tried on held-out views; empty where sigma was given.
+    errors : dict
+        error on the held-out views over their noise, of least squares and of this method.
+    noise : str
+        which data term it is.
+    rings : list of (int, float)
+        cells of the detector that differ from what all views explain (:func:`icgn.scanners.sinogram.rings`).
+    misfit : float
+        root mean square of the residual over its noise; 1 if noise is all that is left.
+    """
+
+    x: Tensor
+    solution: Solution
+    sigma: float
+    range: float
+    trials: tuple[Trial, ...]
+    errors: dict[str, float]
+    noise: str
+    rings: list[tuple[int, float]]
+    misfit: float
+
+    @property
+    def relative_gap(self) -> float:
+        """The objective is proved to be within this part of its minimum."""
+        return float(self.solution.certificate.relative_gap[0])
+
+
+def prepare_rays(sinogram: Sinogram, geometry: Geometry) -> RayData:
+    """Find the operator, a rough picture and the range.
+
+    Parameters
+    ----------
+    sinogram : Sinogram
+        the measurement.
+    geometry : Geometry
+        with as many views and cells.
+
+    Raises
+    ------
+    ValueError
+        for another shape, and a sinogram of nothing.
+    """
+    expected = (len(geometry.angles), geometry.cells)
+    if tuple(sinogram.integrals.shape) != expected:
+        raise ValueError(f"sinogram: got shape {tuple(sinogram.integrals.shape)}, expected {expected}: views, cells")
+    physics = RayMatrix.of(geometry.physics())
+    factor = (sinogram.levels.median() * geometry.slant).reshape(1, 1, -1, 1)
+    data = RayData(geometry, physics, sinogram, factor, 1.0, factor)
+    rough = least_squares(data.y, physics).clamp_min(0)
+    inside = rough[0, 0][geometry.circle]
+    width = float(inside.kthvalue(max(1, round((1 - _BRIGHT) * inside.numel()))).values)
+    if not width > 0:
+        raise ValueError("sinogram: the rays are not attenuated anywhere, expected line integrals above 0")
+    return replace(data, width=width, rough=rough)
+
+
+def reconstruct_ct(
+    sinogram: Sinogram,
+    geometry: Geometry,
+    *,
+    regularizer: ConvexRegularizer | None = None,
+    sigma: float | None = None,
+    weight: float = 1.0,
+    gap_tol: float = 1e-3,
+    max_iter: int = 1000,
+    callback: Callback | None = None,
+) -> Slice:
+    r"""Reconstruct a slice from a sinogram: the minimizer of the F above, certified.
+
+    Parameters
+    ----------
+    sinogram : Sinogram
+        counts or line integrals.
+    geometry : Geometry
+        of the scan.
+    regularizer : ConvexRegularizer, optional
+        R, of gray pictures; default the shipped model.
+    sigma : float, optional
+        strength: the level that R is asked to remove, as a part of the range. Default the one of least error on a tenth
+        of the views, which are held out for it; the slice is then that of all views.
+    weight : float
+        factor w of R.
+    gap_tol : float
+        relative gap of the objective that is to be proved.
+    max_iter : int
+        iterations allowed for the final slice.
+    callback : callable, optional
+        as for :func:`icgn.solve`, of every solution on the way; returning True ends each where it is.
+
+    Returns
+    -------
+    Slice
+        the slice with what is proved of it; nothing is printed.
+
+    Raises
+    ------
+    ValueError
+        as :func:`prepare_rays`, for a sigma that is no part of the range, and for fewer than ten views without one.
+    """
+    check_strength(sigma)
+    data, regularizer = prepare_rays(sinogram, geometry), default_gray(regularizer)
+    start, unit = data.rough, data.unit
+    common: dict[str, Any] = {"weight": weight, "callback": callback}
+    if sinogram.counts is not None:
+        start = solve_rays(data, regularizer, sigma or FIRST, start=start, **common, **ROUGH).x
+        data = data.expanded(start)
+    trials: list[Trial] = []
+    errors: dict[str, float] = {}
+    if sigma is None:
+        held = held_views(len(geometry.angles))
+        rest = data.without(held)
+
+        def solved(sigma: float, start: Tensor) -> Tensor:
+            return solve_rays(rest, regularizer, sigma, start=start, **common, **ROUGH).x
+
+        sigma, trials, start = choose_sigma(solved, lambda x: data.error(x.cpu(), held), start)
+        plain = prepare_rays(sinogram.of_views(~held), geometry.of_views(~held))
+        rough = plain.rough * (plain.unit / unit)
+        errors = {"least squares": data.error(rough, held), "this": min(t.error for t in trials)}
+    solution = solve_rays(data, regularizer, sigma, start=start, gap_tol=gap_tol, max_iter=max_iter, **common)
+    x = solution.x.detach().cpu()
+    residual = data.residual(x)
+    shown = torch.where(geometry.circle, unit * x[0, 0], 0.0).float()
+    misfit = float(residual.square().mean().sqrt())
+    found = rings(residual, torch.ones_like(residual))
+    words = data.sinogram.words
+    return Slice(shown, solution, sigma, unit * data.width, tuple(trials), errors, words, found, misfit)
+
+
+def solve_rays(
+    data: RayData,
+    regularizer: ConvexRegularizer,
+    sigma: float,
+    *,
+    weight: float = 1.0,
+    start: Tensor | None = None,
+    **options: Any,
+) -> Solution:
+    """Solve for the slice of prepared data at one strength; parts on the upper bound of the box widen it.
+
+    Parameters
+    ----------
+    data : RayData
+        what was measured.
+    regularizer : ConvexRegularizer
+        of gray pictures.
+    sigma : float
+        as a part of the range.
+    weight : float
+        factor of the regularizer.
+    start : Tensor, optional
+        picture to begin with, (1, 1, W, W).
+    **options
+        of :func:`icgn.solve`.
+    """
+    device, width = device_of(regularizer), data.width
+    y, levels, physics = data.y.to(device), White(data.levels.to(device)), data.physics.to(device)
+
+    def pose(box: tuple[float, float]) -> Problem:
+        level, limits = sigma * width, (0.0, width)
+        return Problem(y, physics, regularizer, level, noise=levels, weight=weight, box=box, range=limits)
+
+    begin = None if start is None else start.to(y)
+    return solve_in_box(pose, 0.0, _BOX * width, begin, **options)
+
+
+def held_views(views: int, seed: int = 0) -> Tensor:
+    """A tenth of the views at random, the first and the last left in, bool (V,).
+
+    Parameters
+    ----------
+    views : int
+        how many there are, at least ten.
+    seed : int
+        of the drawing.
+
+    Raises
+    ------
+    ValueError
+        for fewer.
+    """
+    if views < 10:
+        raise ValueError(f"strength: got {views} views, expected at least 10 to hold some out; give sigma")
+    generator = torch.Generator().manual_seed(seed)
+    chosen = 1 + torch.randperm(views - 2, generator=generator)[: max(1, round(PART * views))]
+    return torch.zeros(views, dtype=torch.bool).index_fill(0, chosen, True)
