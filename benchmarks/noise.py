@@ -5,9 +5,9 @@
 
 `levels` simulates white, demosaicked, enlarged and compressed noise, and noise that grows with the brightness, on
 photographs of BSDS500 val that are not in BSD68, and compares what :func:`icgn.pictures.estimate_noise` finds with the
-root mean square of what was added. `counts` denoises photons drawn from bundled photographs by one model: stabilized by
-Anscombe's transform, once and again where counts are few (:func:`icgn.denoise`), weighted by the variance at that
-solution, and by the likelihood.
+root mean square of what was added; counts with an offset are of 16 bits. `counts` denoises photons drawn from bundled
+photographs by one model: stabilized by Anscombe's transform, once and again where counts are few
+(:func:`icgn.denoise`), weighted by the variance at that solution, and by the likelihood.
 """
 
 from __future__ import annotations
@@ -62,6 +62,19 @@ def simulated(clean: Array, seed: int) -> Iterator[tuple[str, Picture, float]]:
         yield f"JPEG {quality}", Picture(noisy, jpeg=True), _rms(noisy.numpy() - clean)
     counts = np.sqrt(0.01 * clean + (2 / 255) ** 2) * rng.standard_normal(clean.shape)
     yield measured("growing", clean + counts, clean)
+    for gain, offset, read, peak in ((0.5, 500, 1, 200), (2.1, 100, 5, 100), (10, 300, 20, 60)):
+        yield as_a_camera_counts(clean[1:2], gain, offset, read, peak, rng)
+
+
+def as_a_camera_counts(
+    clean: Array, gain: float, offset: float, read: float, peak: float, rng: np.random.Generator
+) -> tuple[str, Picture, float]:
+    """A picture of 16 bits of a camera for microscopes, which adds an offset to its counts."""
+    mean = gain * peak * clean + offset
+    written = gain * rng.poisson(peak * clean) + offset + read * rng.standard_normal(clean.shape)
+    written = written.round().clip(0, 65535)
+    name = f"counts times {gain:g} + {offset:g}"
+    return name, Picture(torch.from_numpy(written / 65535).float()), _rms((written - mean) / 65535)
 
 
 def measured(name: str, noisy: Array, clean: Array) -> tuple[str, Picture, float]:

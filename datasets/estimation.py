@@ -27,6 +27,10 @@ _CHI = 0.4549364
 _PARTS = (0.02, 0.04, 0.08, 0.15, 0.3)
 """Parts of the patches that are tried as the flat ones."""
 _FEWEST = 16
+# Patches of a range of intensities, and those that are enough for the first few ranges.
+_BIN, _LEAST_BIN, _FIRST = 200, 50, 5
+# A line of variances that vanishes at a positive intensity fits better than others by this factor, or is not taken.
+_SHIFTED = 2.0
 # Patches that are looked at, about.
 _PATCHES = 40_000
 
@@ -54,8 +58,11 @@ class Measured:
         the same of white noise with the power of the finest frequencies, (C,).
     spectrum : ndarray
         power over the frequencies 0 to 1/2 per pixel of both axes, (16, 16), 1 in the mean.
-    gain, read : float
-        the variance grows as ``gain * intensity + read**2``.
+    gain, read, offset : float
+        the variance grows as ``gain * (intensity - offset) + read**2``; of offset and read one is 0, because the
+        variance does not tell them apart.
+    span : (float, float)
+        mean intensities between which nearly all patches lie.
     growth : float
         variance at the brightest flat patches over that at the darkest, by the fit.
     patches : int
@@ -69,9 +76,15 @@ class Measured:
     spectrum: Array
     gain: float
     read: float
+    offset: float
+    span: tuple[float, float]
     growth: float
     patches: int
     coarseness: float
+
+    def variance(self, intensity: float) -> float:
+        """The variance at an intensity, by the line."""
+        return max(self.gain * (intensity - self.offset), 0.0) + self.read**2
 
 
 @dataclass(frozen=True)
@@ -85,7 +98,7 @@ class _Line:
 
     def at(self, x: Array) -> Array:
         values: Array = self.slope * x + self.offset
-        return values
+        return np.maximum(values, 0.0)
 
 
 def measure_flat(
@@ -112,27 +125,41 @@ def measure_flat(
     if len(means) < _FEWEST:
         return None
     low = energy[..., _LOW].sum((1, 2))
-    bins = np.array_split(np.argsort(means), int(np.clip(len(means) // 200, 1, 8)))
+    parts = max(len(means) // _BIN, min(len(means) // _LEAST_BIN, _FIRST))
+    bins = np.array_split(np.argsort(means), int(np.clip(parts, 1, 8)))
     found = [_flattest(energy[b], low[b]) for b in bins]
     spectra = np.stack([s for s, _ in found])
     centres = np.array([means[b][chosen].mean() for b, (_, chosen) in zip(bins, found, strict=True)])
     counts = np.array([len(b) for b in bins], float)
     whole, fine = spectra.mean((1, 2, 3)), spectra[..., _FINE].mean((1, 2))
-    line, fine_line = _fit(centres, whole, counts), _fit(centres, fine, counts)
+    line = _fit(centres, whole, counts)
     # Bins without flat patches are too high: the line through the others counts, for the shape of the spectrum too.
     weights = counts * np.minimum(1.0, line.at(centres) / whole) ** 2
     shape = np.tensordot(weights / weights.sum(), spectra / whole[:, None, None, None], 1)
     tiny = 1e-4 * shape.mean()
     coarseness = float(np.sqrt(max(shape[:, _MIDDLE].mean(), tiny) / max(shape[:, _FINE].mean(), tiny)))
-    growing = fine_line if coarseness < COARSE else line
-    ends_of = growing.at(np.quantile(means, [0.02, 0.98]))
+    # Cameras add a number to their counts; correlated noise has been through programs that know no counts.
+    counted = coarseness < COARSE
+    fine_line = _fit(centres, fine, counts, shifted=counted)
+    line = _fit(centres, whole, counts, shifted=True) if counted else line
+    growing = fine_line if counted else line
+    span = np.quantile(means, [0.02, 0.98])
+    ends_of = growing.at(span)
     growth = float(ends_of[1] / max(ends_of[0], 1e-3 * ends_of[1])) if growing.better > 2 else 1.0
     levels = np.sqrt(line.at(means).mean() * shape.mean((1, 2)))
     fine_shape = shape[:, _FINE].mean(1)
     fine_levels = np.sqrt(fine_line.at(means).mean() * fine_shape / max(fine_shape.mean(), tiny))
-    read = float(np.sqrt(growing.offset))
     return Measured(
-        levels, fine_levels, shape.mean(0) / shape.mean(), growing.slope, read, growth, len(means), coarseness
+        levels=levels,
+        fine=fine_levels,
+        spectrum=shape.mean(0) / shape.mean(),
+        gain=growing.slope,
+        read=math.sqrt(max(growing.offset, 0.0)),
+        offset=-growing.offset / growing.slope if growing.offset < 0 else 0.0,
+        span=(float(span[0]), float(span[1])),
+        growth=growth,
+        patches=len(means),
+        coarseness=coarseness,
     )
 
 
@@ -163,14 +190,14 @@ def dark_frame(picture: Array) -> Array | None:
     """The dark frame around a picture, as of a microscope or a film scan, bool (H, W); None where there is none.
 
     It is dark, touches the border, covers a twentieth of the picture, and is quieter than the rest: blocks of 8 x 8
-    pixels as dark and as even as the darkest of the border.
+    pixels (4 x 4 in pictures below 64 pixels) as dark and as even as the darkest of the border.
 
     Parameters
     ----------
     picture : ndarray
         (C, H, W), finite.
     """
-    side = 8
+    side = _block(picture)
     height, width = (n // side for n in picture.shape[1:])
     if min(height, width) < 4:
         return None
@@ -191,6 +218,8 @@ def dark_frame(picture: Array) -> Array | None:
     if np.quantile(spread[inside], 0.2) < 3 * noise:
         return None
     frame = scipy.ndimage.binary_dilation(frame)
+    if (~frame).sum() * side**2 < SIDE**2:
+        return None
     whole = np.pad(frame.repeat(side, 0).repeat(side, 1), ((0, side), (0, side)), mode="edge")
     return np.asarray(whole[: gray.shape[0], : gray.shape[1]])
 
@@ -198,15 +227,15 @@ def dark_frame(picture: Array) -> Array | None:
 def padding(picture: Array) -> Array | None:
     """The part of a picture that was never measured, bool (H, W); None where there is none.
 
-    Scanners and mosaics pad with one value: the least one, in blocks of 8 x 8 pixels or more that cover a hundredth of
-    the picture and touch its border, and nearly nowhere else.
+    Scanners and mosaics pad with one value: the least one, in blocks of 8 x 8 pixels or more (4 x 4 in pictures below
+    64 pixels) that cover a hundredth of the picture and touch its border, and nearly nowhere else.
 
     Parameters
     ----------
     picture : ndarray
         (C, H, W), finite.
     """
-    side = 8
+    side = _block(picture)
     if min(picture.shape[1:]) < 2 * side:
         return None
     least = (picture == picture.min()).all(0)
@@ -246,6 +275,11 @@ def count_step(picture: Array) -> float | None:
     return step if whole.min() > 0 and distance < min(3e-5, 0.1 * step) else None
 
 
+def _block(picture: Array) -> int:
+    """Side of the blocks of which frames are made."""
+    return 8 if min(picture.shape[1:]) >= 64 else 4
+
+
 def _energies(picture: Array, step: int, ignored: Array | None, ends: bool) -> tuple[Array, Array]:
     """Squared cosine coefficients of the patches that can be used, (n, C, 16, 16), and their mean intensities (n,)."""
     finite = np.isfinite(picture)
@@ -278,8 +312,11 @@ def _flattest(energy: Array, low: Array) -> tuple[Array, Array]:
     return best, chosen
 
 
-def _fit(x: Array, variance: Array, counts: Array) -> _Line:
-    """The best line of nonnegative slope and offset through the lower variances, errors being relative ones."""
+def _fit(x: Array, variance: Array, counts: Array, *, shifted: bool = False) -> _Line:
+    """The best line of nonnegative slope and offset through the lower variances, errors being relative ones.
+
+    With `shifted` its offset may be negative where that is much better.
+    """
     # Parts of one colour have none; errors are relative ones.
     variance = np.maximum(variance, 1e-6 * variance.max())
     if variance.max() == 0:
@@ -289,9 +326,13 @@ def _fit(x: Array, variance: Array, counts: Array) -> _Line:
         return _Line(0.0, float(variance.min()), 1.0)
     lines = [_Line(0.0, float(constant[0][0]), 1.0)]
     candidates = [(sloped[0][0], sloped[0][1], sloped[1]), (steep[0][0], 0.0, steep[1])]
-    better = [(s, o, constant[1] / max(e, 1e-12)) for s, o, e in candidates if s >= 0 and o >= 0]
-    lines += [_Line(float(s), float(o), float(b)) for s, o, b in better]
-    return max(lines, key=lambda line: line.better)
+    better = [(s, o, constant[1] / max(e, 1e-12)) for s, o, e in candidates]
+    lines += [_Line(float(s), float(o), float(b)) for s, o, b in better if s >= 0 and o >= 0]
+    best = max(lines, key=lambda line: line.better)
+    slope, offset, gain = better[0]
+    if shifted and slope > 0 > offset and gain > _SHIFTED * best.better:
+        return _Line(float(slope), float(offset), float(gain))
+    return best
 
 
 def _columns(x: Array) -> tuple[Array, Array, Array]:

@@ -69,10 +69,14 @@ class Noise(ABC):
     def text(self, scale: float = 1.0, unit: str = "of intensity") -> str:
         """What it is, in words; levels times `scale`, e.g. 255 for the unit ``"gray levels"``."""
 
-    def root_mean_square(self, x: Tensor) -> Tensor:
-        """Root mean square of the noise of each of the noiseless measurements x, float64 (B,); NaN does not count."""
-        variance = self.variance(x).expand_as(x).double()
-        known = torch.where(torch.isfinite(x), variance, torch.nan)
+    def mean(self, y: Tensor) -> Tensor:
+        """The x, as of :meth:`draw`, that measurements y have for their mean: without the offset, in its unit."""
+        return y
+
+    def root_mean_square(self, y: Tensor) -> Tensor:
+        """Root mean square of the noise of each of the measurements y, float64 (B,); NaN does not count."""
+        variance = self.variance(self.mean(y)).expand_as(y).double()
+        known = torch.where(torch.isfinite(y), variance, torch.nan)
         return known.flatten(1).nanmean(1).nan_to_num(0.0).sqrt()
 
 
@@ -183,6 +187,9 @@ class Poisson(Noise):
         drawn = torch.poisson(_nonnegative(x) / self.gain, generator=generator)
         return drawn if self.counted else self.gain * drawn
 
+    def mean(self, y: Tensor) -> Tensor:
+        return self.gain * y if self.counted else y
+
     def variance(self, x: Tensor) -> Tensor:
         return x.clamp_min(0) / self.gain if self.counted else self.gain * x.clamp_min(0)
 
@@ -234,6 +241,9 @@ class PoissonGaussian(Noise):
     def draw(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         drawn = self.gain * torch.poisson(_nonnegative(x) / self.gain, generator=generator)
         return drawn + self.offset + self.read * _normal(x, generator)
+
+    def mean(self, y: Tensor) -> Tensor:
+        return y - self.offset
 
     def variance(self, x: Tensor) -> Tensor:
         return self.gain * x.clamp_min(0) + self.read**2

@@ -46,6 +46,8 @@ class Stabilized:
         the noise of z is white, of standard deviation 1 / scale.
     noise : Poisson or PoissonGaussian
         what u is.
+    measured : Poisson or PoissonGaussian
+        what y is.
     share : float
         :math:`\lambda`, the share of the counts in what is denoised.
     """
@@ -53,6 +55,7 @@ class Stabilized:
     z: Tensor
     scale: float
     noise: CountNoise
+    measured: CountNoise
     share: float = 1.0
 
     @property
@@ -61,10 +64,10 @@ class Stabilized:
         return 1 / self.scale
 
     def limits(self, given: tuple[float, float] | str | None) -> tuple[float, float]:
-        """The range of z: [0, 1], or that of a range in the unit of the picture."""
+        """The range of z: [0, 1], or that of a range of measurements."""
         if given is None or isinstance(given, str):
             return 0.0, 1.0
-        numbers = torch.tensor(given, dtype=torch.float64) / self.share**2
+        numbers = self.measured.mean(torch.tensor(given, dtype=torch.float64)) / self.share**2
         low, high = (stabilized(numbers, self.noise) / self.scale).tolist()
         return low, high
 
@@ -119,7 +122,7 @@ def stabilize(y: Tensor, noise: CountNoise, *, estimate: Tensor | None = None, s
         own = PoissonGaussian(own.gain, own.read / share) if isinstance(own, PoissonGaussian) else own
     z = stabilized(u, own)
     scale = max(float(z.nan_to_num(0.0, 0.0, 0.0).max()), _LEAST)
-    return Stabilized(z=z / scale, scale=scale, noise=own, share=share)
+    return Stabilized(z=z / scale, scale=scale, noise=own, measured=noise, share=share)
 
 
 def denoise_counts(
@@ -167,9 +170,8 @@ def with_offset(solution: Solution, noise: CountNoise) -> Solution:
 
 def _without_offset(y: Tensor, noise: CountNoise) -> tuple[Tensor, CountNoise]:
     """Measurements whose mean is the picture, and their noise."""
-    if isinstance(noise, PoissonGaussian):
-        return y - noise.offset, PoissonGaussian(noise.gain, noise.read)
-    return (noise.gain * y if noise.counted else y), Poisson(noise.gain)
+    own = PoissonGaussian(noise.gain, noise.read) if isinstance(noise, PoissonGaussian) else Poisson(noise.gain)
+    return noise.mean(y), own
 
 
 def _shares(y: Tensor, noise: CountNoise) -> tuple[float, ...]:

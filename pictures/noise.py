@@ -45,11 +45,15 @@ COHERENT = 1.15
 """Level of the scaled luma over that of the channels from which colours are not called independent."""
 
 # Growth of the variance over the picture from which the noise is said to depend on the brightness.
-_GROWS = 4.0
+_GROWS = 2.0
 # From this growth on the network, which has seen little of it, does not count.
-_UNEVEN = 2.0
+_UNEVEN = 1.4
 # Patches that an estimate should compare, and those by which growth is seen.
-_MANY, _SEEN = 200, 1000
+_MANY, _SEEN = 200, 150
+# Flat parts have no more power at all frequencies than at the finest by this factor of levels, or there is detail.
+_EVEN = 1.15
+# Levels of counts are what their values say within these factors: without detail and with it.
+_EXACT, _DETAILED = 1.12, 1.5
 # Flat parts with so many times the level of the noise show content.
 _CONTENT = 1.2
 # Levels that are found in two ways are near if they differ by less than this factor.
@@ -154,12 +158,12 @@ def estimate_noise(picture: Picture | Tensor) -> NoiseEstimate:
         return _without_flat_parts(values, ignored, learned)
     if _is_correlated(measured, learned):
         return _correlated(measured, learned)
-    finest, spread = _finest(values, ignored), float(np.ptp(values))
-    found = _white(measured, finest, learned, spread)
+    finest, spread, mean = _finest(values, ignored), float(np.ptp(values)), float(values[:, ~ignored].mean())
+    found = _white(measured, finest, learned, spread, mean)
     if frame is None or learned is None:
         return found
     # The network has not seen frames; but some that are found are dark parts of a photograph.
-    alone = _white(measured, finest, None, spread)
+    alone = _white(measured, finest, None, spread, mean)
     return alone if alone.level < _FRAMED * learned.level else found
 
 
@@ -204,8 +208,10 @@ def _learned(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> _Le
     return _Learned(tuple(levels.tolist()) if colour else (level,), level, alike, coherence)
 
 
-def _white(measured: Measured, finest: float | None, learned: _Learned | None, spread: float) -> NoiseEstimate:
-    """White noise, or noise that grows with the brightness: by the finest frequencies, the wavelets if they find less.
+def _white(
+    measured: Measured, finest: float | None, learned: _Learned | None, spread: float, mean: float
+) -> NoiseEstimate:
+    """White noise, or noise that grows with the brightness: by the finest frequencies; the wavelets if they find less.
 
     Between white and correlated the level goes from the one to the other. It is averaged with that of the network where
     both are near to one another, else that of the network counts.
@@ -214,7 +220,8 @@ def _white(measured: Measured, finest: float | None, learned: _Learned | None, s
     least = fine if finest is None else min(fine, finest)
     part = min(max((measured.coarseness - 1.1) / 0.9, 0.0), 1.0)
     level = least ** (1 - part) * max(whole, least) ** part if least > 0 else 0.0
-    growing = measured.growth > _GROWS and measured.gain > 0 and fine > 0
+    if measured.growth > _GROWS and measured.gain > 0 and fine > 0:
+        return _growing(measured, mean)
     # The network has seen neither steep growth nor more noise than picture; letters look like such noise.
     usual = level < _STRONG * spread or (learned is not None and level > _LETTERS * learned.level)
     if learned is not None and measured.growth < _UNEVEN and usual:
@@ -222,13 +229,24 @@ def _white(measured: Measured, finest: float | None, learned: _Learned | None, s
         level = math.sqrt(level * learned.level) if near else learned.level
     channels = tuple(float(level * f / fine) if fine > 0 else level for f in measured.fine)
     sure = _HIGH if measured.patches >= _MANY and whole < 1.3 * fine else _FAIR
-    if growing:
-        ratio = level / fine
-        noise: Noise = PoissonGaussian(measured.gain * ratio**2, measured.read * ratio)
-        return NoiseEstimate(noise, level, level, channels, _FAIR)
+    if learned is None and measured.patches < _MANY and not max(whole, fine, finest or 0.0) < _EVEN * least:
+        sure = _LOW
     uneven = len(channels) > 1 and max(channels) > 1.25 * min(channels)
     noise = White(torch.tensor(channels).reshape(1, -1, 1, 1)) if uneven and min(channels) > 0 else White(level)
     return NoiseEstimate(noise, level, level, channels, sure)
+
+
+def _growing(measured: Measured, mean: float) -> NoiseEstimate:
+    """Noise that grows with the brightness: the line through the variances of flat parts, at the mean intensity.
+
+    Parts with content have more power at low frequencies than at the finest.
+    """
+    fine, whole = _rms(measured.fine), _rms(measured.levels)
+    level = math.sqrt(measured.variance(mean))
+    even = 1 / _EVEN < whole / fine < _EVEN and measured.coarseness < _EVEN
+    noise = PoissonGaussian(measured.gain, measured.read, measured.offset)
+    channels = tuple(float(level * f / fine) for f in measured.fine)
+    return NoiseEstimate(noise, level, level, channels, _FAIR if even else _LOW)
 
 
 def _correlated(measured: Measured | None, learned: _Learned | None) -> NoiseEstimate:
@@ -256,9 +274,13 @@ def _without_flat_parts(
     values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any], learned: _Learned | None
 ) -> NoiseEstimate:
     """A picture of one colour, a page of paper, or one that is too small."""
-    spread, level, sure = float(np.ptp(values)), 0.0, _HIGH
-    if spread > 0 and ((values == values.max()) | (values == values.min())).mean() > 0.3:
-        level, sure = clipped_level(values), _FAIR
+    shown = values[:, ~ignored]
+    spread, level, sure = float(np.ptp(shown)) if shown.size else 0.0, 0.0, _HIGH
+    if spread > 0 and ((shown == shown.max()) | (shown == shown.min())).mean() > 0.3:
+        level = clipped_level(values)
+        if level == 0 and learned is None:
+            level = _finest(values, ignored) or 0.0
+        sure = _FAIR if level > 0 and learned is not None else _LOW
         # Pages that are full of letters.
         if learned is not None and level > _STRONG * spread:
             level, sure = learned.level, _LOW
@@ -280,13 +302,22 @@ def _counts(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> Nois
     measured = measure_flat(values, ignored=ignored, ends=False)
     if measured is None or measured.coarseness >= COARSE:
         return None
-    expected = math.sqrt(step * float(values.mean()))
-    fine = _rms(measured.fine)
-    # A small picture does not show how the noise grows.
-    flat = measured.growth < 1.5 and measured.patches >= _SEEN
-    if not 0.8 < fine / expected < 1.25 or flat:
+    level = math.sqrt(step * float(values.mean()))
+    if not _as_counted(measured, step, level):
         return None
-    return NoiseEstimate(Poisson(step), expected, expected, (expected,) * len(values), _HIGH)
+    sure = _HIGH if measured.patches >= _MANY else _FAIR
+    return NoiseEstimate(Poisson(step), level, level, (level,) * len(values), sure)
+
+
+def _as_counted(measured: Measured, step: float, level: float) -> bool:
+    """Whether the noise of flat parts is that of counts of that distance; a small picture does not show its growth."""
+    found = _rms(measured.fine) / level
+    if measured.patches < _SEEN:
+        return 0.8 < found < 1.25
+    # Detail adds to the variance, and nothing takes from it.
+    most = _DETAILED if _rms(measured.levels) > _EVEN * _rms(measured.fine) else _EXACT
+    ratios = [measured.variance(m) / (step * m) for m in measured.span if m > step]
+    return 1 / _EXACT < found < most and all(1 / _DETAILED < r < _DETAILED * most**2 for r in ratios)
 
 
 def _finest(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> float | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from icgn.compat import keyword_only
 from icgn.functionals.noise import Noise, Poisson, PoissonGaussian, White, described
-from icgn.pictures.counts import Stabilized, denoise_counts
+from icgn.pictures.counts import Stabilized, denoise_counts, with_offset
 from icgn.pictures.kernels import make_kernel, read_kernel
 from icgn.pictures.levels import is_within, level_to_remove, scaled_level
 from icgn.pictures.models import default_regularizer, has_local_levels
@@ -116,7 +116,11 @@ def denoise(
     found = _described(noise, y)
     regularizer = default_regularizer(y) if regularizer is None else regularizer
     if isinstance(found, Poisson | PoissonGaussian) and sigma is None:
-        return denoise_counts(y, found, partial(_even, regularizer, weight, range, options), lambda solved: solved)[1]
+        even = partial(_even, regularizer, weight, range, options)
+        solution = denoise_counts(y, found, even, lambda solved: solved)[1]
+        # An offset that was found is no part of the question: x is in the numbers of y.
+        was_found = isinstance(noise, str) and parse_noise(noise).kind == "auto"
+        return with_offset(solution, found) if was_found else solution
     level = level_to_remove(found, y) if sigma is None else sigma
     local = found.level if isinstance(found, White) and found.is_map else None
     if sigma is None and has_local_levels(found, regularizer):

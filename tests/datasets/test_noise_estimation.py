@@ -1,10 +1,13 @@
 """Noise found in pictures: how large it is, what it is like, and pictures that have hardly any to be measured in."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.ndimage
 import torch
 
+import icgn
 from icgn.datasets import Picture, bundled
 from icgn.datasets.estimation import clipped_level, count_step, dark_frame, measure_flat, padding
 from icgn.datasets.mosaic import bayer_places, interpolated
@@ -62,6 +65,53 @@ def test_noise_that_grows_with_the_brightness_is_told():
     assert isinstance(found.noise, PoissonGaussian)
     assert found.noise.gain == pytest.approx(0.01, rel=0.2)
     assert found.level == pytest.approx((drawn.numpy() - ramp).std(), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("scene", "peak", "gain", "offset", "read"),
+    [
+        ("camera", 100, 2.1, 100, 5),
+        ("camera", 60, 0.5, 100, 2),
+        ("coffee", 200, 10, 500, 20),
+        ("coffee", 100, 4.3, 300, 0),
+        ("coins", 60, 1.7, 200, 10),
+    ],
+)
+def test_counts_with_an_offset_have_their_level(scene, peak, gain, offset, read):
+    clean = bundled(gray=True).find(scene).image[:, :256, 120:376].double().numpy()
+    noise = PoissonGaussian(gain, read, offset)
+    drawn = noise.draw(tensor(peak * gain * clean), torch.Generator().manual_seed(0))
+    found = estimate_noise(Picture((drawn.round() / 65535).float()))
+    assert found.level * 65535 == pytest.approx(math.sqrt(gain * peak * gain * clean.mean() + read**2), rel=0.15)
+    if isinstance(found.noise, PoissonGaussian):
+        # Offset and read-out are told apart by nothing; the variance at an intensity is what counts.
+        bright = tensor(np.array([offset + 0.7 * gain * peak]) / 65535)
+        assert float(found.noise.variance(found.noise.mean(bright))) * 65535**2 == pytest.approx(
+            gain * 0.7 * gain * peak + read**2, rel=0.3
+        )
+
+
+def test_counts_with_an_offset_come_back_in_their_numbers():
+    clean = camera(96)
+    noise = PoissonGaussian(2.1, 5.0, 100.0)
+    y = noise.draw(tensor(210 * clean[None]), torch.Generator().manual_seed(0)).round() / 65535
+    x = icgn.denoise(y, noise="auto", regularizer=icgn.load_pretrained("ridge-gray-small"), tol=1e-3).x
+    truth = tensor(210 * clean[None] + 100) / 65535
+    assert (x - truth).square().mean() < 0.3 * (y - truth).square().mean() and abs((x - truth).mean()) < 2 / 65535
+
+
+@pytest.mark.parametrize("side", [24, 32, 48])
+@pytest.mark.parametrize("around", [None, 0, 3])
+def test_small_pictures_and_fields_have_their_noise_or_are_a_guess(side, around):
+    row, column = np.mgrid[:side, :side] - (side - 1) / 2
+    inside = row**2 + column**2 < (0.46 * side) ** 2
+    for seed, (top, left) in enumerate([(0, 0), (40, 90), (100, 20)]):
+        clean = camera()[:, top : top + side, left : left + side]
+        noisy = clean + 0.06 * rng(seed).standard_normal(clean.shape)
+        if around is not None:
+            noisy = np.where(inside, noisy, (around + (around > 0) * rng(9).standard_normal(clean.shape)) / 255)
+        found = estimate_noise(tensor((255 * noisy).round().clip(0, 255) / 255))
+        assert found.level > 0.02 and (found.sure == "low" or found.level == pytest.approx(0.06, rel=0.25))
 
 
 @pytest.mark.parametrize("peak", [20, 100])

@@ -50,7 +50,8 @@ def test_what_is_drawn_has_the_variance_and_follows_the_generator(noise):
     assert normalized.mean().abs() < 0.04
     assert normalized.square().mean().sqrt() == pytest.approx(1, abs=0.03)
     expected = noise.variance(x).expand_as(x).mean().sqrt()
-    assert noise.root_mean_square(x).item() == pytest.approx(expected.item())
+    assert noise.root_mean_square(mean).item() == pytest.approx(expected.item())
+    assert torch.allclose(noise.mean(mean), x)
 
 
 def test_correlated_noise_has_its_spectrum_at_any_size():
