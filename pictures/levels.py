@@ -219,6 +219,33 @@ def clamped_level(noise: NoiseLevel, reach: Reach) -> NoiseLevel:
     return replace(noise, removal=value, notes=(*noise.notes, note))
 
 
+def fitted_level(noise: NoiseLevel, reach: Reach, smoothing: float) -> NoiseLevel:
+    """Noise that was found, as a task takes it, with a note where that is another level.
+
+    Parameters
+    ----------
+    noise : NoiseLevel
+        of the picture.
+    reach : (float, float), optional
+        trained range of the regularizer.
+    smoothing : float
+        of the task. Where it is 1 the noise is what is removed, and is clamped to the trained range. Otherwise sigma is
+        a multiple of it, and it is at least the least trained level over `smoothing`: with less, hardly anything but
+        the measurement would count, and its problem would be as ill-posed as the operator.
+    """
+    if smoothing == 1 or reach is None:
+        return clamped_level(noise, reach)
+    least = reach[0] / smoothing
+    if noise.value >= least * (1 - 1e-6):
+        return noise
+    template = "the noise is taken for {:.3g} {unit}, " + f"the least trained level over {smoothing:g}"
+    return replace(
+        scaled_noise(noise, least / noise.value) if noise.value > 0 else replace(noise, noise=None),
+        value=least,
+        notes=(*noise.notes, Note("clamped", template, (least,))),
+    )
+
+
 def is_within(level: float | Tensor, reach: Reach) -> bool:
     """Whether levels are in the trained range, where there is one."""
     if reach is None:

@@ -12,7 +12,7 @@ from icgn.datasets import Picture
 from icgn.functionals.noise import Noise, Poisson, PoissonGaussian, White
 from icgn.pictures.counts import Stabilized, denoise_counts, with_offset
 from icgn.pictures.defects import Cleared, clear
-from icgn.pictures.levels import NoiseLevel, Note, clamped_level, described_level, estimated_level, model_level
+from icgn.pictures.levels import NoiseLevel, Note, described_level, estimated_level, fitted_level, model_level
 from icgn.pictures.models import ModelFor, as_batch, default_regularizer, has_local_levels
 from icgn.pictures.noise_words import parse_noise
 from icgn.pictures.ranges import UNIT, Range, RangeOption, check_level, find_range, fixed_range, reach_at
@@ -59,8 +59,9 @@ def restore_picture(
     noise : float, NoiseLevel, Noise or str, optional
         standard deviation of the noise, in intensities, or a description (:mod:`icgn.functionals.noise`), or words
         (:func:`icgn.pictures.parse_noise`), levels in intensities, counts in values of the file, of a tensor in its
-        own; default, as ``"auto"``, sigma for denoising, else estimated from the picture (:func:`icgn.estimate_noise`)
-        and clamped to the trained range.
+        own; default, as ``"auto"``, sigma for denoising, else estimated from the picture (:func:`icgn.estimate_noise`);
+        the level to remove is clamped to the trained range, and the noise of other tasks is at least the least trained
+        level over ``task.smoothing``.
         Denoising removes more than the level of correlated noise, and stabilizes counts, as :func:`icgn.denoise` does;
         their offset stays in the picture. For other tasks a map of levels weights the data term, and other noise is
         taken for white of its root mean square, which is said of counts.
@@ -151,7 +152,7 @@ def _restore(
     if level.found == "given" or sigma is not None:
         check_level(task.smoothing * level.value if sigma is None else sigma, reach, limits, given)
     if level.found != "given":
-        level = clamped_level(level, reach)
+        level = fitted_level(level, reach, task.smoothing)
     asked, said = model_level(level, sigma, reach, task.smoothing)
     own = own_noise(task, level, asked, both=both)
     solved = solve_task(task, y, pose, limits, regularizer, asked, own, weight, **options)

@@ -14,9 +14,9 @@ from icgn.functionals.noise import Noise, Poisson, PoissonGaussian
 from icgn.pictures.levels import (
     NoiseLevel,
     Note,
-    clamped_level,
     described_level,
     estimated_level,
+    fitted_level,
     measured_level,
     scaled_noise,
 )
@@ -231,7 +231,7 @@ class PagedTask:
         if level.found == "given":
             return Basis(None if self.noise is None and not self.usual_noise else level, limits)
         changing = _changing(levels)
-        level = clamped_level(level, reach)
+        level = fitted_level(level, reach, task.smoothing)
         notes = (*level.notes, *self._pages_note(levels, changing, len(self._pages(self.channel(pages[0])))))
         return Basis(replace(level, notes=()), limits, notes, changing)
 

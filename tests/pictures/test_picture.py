@@ -87,6 +87,16 @@ def test_the_level_asked_of_the_regularizer(given, smoothing, sigma, topics):
         assert notes[0].text(scale=255, unit="gray levels") == said and not notes[0].warning
 
 
+def test_a_picture_without_noise_is_deblurred_as_if_it_had_a_little(model):
+    rows = torch.arange(40.0) / 9
+    y = 0.3 + 0.2 * (rows.sin()[:, None] * rows.cos())[None]
+    restored = restore_picture(Picture(y), task=Deblur(read_kernel("gaussian:1")), regularizer=model)
+    assert restored.converged and restored.noise.value == pytest.approx(REACH[0] / 7.5)
+    said = [n.text(scale=255, unit="gray levels") for n in restored.notes if n.topic == "clamped"]
+    assert said == ["the noise is taken for 0.133 gray levels, the least trained level over 7.5"]
+    assert restored.sigma == pytest.approx(REACH[0])
+
+
 # Pictures
 
 
