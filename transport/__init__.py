@@ -4,7 +4,7 @@ from icgn.transport.composition import Composition, DiagonalAffine
 from icgn.transport.convex_flow import ConvexPotentialFlow, FlowRecipe, fit_flow, mean_log_prob
 from icgn.transport.correlation import Correlation
 from icgn.transport.dense import DenseDeepICGN, DenseGroupICGN, DenseRidgeICGN, DenseSoftmaxICGN
-from icgn.transport.evaluation import cosine, l2_uvp
+from icgn.transport.evaluation import CostBounds, cosine, cost_bounds, l2_uvp
 from icgn.transport.fitting import History, fit_map
 from icgn.transport.logdet import ExactLogDet, StochasticLogDet
 from icgn.transport.moments import match_moments, match_scale
@@ -17,15 +17,19 @@ from icgn.transport.pairs import (
     mixture_pair,
     random_covariance,
 )
+from icgn.transport.semi_dual import SemiDual
 from icgn.transport.sinkhorn import Sinkhorn
 from icgn.transport.vectors import GradientNetwork
 from icgn.transport.wasserstein import JKORecipe, OrnsteinUhlenbeck, WassersteinFlow, jko_step, symmetric_kl
+from icgn.transport.wasserstein2 import BenchmarkMap, mix3_to_mix10
 
 __all__ = [
     "AffineMap",
+    "BenchmarkMap",
     "Composition",
     "ConvexPotentialFlow",
     "Correlation",
+    "CostBounds",
     "DenseDeepICGN",
     "DenseGroupICGN",
     "DenseRidgeICGN",
@@ -39,10 +43,12 @@ __all__ = [
     "JKORecipe",
     "OrnsteinUhlenbeck",
     "Pair",
+    "SemiDual",
     "Sinkhorn",
     "StochasticLogDet",
     "WassersteinFlow",
     "cosine",
+    "cost_bounds",
     "fit_flow",
     "fit_map",
     "gaussian_map",
@@ -52,6 +58,7 @@ __all__ = [
     "match_moments",
     "match_scale",
     "mean_log_prob",
+    "mix3_to_mix10",
     "mixture_pair",
     "random_covariance",
     "symmetric_kl",

@@ -80,11 +80,12 @@ def parameter_groups(
     r"""Groups for an optimizer of the Adam family, with learning rates in the units of the parameters.
 
     With source and target in units u and v, W is in 1/u, the constant in v, Q in :math:`(v / u)^{1/2}`; all others are
-    pure numbers or logarithms. So training does the same in all units. The entries of W and Q are further divided by
-    the root of the dimension, so that a step moves the map by about the same in all dimensions.
+    pure numbers or logarithms. So training does the same in all units. The rate of Q is further divided by the root of
+    the dimension, so that a step moves the affine part by about the same in all dimensions; that of W is not, by
+    measurement (docs/decisions.md).
     """
-    root = math.sqrt(network.dim)
-    units = {"W": 1 / source_scale / root, "shift": target_scale, "Q": math.sqrt(target_scale / source_scale) / root}
+    affine = math.sqrt(target_scale / source_scale / network.dim)
+    units = {"W": 1 / source_scale, "shift": target_scale, "Q": affine}
     return [
         {"params": [parameter], "lr": learning_rate * units.get(name, 1.0)}
         for name, parameter in network.named_parameters()

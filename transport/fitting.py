@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -18,6 +19,8 @@ from icgn.transport.samples import Sampler, make_sampler
 from icgn.transport.vectors import GradientNetwork, check_vectors
 
 Start = Literal["moments", "scale", "network"]
+Callback = Callable[[int, float], "bool | None"]
+"""A function of a step and its estimate of the loss; returning True ends a fit."""
 _MATCHES = {"moments": match_moments, "scale": match_scale}
 
 
@@ -49,6 +52,8 @@ def fit_map(
     start: Start = "moments",
     start_samples: int = 16384,
     generator: torch.Generator | None = None,
+    seconds: float | None = None,
+    callback: Callback | None = None,
 ) -> History:
     r"""Fit N to be the optimal transport map for :math:`|x - y|^2` from a source to a target measure, in place.
 
@@ -62,7 +67,8 @@ def fit_map(
     source, target : callable or Tensor
         functions that draw n fresh samples, (n, d), or fixed samples (n, d), drawn with replacement.
     loss : TransportLoss
-        :class:`~icgn.transport.sinkhorn.Sinkhorn` or :class:`~icgn.transport.correlation.Correlation`.
+        :class:`~icgn.transport.semi_dual.SemiDual`, :class:`~icgn.transport.correlation.Correlation` or
+        :class:`~icgn.transport.sinkhorn.Sinkhorn`.
     steps, batch : int
         number of steps, 0 for the start alone, and samples of either measure in each, at least 4.
     learning_rate : float
@@ -75,6 +81,11 @@ def fit_map(
         samples for the start, the means and the units; fixed samples are all used instead.
     generator : torch.Generator, optional
         of the draws from fixed samples, on the CPU.
+    seconds : float, optional
+        wall-clock time after which the fit has ended, whatever `steps` says: the learning rate falls with the share of
+        the time, or of the steps, that has passed, whichever is larger.
+    callback : callable
+        ``callback(step, loss)`` after each step; returning True ends the fit.
 
     Raises
     ------
@@ -84,7 +95,7 @@ def fit_map(
     FloatingPointError
         if the loss is not finite in some step; the network then has the parameters of the step before.
     """
-    _check(steps, batch, learning_rate, start)
+    _check(steps, batch, learning_rate, start, seconds)
     draw_x, draw_y = make_sampler("source", source, generator), make_sampler("target", target, generator)
     objective = loss.bind(network)
     begin = time.perf_counter()
@@ -102,12 +113,19 @@ def fit_map(
         for own in maps:
             stack.enter_context(centred(own.network, own.source.mean, own.target.mean))
         optimizer = torch.optim.Adam([g for own in maps for g in own.groups(learning_rate)], betas=(0.9, 0.99))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
+        rates = [group["lr"] for group in optimizer.param_groups]
+        first = time.perf_counter()
         for step in range(steps):
+            passed = max(step / steps, 0.0 if seconds is None else (time.perf_counter() - first) / seconds)
+            if passed >= 1:
+                break
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * (1 + math.cos(math.pi * passed)) / 2
             x = _like(network, "source", draw_x(batch)) - measures[0].mean
             y = _like(network, "target", draw_y(batch)) - measures[1].mean
             losses.append(_step(objective, optimizer, x, y, step))
-            schedule.step()
+            if callback is not None and callback(step, losses[-1]) is True:
+                break
     return History(tuple(losses), time.perf_counter() - begin)
 
 
@@ -154,10 +172,12 @@ def _like(network: GradientNetwork, name: str, samples: Tensor) -> Tensor:
     return check_vectors(samples, network.dim, name).detach().to(network.shift)
 
 
-def _check(steps: int, batch: int, learning_rate: float, start: str) -> None:
+def _check(steps: int, batch: int, learning_rate: float, start: str, seconds: float | None) -> None:
     if steps < 0 or batch < 4:
         raise ValueError(f"steps, batch: got {steps}, {batch}, expected at least 0 and 4")
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate: got {learning_rate}, expected a positive finite number")
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise ValueError(f"seconds: got {seconds}, expected a positive finite number")
     if start not in get_args(Start):
         raise ValueError(f"start: got {start!r}, expected one of {', '.join(get_args(Start))}")

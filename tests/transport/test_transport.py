@@ -6,19 +6,23 @@ import json
 import math
 import sys
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from icgn.transport import DenseDeepICGN, DenseGroupICGN, DenseRidgeICGN, DenseSoftmaxICGN
 from icgn.transport.conjugate import conjugate_points
 from icgn.transport.coordinates import centred, parameter_groups, strengthen, translate
 from icgn.transport.correlation import Correlation
-from icgn.transport.evaluation import cosine, l2_uvp
+from icgn.transport.evaluation import cosine, cost_bounds, l2_uvp
 from icgn.transport.fitting import fit_map
 from icgn.transport.moments import match_moments, match_scale
 from icgn.transport.pairs import gaussian_map, gaussian_pair, mixture_pair, random_covariance
 from icgn.transport.samples import make_sampler
+from icgn.transport.semi_dual import SemiDual
 from icgn.transport.sinkhorn import Sinkhorn, divergence
+from icgn.transport.wasserstein2 import mix3_to_mix10
 
 NETWORKS = {
     "ridge": lambda d, **o: DenseRidgeICGN(d, width=12, **o),
@@ -198,10 +202,11 @@ def test_divergence_has_the_units_of_its_cost():
     torch.testing.assert_close(divergence(10 * x, 10 * y, loss), 100 * divergence(x, y, loss), rtol=1e-4, atol=1e-4)
 
 
-def test_gradient_of_the_dual_is_that_of_the_exact_one():
+@pytest.mark.parametrize("loss", [Correlation, SemiDual])
+def test_gradient_of_the_dual_is_that_of_the_exact_one(loss):
     network, conjugate = network_of(), network_of(seed=1)
     x, y = torch.randn(2, 30, 3, dtype=torch.float64, generator=seeded())
-    objective = Correlation(newton=40, conjugate=conjugate).bind(network)
+    objective = loss(newton=40, conjugate=conjugate).bind(network)
     own = torch.autograd.grad(objective.values(x, y)[0], list(network.parameters()), allow_unused=True)
     best = conjugate_points(network, y, torch.zeros_like(y), 40)
     exact = torch.autograd.grad(network.fn(x).mean() - network.fn(best).mean(), list(network.parameters()))
@@ -211,7 +216,7 @@ def test_gradient_of_the_dual_is_that_of_the_exact_one():
     torch.testing.assert_close(objective.values(x, y)[1], value.detach(), atol=1e-8, rtol=1e-8)
 
 
-LOSSES = {"sinkhorn": Sinkhorn(), "correlation": Correlation()}
+LOSSES = {"sinkhorn": Sinkhorn(), "correlation": Correlation(), "semi-dual": SemiDual()}
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=list(LOSSES))
@@ -259,14 +264,72 @@ def test_fit_on_fixed_samples_repeats_with_the_generator():
     assert torch.equal(*fits)
 
 
-def test_given_conjugate_is_trained_to_be_the_inverse():
+@pytest.mark.parametrize("loss", [Correlation, SemiDual])
+def test_given_conjugate_is_trained_to_be_the_inverse(loss):
     pair = gaussian_pair(2, seeded(), condition=5.0)
     network, back = (network_of(dim=2, seed=i, strong_convexity=0.01).float() for i in range(2))
-    fit_map(network, pair.source, pair.target, Correlation(conjugate=back), steps=60, batch=128)
+    fit_map(network, pair.source, pair.target, loss(conjugate=back), steps=60, batch=128)
     y = pair.target(1000)
     with torch.no_grad():
         cycled = network(back(y))
     assert (cycled - y).square().sum(1).mean() < 0.02 * y.var(0).sum()
+
+
+def test_a_fit_ends_after_its_time_or_when_it_is_told():
+    told = []
+    history = fit_map(
+        network_of(dim=2), GOOD, GOOD, SemiDual(), batch=8, callback=lambda *at: told.append(at) or len(told) == 3
+    )
+    assert [step for step, _ in told] == [0, 1, 2] and history.loss == tuple(loss for _, loss in told)
+    history = fit_map(network_of(dim=2), GOOD, GOOD, SemiDual(), steps=10**6, batch=8, seconds=0.1)
+    assert 0 < len(history.loss) < 10**5
+
+
+def test_bounds_of_the_cost_are_those_of_an_assignment():
+    # The cost between empirical measures of equal size is that of the best assignment.
+    pair = gaussian_pair(3, seeded(), condition=4.0)
+    x, y = pair.source(120).double(), pair.target(120).double()
+    squares = torch.cdist(x, y).square() / 2
+    best = float(squares[linear_sum_assignment(squares.numpy())].mean())
+    network = network_of(dim=3, strong_convexity=0.05)
+    before = cost_bounds(network, x, y)
+    fit_map(network, x, y, SemiDual(), steps=300, batch=120, learning_rate=5e-2)
+    after = cost_bounds(network, x, y)
+    assert before.lower < after.lower <= best and after.lower > 0.8 * best
+    exact = 0.5 * (network(x) - x).square().sum(1).mean()
+    assert after.moved == pytest.approx(float(exact.detach()))
+    # From x to where the map takes it, both are the cost.
+    own = cost_bounds(network, x, network(x).detach(), x)
+    assert own.lower == pytest.approx(own.moved, rel=1e-9)
+
+
+def test_the_map_of_the_benchmark_is_the_gradient_of_its_potential(tmp_path):
+    dim, widths, arrays, g = 2, (5, 4, 3), {}, seeded()
+    for name in ("v1", "v2"):
+        for i, width in enumerate(widths):
+            shapes = {"q": (dim, width), "w": (width, dim), "b": (width,)}
+            arrays |= {f"{name}.{key}{i}": torch.randn(shape, generator=g).numpy() for key, shape in shapes.items()}
+            if i:
+                arrays[f"{name}.u{i}"] = torch.rand(width, widths[i - 1], generator=g).numpy()
+        arrays[f"{name}.out"] = torch.rand(1, widths[-1], generator=g).numpy()
+    arrays |= {"centers": np.eye(3, dim), "maps": np.stack([np.eye(dim)] * 3), "std": np.float64(0.5)}
+    arrays |= {"shift": np.ones(dim), "scale": np.float64(0.3)}
+    np.savez(tmp_path / "mix3to10_2.npz", **arrays)
+    pair = mix3_to_mix10(tmp_path, dim, seeded())
+    x = pair.source(50).double().requires_grad_()
+
+    def potential(name):
+        a = {key[3:]: torch.as_tensor(value).double() for key, value in arrays.items() if key.startswith(name)}
+        h = (x @ a["q0"]) ** 2 + x @ a["w0"].T + a["b0"]
+        for i in (1, 2):
+            h = torch.celu(h @ a[f"u{i}"].T + (x @ a[f"q{i}"]) ** 2 + x @ a[f"w{i}"].T + a[f"b{i}"])
+        return (h @ a["out"].T)[:, 0] + 0.005 * x.square().sum(1)
+
+    grad = torch.autograd.grad((potential("v1") + potential("v2")).sum(), x)[0]
+    torch.testing.assert_close(pair.map(x.detach()), 0.3 * (grad + 1), rtol=1e-6, atol=1e-6)
+    assert pair.target(7).shape == (7, dim)
+    with pytest.raises(FileNotFoundError, match=r"expected one of \['mix3to10_2.npz'\]"):
+        mix3_to_mix10(tmp_path, 4, seeded())
 
 
 def test_zero_steps_are_the_start_and_the_network_goes_on():
@@ -321,6 +384,7 @@ def test_bad_types_are_refused():
         ({"steps": -1}, "steps, batch: got -1"),
         ({"batch": 3}, "steps, batch: got 1000, 3"),
         ({"learning_rate": 0.0}, "learning_rate: got 0.0"),
+        ({"seconds": 0.0}, "seconds: got 0.0"),
         ({"start": "zero"}, "start: got 'zero', expected one of moments, scale, network"),
     ],
 )
@@ -337,6 +401,8 @@ def test_bad_options_are_refused(options, message):
         (lambda: Correlation(cycle=-1.0), "cycle: got -1.0"),
         (lambda: Correlation(newton=-1), "newton: got -1"),
         (lambda: Correlation(conjugate=network_of(dim=3)).bind(network_of(dim=2)), "conjugate: got dimension 3"),
+        (lambda: SemiDual(newton=0), "newton, inner: got 0, 4"),
+        (lambda: SemiDual(conjugate=network_of(dim=3)).bind(network_of(dim=2)), "conjugate: got dimension 3"),
         (lambda: divergence(GOOD[:3], GOOD, Sinkhorn()), "batch: got 3 and 50 samples"),
         (lambda: mixture_pair(2, seeded(), components=0), "components: got 0"),
         (lambda: random_covariance(2, seeded(), condition=0.5), "dim, condition: got 2, 0.5"),
