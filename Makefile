@@ -25,7 +25,7 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	rm -rf build/types && mkdir -p build/types/icgn
 	for part in __init__.py __main__.py py.typed app cli compat datasets evaluation functionals pictures regularizers \
-	    scanners solvers storage training transport; do \
+	    scanners solvers storage training transport uncertainty; do \
 	    ln -s ../../../$$part build/types/icgn/$$part; done
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p icgn
 
@@ -44,7 +44,7 @@ docs-full: docs
 audit: $(VENV)/.installed-dev
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive \
 	    __init__.py app cli compat datasets evaluation functionals pictures regularizers scanners solvers storage training \
-	    transport
+	    transport uncertainty
 	$(BIN)/pip-audit --skip-editable --progress-spinner off
 
 # 200 bad inputs of each kind, 20 kills of each kind, and 1,000 certificates against the truth.

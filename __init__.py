@@ -48,6 +48,7 @@ _PARTS = (
     "solvers",
     "training",
     "transport",
+    "uncertainty",
 )
 
 __all__ = [*_HOMES, *_PARTS, "__version__"]
@@ -66,7 +67,18 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from icgn import datasets, evaluation, functionals, pictures, regularizers, scanners, solvers, training, transport
+    from icgn import (
+        datasets,
+        evaluation,
+        functionals,
+        pictures,
+        regularizers,
+        scanners,
+        solvers,
+        training,
+        transport,
+        uncertainty,
+    )
     from icgn.pictures import deblur, denoise, estimate_noise, inpaint
     from icgn.regularizers import (
         ICGN,
