@@ -1,6 +1,7 @@
 """How sure a picture is: credible regions, tests of structures and intervals, which convexity allows."""
 
+from icgn.uncertainty.intervals import CredibleIntervals, credible_intervals
 from icgn.uncertainty.region import CredibleRegion, credible_region
 from icgn.uncertainty.structure import StructureTest
 
-__all__ = ["CredibleRegion", "StructureTest", "credible_region"]
+__all__ = ["CredibleIntervals", "CredibleRegion", "StructureTest", "credible_intervals", "credible_region"]
