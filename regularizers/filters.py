@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from icgn.compat import keyword_only
+from icgn.regularizers import passes
 from icgn.regularizers.frozen import Frozen
 
 Border = Literal["valid", "zero", "reflect"]
@@ -82,7 +83,8 @@ class FilterOperator(Frozen):
         batch, _, filters = planes[0].shape
         out = planes[0].new_zeros(batch, self.kernel.shape[1], rows + taps - 1, cols + taps - 1)
         strip_size = _STRIP if out.device.type == "cpu" else _GPU_STRIP
-        step = max(taps, strip_size // (batch * cols * filters))
+        # A strip of one image is large enough for compiled loops, if the image is.
+        step = max(taps, strip_size // (batch * cols * filters), math.ceil(passes.COMPILED / (cols * filters)))
         for top in range(0, rows, step):
             at = slice(top * cols, (top + step) * cols)
             strip = self._transposed(f(at, *(p[:, at] for p in planes)).unflatten(1, (-1, cols)))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 # Responses of one image from which loops are compiled: for fewer the half second to load numba is not made up for. It
 # depends on one image, not on the batch, so that an image is computed alike whatever stands beside it.
-_LEAST = 1 << 18
+COMPILED = 1 << 18
 # Responses that a thread gets at least.
 _SHARE = 1 << 17
 # Steps that one pass tries.
@@ -42,7 +42,7 @@ def kernels() -> Any:
 def usable(u: Tensor, knee: Tensor) -> bool:
     """Whether the loops take responses (B, P, N) with knees (B or 1, P or 1, N)."""
     plain = u.device.type == "cpu" and u.dtype in (torch.float32, torch.float64) and knee.dtype is u.dtype
-    if torch.is_grad_enabled() or not plain or u[0].numel() < _LEAST or torch.compiler.is_compiling():
+    if torch.is_grad_enabled() or not plain or u[0].numel() < COMPILED or torch.compiler.is_compiling():
         return False
     # Tensors within the transforms of torch.func have no numbers of their own.
     return not torch._C._functorch.is_functorch_wrapped_tensor(u) and kernels() is not None

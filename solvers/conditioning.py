@@ -52,6 +52,8 @@ def conditioned(
     max_iter: int = 1000,
     in_all: int | None = None,
     differentiable: bool = False,
+    cg_tol: float = 1e-6,
+    cg_iter: int = 200,
 ) -> Conditioned:
     r"""Compute the condition of a problem from first solutions: one without a condition, then others with the last one.
 
@@ -76,6 +78,8 @@ def conditioned(
     differentiable : bool
         keep the graph from the parameters and y to the condition; solutions on the way are differentiated as if they
         were minimizers.
+    cg_tol, cg_iter : float and int
+        of the linear systems of these derivatives, see :func:`icgn.solvers.implicit.attach_gradient`.
     """
     regularizer = problem.regularizer
     x = problem.start() if x0 is None else x0
@@ -89,7 +93,7 @@ def conditioned(
         x, iterations, work = reached.x, iterations + reached.iterations, work + reached.work
         with torch.set_grad_enabled(differentiable):
             graph = posed.build_objective() if differentiable else posed.objective
-            point = attach_gradient(graph, posed.objective, x) if differentiable else x
+            point = attach_gradient(graph, posed.objective, x, cg_tol, cg_iter) if differentiable else x
             left = residual(graph, point)
             # Masks of large pictures fill a good part of the memory: the last ones go before the next are made.
             del posed, graph

@@ -23,7 +23,7 @@ pytest.importorskip("numba")
 
 @pytest.fixture(autouse=True)
 def few_responses_suffice(monkeypatch):
-    monkeypatch.setattr(passes, "_LEAST", 1)
+    monkeypatch.setattr(passes, "COMPILED", 1)
     monkeypatch.setattr(passes, "_SHARE", 1)
 
 
@@ -37,11 +37,11 @@ def head_and_responses(seed, dtype, batch, places, columns, heads, masked):
 
 
 def by_torch(call, monkeypatch=None):
-    before, passes._LEAST = passes._LEAST, 1 << 62
+    before, passes.COMPILED = passes.COMPILED, 1 << 62
     try:
         return call()
     finally:
-        passes._LEAST = before
+        passes.COMPILED = before
 
 
 @settings(max_examples=60, deadline=None)
@@ -154,7 +154,7 @@ SOLVE = """
 import sys, torch
 from icgn.regularizers import passes
 {before}
-passes._LEAST = 1
+passes.COMPILED = 1
 import icgn
 y = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
 print(icgn.denoise(y, 0.1).status[0].name, passes.kernels() is not None)

@@ -10,8 +10,8 @@ from training_cases import data, pictures, recipe, train
 
 import icgn
 from icgn import training
-from icgn.regularizers import ICNN, RidgeICGN
-from icgn.solvers import Problem, solve
+from icgn.regularizers import ICNN, ConditionalICGN, RidgeICGN
+from icgn.solvers import Problem, implicit, solve
 from icgn.training import Adversarial, Batch, Bilevel, GradientSteps, ScoreMatching, draw, fit, make_physics, validate
 from icgn.training.losses.loss import weighted_error
 from icgn.training.weight import _simplex
@@ -203,18 +203,29 @@ def gradients(loss, model, batch):
 
 def test_implicit_is_unrolled():
     model, batch = smooth_model(), double(batch_of())
-    implicit = gradients(Bilevel(**EXACT), model, batch)
+    exact = gradients(Bilevel(**EXACT), model, batch)
     unrolled = gradients(Bilevel(derivative="unrolled", max_iter=600), model, batch)
-    assert (implicit - unrolled).norm() < 1e-3 * implicit.norm()
+    assert (exact - unrolled).norm() < 1e-3 * exact.norm()
 
 
 def test_jacobian_free_points_the_same_way_but_is_not_the_gradient():
     model, batch = smooth_model(), double(batch_of())
-    implicit, free = (
-        gradients(Bilevel(derivative=kind, **EXACT), model, batch) for kind in ("implicit", "jacobian-free")
-    )
-    cosine = float((implicit * free).sum() / (implicit.norm() * free.norm()))
-    assert cosine > 0.5 and (implicit - free).norm() > 0.01 * implicit.norm()
+    exact, free = (gradients(Bilevel(derivative=kind, **EXACT), model, batch) for kind in ("implicit", "jacobian-free"))
+    cosine = float((exact * free).sum() / (exact.norm() * free.norm()))
+    assert cosine > 0.5 and (exact - free).norm() > 0.01 * exact.norm()
+
+
+@pytest.mark.parametrize(("kind", "systems"), [("implicit", [3, 3]), ("jacobian-free", [])])
+def test_derivatives_of_first_solutions_take_the_steps_of_the_loss(monkeypatch, kind, systems):
+    asked, solve = [], implicit.solve_hessian
+    monkeypatch.setattr(implicit, "solve_hessian", lambda *a: asked.append(a[-1]) or solve(*a))
+    torch.manual_seed(0)
+    model = ConditionalICGN(filters=4, size=5, width=4, blocks=1, looseness=(0.1, 0.1)).double()
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    Bilevel(derivative=kind, cg_iter=3, max_iter=5).values(model, double(batch_of())).mean().backward()
+    assert asked == systems
 
 
 def saved_bytes(loss, model, batch):

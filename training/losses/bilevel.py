@@ -63,8 +63,11 @@ class Bilevel(Loss, name="bilevel"):
 
     def _minimizer(self, problem: Problem) -> Tensor:
         start = problem.start()
+        system = self.cg_tol, self.cg_iter if self.derivative == "implicit" else 0
         if is_conditional(problem):
-            first = conditioned(problem, max_iter=self.max_iter, differentiable=True)
+            first = conditioned(
+                problem, max_iter=self.max_iter, differentiable=True, cg_tol=system[0], cg_iter=system[1]
+            )
             problem, start = first.problem, first.x
         objective = problem.objective.lifted(start.shape)
         graph = problem.build_objective().lifted(start.shape)
@@ -73,5 +76,4 @@ class Bilevel(Loss, name="bilevel"):
             return objective.seen(unroll(graph, begun, self.max_iter))
         tol = torch.full((1,), self.tol, dtype=torch.float64, device=start.device)
         x = approach(objective, "auto", begun, tol, self.max_iter, problem.valid).x
-        exact = self.derivative == "implicit"
-        return objective.seen(attach_gradient(graph, objective, x, self.cg_tol, self.cg_iter if exact else 0))
+        return objective.seen(attach_gradient(graph, objective, x, *system))
