@@ -13,7 +13,7 @@ from deepinv.physics import MultiCoilMRI
 from deepinv.physics.generator import GaussianMaskGenerator
 from torch import Tensor
 
-from icgn.scanners import KSpace
+from icgn.scanners import Geometry, KSpace, Sinogram
 
 COILS, LEVEL = 8, 0.01
 # Side of the square in the middle that is measured where single places are drawn.
@@ -40,6 +40,67 @@ class CoilCase:
     clean: Tensor
     kspace: KSpace
     maps: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class RayCase:
+    """Counts of a known slice.
+
+    Attributes
+    ----------
+    name : str
+        of the scan.
+    clean : Tensor
+        attenuation (W, W) in 1/cm, 0 outside the circle.
+    sinogram : Sinogram
+        what was counted.
+    geometry : Geometry
+        of the scan.
+    """
+
+    name: str
+    clean: Tensor
+    sinogram: Sinogram
+    geometry: Geometry
+
+
+def ray_case(name: str, photons: float, views: int, degrees: float, *, fan: bool = False) -> RayCase:
+    """The CT slice of pydicom's test data within its circle, measured by counts.
+
+    Parameters
+    ----------
+    name : str
+        of the scan.
+    photons : float
+        counts of a ray without an object.
+    views : int
+        spread over so many
+    degrees : float
+        of rotation.
+    fan : bool
+        whether the beam is one, of a source half a metre away; else it is parallel.
+    """
+    import pydicom
+    from pydicom.data import get_testdata_file
+
+    found: Any = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    numbers = found.pixel_array * float(found.RescaleSlope) + float(found.RescaleIntercept)
+    side, spacing = len(numbers), float(found.PixelSpacing[0])
+    angles = torch.arange(views, dtype=torch.float64) * degrees / views
+    beam: dict[str, Any] = {}
+    cells, cell = side, spacing
+    if fan:
+        # The fan of the circle, twice enlarged.
+        cells, cell = 192, 1.5 * spacing
+        beam = {"beam": "fan", "source_distance": 500.0, "detector_distance": 500.0}
+        beam |= {"size": side, "pixel_spacing": spacing}
+    geometry = Geometry(angles, cells, cell, **beam)
+    # Water attenuates by 0.2 / cm.
+    clean = torch.from_numpy(0.2 * (1 + numbers / 1000)).clamp_min(0) * geometry.circle
+    pixels = geometry.physics().A(clean[None, None])[0, 0].T
+    integrals = 0.1 * spacing * geometry.slant * pixels
+    counts = torch.poisson(photons * (-integrals).exp(), generator=torch.Generator().manual_seed(0))
+    return RayCase(name, clean, Sinogram.of_counts(counts, photons), geometry)
 
 
 def pictures() -> dict[str, Tensor]:

@@ -178,7 +178,7 @@ def reconstruct_ct(
     sigma: float | None = None,
     weight: float = 1.0,
     gap_tol: float = 1e-3,
-    max_iter: int = 1000,
+    max_iter: int = 3000,
     callback: Callback | None = None,
 ) -> Slice:
     r"""Reconstruct a slice from a sinogram: the minimizer of the F above, certified.

@@ -19,6 +19,7 @@ DEMOS = (
     "inpaint",
     "mri",
     "ct",
+    "from_a_scanner",
     "train_your_own",
     "write_your_own_regularizer",
     "inside_deepinv",
