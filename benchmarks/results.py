@@ -32,7 +32,16 @@ from icgn.training import Processes
 LEVELS = (5.0, 15.0, 25.0, 50.0, 25.5)
 
 # The rows of the table in the README, at sigma 25; RESULTS.md has all models and levels.
-_SHORT = ("tv", "bm3d", "icnn-gray", "ridge-gray-small", "ridge-gray", "ridge-gray, sure", "conditional-gray")
+_SHORT = (
+    "tv",
+    "bm3d",
+    "icnn-gray",
+    "ridge-gray-small",
+    "ridge-gray",
+    "ridge-gray, sure",
+    "conditional-gray-small",
+    "conditional-gray",
+)
 
 _HEAD = """# Results
 
@@ -50,6 +59,7 @@ _TABLES = {
     "frontier": ("Unconditional networks as image regularizers", "python benchmarks/frontier.py --data ROOT"),
     "gradients": ("Learning gradients: ICGN or ICNN", "python benchmarks/gradients.py"),
     "transport": ("Optimal transport maps", "python benchmarks/transport.py"),
+    "wasserstein2": ("Pairs of the Wasserstein-2 benchmark", "python benchmarks/wasserstein2.py --root ROOT"),
     "scanners": ("Scanners: MRI with coils, CT by counts", "python benchmarks/scanners.py --kspace KSPACE.npy"),
     "flows": ("Density estimation", "python demos/convex_potential_flow.py"),
 }
