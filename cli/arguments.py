@@ -92,6 +92,14 @@ Compare = Annotated[
         "--compare", metavar="FIG", help="Figure of one picture: before, restored and difference side by side."
     ),
 ]
+Uncertainty = Annotated[
+    Path | None,
+    typer.Option(
+        "--uncertainty",
+        metavar="MAP",
+        help="Picture of how far the pixels of one picture may be from the truth: calibrated for white noise.",
+    ),
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads.")]
 Noise = Annotated[
     float | None,

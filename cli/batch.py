@@ -63,12 +63,14 @@ def restore_all(
             todo = (jobs or request.jobs)()
             request.check_gray(todo)
             for path in read():
-                check_not_overwritten(todo, request.compare, path)
+                check_not_overwritten(todo, request.beside, path)
             request, todo = _share_of_process(request, todo)
             _check_json(request, todo, read())
             models = regularizers_by_channels(name=request.model, device=find_device(request.device))
             source = prepare()
-            prepare_folders([job.target for job in todo] + ([request.compare] if request.compare else []))
+            for job in todo:
+                check_not_overwritten([], request.beside, job.source)
+            prepare_folders([job.target for job in todo] + request.beside)
         except (ValueError, OSError) as error:
             refuse(as_option(str(error)))
         with interrupts_deferred() as interrupt:
@@ -109,9 +111,9 @@ def _wait_for_others() -> None:
     torch.distributed.destroy_process_group()
 
 
-def check_not_overwritten(jobs: Sequence[Job], compare: Path | None, read: Path) -> None:
+def check_not_overwritten(jobs: Sequence[Job], beside: Sequence[Path], read: Path) -> None:
     """Raise ``ValueError`` if a file that is read would be written to."""
-    for written in [job.target for job in jobs] + ([compare] if compare else []):
+    for written in (*(job.target for job in jobs), *beside):
         same = os.path.realpath(written) == os.path.realpath(read)
         if same or (written.exists() and read.exists() and written.samefile(read)):
             raise ValueError(f"{written}: would overwrite a file that is read, expected another file or folder")
@@ -125,7 +127,7 @@ def _check_json(request: Request, jobs: Sequence[Job], read: Sequence[Path]) -> 
         raise ValueError(f"--json {place}: got suffix {place.suffix!r}, expected a file called .json, or - for stdout")
     prepare_folders([place])
     for path in (*read, *(job.source for job in jobs)):
-        check_not_overwritten([], place, path)
+        check_not_overwritten([], [place], path)
 
 
 def _processes(request: Request, todo: Sequence[Job]) -> int:

@@ -31,6 +31,7 @@ from icgn.cli.arguments import (
     Reference,
     Threads,
     Tol,
+    Uncertainty,
     Volume,
     Weight,
 )
@@ -107,6 +108,7 @@ def denoise(
     tol: Tol = None,
     device: Device = None,
     compare: Compare = None,
+    uncertainty: Uncertainty = None,
     range: Range = None,
     recursive: Recursive = False,
     volume: Volume = False,
@@ -127,6 +129,7 @@ def denoise(
     request = Request(
         inputs, output, reference, compare, model, device, weight, tol,
         sigma=sigma, range=range, recursive=recursive, volume=volume, quiet=quiet, json=json, processes=jobs,
+        uncertainty=uncertainty,
     )  # fmt: skip
     denoise_files(request, noise)
 

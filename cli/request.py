@@ -66,6 +66,7 @@ class Request:
     quiet: bool = False
     json: Path | None = None
     processes: int | None = None
+    uncertainty: Path | None = None
 
     def jobs(self) -> list[Job]:
         """Match inputs with outputs and references: :func:`icgn.datasets.plan`; folders say what they leave out."""
@@ -77,9 +78,16 @@ class Request:
             suffixes=FILE_SUFFIXES,
             recursive=self.recursive,
         )
+        if self.uncertainty is not None and len(found) != 1:
+            raise ValueError(f"--uncertainty: got {len(found)} pictures, expected one")
         for folder, words in left_out(self.inputs, recursive=self.recursive).items():
             say("note", f"{folder}: {words}")
         return found
+
+    @property
+    def beside(self) -> list[Path]:
+        """Files that are written beside the results."""
+        return [path for path in (self.compare, self.uncertainty) if path is not None]
 
     def settings(self, zero: bool) -> dict[str, Any]:
         """The numbers as :func:`icgn.pictures.restore_picture` takes them but for levels; `zero`: sigma may be 0.

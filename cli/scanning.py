@@ -256,5 +256,5 @@ def _check_files(scan: Scan, output: Sequence[Path], read: Sequence[Path]) -> No
         raise ValueError(f"{output[0]}: would be written twice, expected another name for each file")
     for target in output:
         for path in (scan.source, *read):
-            check_not_overwritten([], target, path)
+            check_not_overwritten([], [target], path)
     prepare_folders(list(output))

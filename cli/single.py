@@ -17,9 +17,10 @@ from icgn.cli.request import Batch
 from icgn.cli.screen import naming
 from icgn.cli.units import Unit, in_words, picture_unit, told_unit, words_of, words_of_values
 from icgn.cli.watching import Watch, say_expected
-from icgn.cli.writing import marked, write_copy, write_result
+from icgn.cli.writing import marked, write_copy, write_result, write_values
 from icgn.datasets import Job, Picture, read_picture, write_picture
 from icgn.pictures import Denoise, NoiseLevel, Restored, Task, estimated_level, measured_level, restore_picture
+from icgn.pictures.errors import error_map, error_model
 from icgn.pictures.stacks import range_of
 from icgn.pictures.tasks import known_part
 
@@ -72,6 +73,8 @@ def restore_one(batch: Batch, job: Job) -> None:
         batch.say("warning", f"{target}: what was reached when Ctrl-C was pressed, not converged")
     for lost in _written(job, target, measured, restored):
         batch.say("note", f"{target}: {lost}")
+    if batch.request.uncertainty is not None:
+        _write_errors(batch, job, restored, pixels, unit)
     if batch.request.compare is not None:
         write_picture(batch.request.compare, figure(restored, clean, batch.label))
     outcome = outcome_of(restored, None if clean is None else clean.pixels)
@@ -79,6 +82,26 @@ def restore_one(batch: Batch, job: Job) -> None:
     batch.done(job, Record(job.source, target, read, 1, (height, width), unit, outcome))
     if stopped:
         raise KeyboardInterrupt
+
+
+def _write_errors(batch: Batch, job: Job, restored: Restored, before: Tensor, unit: Unit) -> None:
+    """Write how large the errors of a denoised picture are, the mean over its channels, and say what it means.
+
+    Raises
+    ------
+    ValueError
+        naming the option, where the errors are not calibrated.
+    """
+    target = batch.request.uncertainty
+    assert target is not None
+    try:
+        model = error_model(batch.request.model, len(before))
+        half = unit.scale * error_map(restored, before, model).mean(0)
+    except ValueError as error:
+        raise ValueError(f"--uncertainty: no map is written: {error}") from error
+    batch.say("note", f"{target}: how far pixels may be from the truth, {unit.name}: {model.text()}")
+    for said in write_values(target, half, (0.0, float(half.max()))):
+        batch.say("note", f"{target}: {said}")
 
 
 def _doubt_removed(batch: Batch, job: Job, measured: Picture, restored: Restored, unit: Unit) -> None:

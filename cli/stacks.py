@@ -130,10 +130,9 @@ def copy_stack(batch: Batch, job: Job, stack: Stack, *, alone: bool) -> None:
 
 
 def _refuse_figure(batch: Batch, stack: Stack) -> None:
-    if batch.request.compare is not None:
-        raise ValueError(
-            f"--compare: got a file of {len(stack)} pages, expected one picture; take a page of the result"
-        )
+    for option, path in (("--compare", batch.request.compare), ("--uncertainty", batch.request.uncertainty)):
+        if path is not None:
+            raise ValueError(f"{option}: got a file of {len(stack)} pages, expected one picture; take a page of it")
 
 
 def _words_of_extent(extent: Extent) -> str:

@@ -45,8 +45,9 @@ def restore_volume(batch: Batch, job: Job, stack: Stack, task: PageTask) -> None
     KeyboardInterrupt
         if Ctrl-C was pressed: what was reached is written, under another name.
     """
-    if batch.request.compare is not None:
-        raise ValueError("--compare: got a volume, expected one picture; take a page of the result")
+    for option, path in (("--compare", batch.request.compare), ("--uncertainty", batch.request.uncertainty)):
+        if path is not None:
+            raise ValueError(f"{option}: got a volume, expected one picture; take a page of it")
     check_volume(stack)
     file, words = file_range(stack, task)
     unit = unit_of(stack.container, file)

@@ -23,7 +23,7 @@ Where = tuple[int, slice, slice]
 """Blocks: their channel, and every so many of their rows and columns."""
 
 # Numbers of the pictures that are measured at once.
-_BATCH = 1 << 22
+_BATCH = 1 << 20
 
 
 def changes(
@@ -140,13 +140,17 @@ def _parabolas(data: DataFunctional, x: Tensor, start: Tensor, grid: torch.Size,
         ones = pixels(chosen.reshape(-1, *grid[1:]), side, x.shape)
         flattened = ones * (start - x)
         own = data.select(torch.zeros_like(places))
-        q, r = own.linear(ones), own.linear(flattened)
-        u = own.linear(x.expand(ones.shape))
-        both = own.curvature(u, own.move(q, r, torch.ones(len(places)).to(x))).double()
-        along, across = own.curvature(u, q).double(), own.curvature(u, r).double()
-        found[0, places] = (slope * flattened).flatten(1).sum(1).double() + across / 2
-        found[1, places] = (slope * ones).flatten(1).sum(1).double() + (both - along - across) / 2
+        # The curvature of a quadratic function is the same at all points: q stands for one.
+        q = own.linear(ones)
+        along = own.curvature(q, q).double()
+        found[1, places] = (slope * ones).flatten(1).sum(1).double()
         found[2, places] = along / 2
+        if start is not x:
+            r = own.linear(flattened)
+            both = own.curvature(q, own.move(q, r, torch.ones(len(places)).to(x))).double()
+            across = own.curvature(q, r).double()
+            found[0, places] = (slope * flattened).flatten(1).sum(1).double() + across / 2
+            found[1, places] += (both - along - across) / 2
     return found.reshape(3, channels, rows, columns)
 
 
@@ -154,7 +158,7 @@ def _one_by_one(
     objective: Objective, x: Tensor, start: Tensor, grid: torch.Size, side: int
 ) -> Iterator[tuple[Where, Values]]:
     """Every block by pictures as a whole, in batches."""
-    batch = max(1, _BATCH // (16 * x.numel()))
+    batch = max(1, _BATCH // (4 * x.numel()))
     before = objective.fn(x).double()
     for channel in range(x.shape[1]):
         where = (channel, slice(None), slice(None))
