@@ -115,7 +115,7 @@ class CredibleRegion:
 
 
 @torch.no_grad()
-def credible_region(problem: Problem, solution: Solution, *, alpha: float = 0.01) -> CredibleRegion:
+def credible_region(problem: Problem, solution: Solution, alpha: float = 0.01) -> CredibleRegion:
     r"""The credible region of probability :math:`1 - \alpha` around a solution, see :class:`CredibleRegion`.
 
     Parameters

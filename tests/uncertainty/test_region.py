@@ -161,3 +161,14 @@ def test_a_measurement_that_is_not_finite_has_no_region():
     region = credible_region(problem, icgn.solve(problem))
     assert region.threshold.isnan().tolist() == [False, True]
     assert region.contains(bump(0.5)).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("model", ["ridge-gray-small", "total variation"])
+def test_the_truth_of_the_model_is_in_the_region_and_a_larger_alpha_makes_it_smaller(model):
+    y = bump(0.5) + 0.1 * torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    regularizer = icgn.TotalVariation() if model == "total variation" else icgn.load_pretrained(model)
+    problem = icgn.Problem(y, deepinv.physics.Denoising(), regularizer, sigma=0.1)
+    solution = icgn.solve(problem, tol=1e-4)
+    thresholds = [float(credible_region(problem, solution, alpha).threshold) for alpha in (0.01, 0.1, 0.9)]
+    assert thresholds == sorted(thresholds, reverse=True)
+    assert credible_region(problem, solution, 0.5).contains(bump(0.5)).all()
