@@ -67,6 +67,8 @@ def test_code_in_documents_runs(code, tmp_path, run_file):
         "icgn.regularizers.ridge",
         "icgn.regularizers.volume",
         "icgn.solvers.solve",
+        "icgn.uncertainty.intervals",
+        "icgn.uncertainty.region",
     ],
 )
 def test_examples_in_docstrings(module):
