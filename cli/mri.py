@@ -74,7 +74,7 @@ def mri(
         picture = reconstruct_mri(
             found,
             maps=None if maps is None else read_coils(maps),
-            noise=given if scan_file is None else read_coils(scan_file),
+            noise=given if scan_file is None else _noise_scan(scan_file),
             regularizer=gray_regularizer(model, device),
             sigma=typed_sigma(sigma),
             weight=weight,
@@ -97,6 +97,14 @@ def _level(noise: str | None) -> float | None:
         return None
 
 
+def _noise_scan(path: Path) -> Tensor:
+    from icgn.scanners import read_coils
+
+    if not path.suffix and not path.is_file():
+        raise ValueError(f"--noise: got {str(path)!r}, expected a level in the unit of k-space, or a file of a noise scan")
+    return read_coils(path)
+
+
 def _write_phase(path: Path, x: Tensor) -> None:
     import math
 
@@ -110,7 +118,8 @@ def _lines(kspace: KSpace, picture: CoilPicture) -> list[tuple[str, str]]:
 
     height, width = kspace.mask.shape
     measured = f"{100 / kspace.acceleration:.3g} % measured"
-    size = f"{kspace.coils} coils, {height} x {width}, {measured}"
+    coils = "coil" if kspace.coils == 1 else "coils"
+    size = f"{kspace.coils} {coils}, {height} x {width}, {measured}"
     level = f"{picture.noise.level:.3g} in the unit of k-space, {picture.noise.words}"
     return [
         ("k-space", ", ".join(filter(None, (size, kspace.words)))),

@@ -180,6 +180,8 @@ def _geometry(found: Mapping[str, Any], angles: Tensor, cells: int) -> Geometry:
 
 
 def _parsed(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise ValueError("there is no such file")
     text = path.read_text(encoding="utf-8")
     found = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
     if not isinstance(found, dict):

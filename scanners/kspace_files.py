@@ -95,6 +95,8 @@ def _known(path: Path) -> str:
         raise ValueError(f"got suffix {path.suffix!r}, expected one of {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise ValueError("there is no such file")
+    if path.stat().st_size == 0:
+        raise ValueError("the file is empty, of 0 bytes")
     if kind in (".h5", ".hdf5") and importlib.util.find_spec("h5py") is None:
         raise ValueError("an HDF5 file, which needs h5py; install it: pip install 'icgn[scanners]'")
     return kind

@@ -84,7 +84,8 @@ class CostBounds:
         a rigorous lower bound of the cost between the empirical measures; -inf where nothing is proved.
     moved : float
         the cost :math:`\tfrac12 \mathbb E |\nabla f(x) - x|^2` of the map, which is optimal to where it takes the
-        source. The two agree where that is the target.
+        source. The two agree where that is the target; where
+        it is not, as for independent samples of the target, `moved` may be below `lower`.
     """
 
     lower: float

@@ -31,7 +31,8 @@ class StructureTest:
     energy : Tensor
         f of `x`, float64 (B,).
     least : Tensor
-        what f of pictures with the filling is at least, by the certificate, float64 (B,).
+        what f of pictures with the filling is at least, by the certificate, float64 (B,); -inf where the solution with
+        the structure replaced is in the region as it is, so that nothing was fitted again.
     threshold : Tensor
         what f is at most in the region, float64 (B,).
     filled : Tensor
@@ -49,12 +50,16 @@ class StructureTest:
 
     def text(self) -> str:
         """The outcome of each picture in words."""
-        numbers = zip(self.rejected.tolist(), self.least.tolist(), self.threshold.tolist(), strict=True)
-        said = {
-            True: "rejected: without the structure f is at least {:.6g}, above the threshold {:.6g}",
-            False: "not rejected: without the structure f may be {:.6g}, the threshold being {:.6g}",
-        }
-        return "\n".join(said[rejected].format(least, most) for rejected, least, most in numbers)
+        numbers = zip(self.energy.tolist(), self.least.tolist(), self.threshold.tolist(), strict=True)
+        return "\n".join(_outcome(*one) for one in numbers)
+
+
+def _outcome(energy: float, least: float, most: float) -> str:
+    if least > most:
+        return f"rejected: without the structure f is at least {least:.6g}, above the threshold {most:.6g}"
+    if energy <= most:
+        return f"not rejected: a picture without the structure has f = {energy:.6g}, within the threshold {most:.6g}"
+    return f"not rejected: without the structure f may be {least:.6g}, the threshold being {most:.6g}"
 
 
 def replaced(

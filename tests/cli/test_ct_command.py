@@ -68,7 +68,7 @@ def test_line_integrals_have_their_noise_estimated_or_given(run, files):
         ("counts.tif", ("--flat", "20000", "--noise", "0.1"), "--noise: got a level beside --flat"),
         ("integrals.npy", ("--angles", "0,3.14159"), "look like radians"),
         ("integrals.npy", ("--angles", "all"), "--angles: got 'all'"),
-        ("integrals.npy", ("--geometry", "none.toml"), "none.toml"),
+        ("integrals.npy", ("--geometry", "none.toml"), "none.toml: there is no such file"),
         ("integrals.npy", ("--noise", "-1"), "--noise: got a level that is not positive"),
         ("none.npy", (), "none.npy"),
     ],

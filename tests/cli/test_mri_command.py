@@ -71,6 +71,7 @@ def test_quiet_says_nothing_and_json_goes_to_the_standard_output(run, files):
     [
         (("--noise", "-1"), "--noise: got -1, expected a positive number"),
         (("--noise", "missing.npy"), "missing.npy: there is no such file"),
+        (("--noise", "low"), "--noise: got 'low', expected a level in the unit of k-space"),
         (("--sigma", "300"), "--sigma: got 300, expected a number between 0 and 255"),
         (("--gap", "0"), "--gap: got 0"),
         (("--slice", "4"), "slice: got 4, expected 0"),

@@ -115,7 +115,8 @@ def test_files_that_cannot_be_read_are_named(tmp_path, lines):
     kspace_files.write_cfl(tmp_path / "short", lines, (3, 0, 1))
     (tmp_path / "short.hdr").write_text("# Dimensions\n8 8 1 8\n")
     (tmp_path / "alone.hdr").write_text("# Dimensions\n8 8 1 8\n")
-    (tmp_path / "empty.npy").write_bytes(b"")
+    for name in ("empty.npy", "empty.h5"):
+        (tmp_path / name).write_bytes(b"")
     np.save(tmp_path / "real.npy", lines.real)
     np.save(tmp_path / "one.npy", lines)
     with h5py.File(tmp_path / "other.h5", "w") as file:
@@ -125,7 +126,8 @@ def test_files_that_cannot_be_read_are_named(tmp_path, lines):
         "k.mat": "got suffix '.mat', expected one of .npy",
         "short.cfl": "holds 4096 numbers, expected 512",
         "alone.hdr": "alone.cfl is missing beside it",
-        "empty.npy": "",
+        "empty.npy": "the file is empty",
+        "empty.h5": "the file is empty",
         "real.npy": "expected complex numbers",
         "other.h5": "has picture inside, expected 'kspace' of fastMRI",
     }

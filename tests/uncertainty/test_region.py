@@ -111,6 +111,7 @@ def test_the_data_insist_on_a_bright_structure_only(height, rejected):
     assert found.rejected.tolist() == [rejected]
     assert (found.filled - 0.05).abs().max() < 0.05, "the structure is gone"
     assert ("not rejected" in found.text()) is not rejected
+    assert "inf" not in found.text()
 
 
 def test_a_conditional_network_is_said_to_be_given_its_condition():
