@@ -101,7 +101,9 @@ def _noise_scan(path: Path) -> Tensor:
     from icgn.scanners import read_coils
 
     if not path.suffix and not path.is_file():
-        raise ValueError(f"--noise: got {str(path)!r}, expected a level in the unit of k-space, or a file of a noise scan")
+        raise ValueError(
+            f"--noise: got {str(path)!r}, expected a level in the unit of k-space, or a file of a noise scan"
+        )
     return read_coils(path)
 
 
