@@ -55,8 +55,13 @@ class Outcome:
 
     @property
     def status(self) -> str:
-        """How it ended, in a word or two; of a stack with the pages that have converged."""
+        """How it ended, in a word or two; of a stack with the pages that have converged.
+
+        Where no distance is proved, the data do not determine the picture: the gap of the objective has been met.
+        """
         worst = next((s for s in self.statuses if s is not Status.CONVERGED), Status.CONVERGED)
+        if worst is Status.CONVERGED and not self.proved:
+            return "gap met"
         text = str(worst).split(":")[0]
         if len(self.statuses) == 1 or worst is Status.CONVERGED:
             return text

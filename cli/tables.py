@@ -54,7 +54,10 @@ def print_table(rows: Sequence[Sequence[str]], measured: bool, label: str = "noi
     )
     legend = f"proved: RMS distance to the minimizer (not to the unknown scene); it and sigma in {unit}"
     if any("gap" in cells[4] for cells in rows):
-        legend += "; gap: the objective is proved to be within this part of its minimum (no distance can be proved)"
+        legend += (
+            "; gap: the objective is proved to be within this part of its minimum (no distance can be proved: the data"
+            " alone do not determine the picture)"
+        )
     legend += f"; PSNR in dB and SSIM, {label} > restored" * measured
     console().print(legend, style="dim", soft_wrap=True)
 
