@@ -229,7 +229,7 @@ def reconstruct_ct(
         def solved(sigma: float, start: Tensor) -> Tensor:
             return solve_rays(rest, regularizer, sigma, start=start, **common, **ROUGH).x
 
-        sigma, trials, start = choose_sigma(solved, lambda x: data.error(x.cpu(), held), start)
+        sigma, trials, start = choose_sigma(regularizer, solved, lambda x: data.error(x.cpu(), held), start)
         plain = prepare_rays(sinogram.of_views(~held), geometry.of_views(~held))
         rough = plain.rough * (plain.unit / unit)
         errors = {"least squares": data.error(rough, held), "this": min(t.error for t in trials)}

@@ -267,7 +267,7 @@ def _chosen(
     def solved(sigma: float, start: Tensor) -> Tensor:
         return solve_coils(rest, regularizer, sigma, weight=weight, start=start, callback=callback, **ROUGH).x
 
-    sigma, trials, best = choose_sigma(solved, lambda x: data.error(x.cpu(), held), sense)
+    sigma, trials, best = choose_sigma(regularizer, solved, lambda x: data.error(x.cpu(), held), sense)
     errors = {
         "zero filling": data.error(rest.physics().A_adjoint(rest.y), held),
         "CG-SENSE": data.error(sense, held),

@@ -20,8 +20,9 @@ FIRST = 16 / 255
 ROUGH: dict[str, Any] = {"gap_tol": 3e-2, "max_iter": 60}
 """How the pictures on the way to a strength are solved."""
 
-# Sigmas that are tried, as a part of the range, and how often a box is doubled.
+# Sigmas that are tried, as a part of the range, where a regularizer does not say what it was trained for.
 _BOUNDS = 1 / 255, 100 / 255
+# How often a box is doubled.
 _WIDENINGS = 4
 
 
@@ -71,12 +72,17 @@ def solve_in_box(
 
 
 def choose_sigma(
-    solved: Callable[[float, Tensor], Tensor], error: Callable[[Tensor], float], start: Tensor
+    regularizer: ConvexRegularizer,
+    solved: Callable[[float, Tensor], Tensor],
+    error: Callable[[Tensor], float],
+    start: Tensor,
 ) -> tuple[float, list[Trial], Tensor]:
     """The sigma of least error on held-out samples, all errors, and the picture of that sigma.
 
     Parameters
     ----------
+    regularizer : ConvexRegularizer
+        whose trained range of sigma bounds the search.
     solved : callable
         ``solved(sigma, start)`` gives the picture of what is not held out.
     error : callable
@@ -92,5 +98,5 @@ def choose_sigma(
         last = found[sigma] = solved(sigma, last)
         return error(last)
 
-    sigma, trials = search(tried, FIRST, _BOUNDS)
+    sigma, trials = search(tried, FIRST, regularizer.sigma_range or _BOUNDS)
     return sigma, trials, found[sigma]
