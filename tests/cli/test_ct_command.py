@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from weak_model import in_place_of_all
 
-from icgn.pictures import models
-from icgn.regularizers import RidgeICGN
 from icgn.scanners import Geometry
 
 SIDE, VIEWS, SPACING = 24, 20, 3.0
@@ -17,11 +16,7 @@ SIDE, VIEWS, SPACING = 24, 20, 3.0
 @pytest.fixture(autouse=True)
 def model(monkeypatch):
     """An untrained model that removes noise visibly, in the place of all others."""
-    torch.manual_seed(0)
-    reg = RidgeICGN(filters=4, size=3, channels=1, sigma_range=(1 / 255, 50 / 255)).requires_grad_(False)
-    reg.log_lambda += 2.0
-    monkeypatch.setattr(models, "load_regularizer", lambda name, device="cpu": reg)
-    return reg
+    return in_place_of_all(monkeypatch, filters=4, strength=2.0)
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import pytest
 import scipy.ndimage
 import tifffile
 import torch
+from weak_model import in_place_of_all
 
 from icgn.cli import volumes as picture_volumes
 from icgn.functionals.noise import White
 from icgn.pictures import denoise, volumes
-from icgn.pictures import models as picture_models
-from icgn.regularizers import RidgeICGN, VolumeRegularizer
+from icgn.regularizers import VolumeRegularizer
 
 SHAPE = (20, 24, 32)
 
@@ -22,11 +22,7 @@ SHAPE = (20, 24, 32)
 @pytest.fixture(autouse=True)
 def model(monkeypatch):
     """An untrained model that removes noise visibly, in the place of all others."""
-    torch.manual_seed(0)
-    reg = RidgeICGN(filters=6, size=3, channels=1, sigma_range=(1 / 255, 50 / 255)).requires_grad_(False)
-    reg.log_lambda += 3.0
-    monkeypatch.setattr(picture_models, "load_regularizer", lambda name, device="cpu": reg)
-    return reg
+    return in_place_of_all(monkeypatch, filters=6, strength=3.0)
 
 
 def ball():
