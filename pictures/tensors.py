@@ -329,6 +329,7 @@ def _solved(
         raise TypeError(f"y: got {y.dtype}, expected torch.float32 or torch.float64")
     regularizer = default_regularizer(y) if regularizer is None else regularizer
     pose, given = task.pose(y), fixed_range(regularizer, given)
+    _check_not_empty(sigma=sigma, noise=noise)
     levels = sigma if noise is None else noise
     assert levels is not None
     if isinstance(levels, Tensor) and levels.ndim > 1:
@@ -348,3 +349,9 @@ def _solved(
     if solved.doubt:
         warnings.warn(solved.doubt, stacklevel=4)
     return solved.solution
+
+
+def _check_not_empty(**levels: float | Tensor | None) -> None:
+    for name, level in levels.items():
+        if isinstance(level, Tensor) and not level.numel():
+            raise ValueError(f"{name}: got a tensor of shape {tuple(level.shape)}, expected one level or more")

@@ -13,10 +13,15 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import settings
 from typer.testing import CliRunner
 
 import icgn
 from icgn import cli
+
+# Every run of the suite draws the same examples, so that it fails for what was changed; `make fuzz` draws new ones.
+settings.register_profile("same", derandomize=True)
+settings.load_profile("default" if "FUZZ_EXAMPLES" in os.environ else "same")
 
 
 @pytest.fixture(params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])

@@ -163,6 +163,21 @@ KNOWN = torch.ones(16, 16, dtype=torch.bool)
         (lambda m: icgn.deblur(IMAGE.byte(), "gaussian:1", 0.01, regularizer=m), TypeError, "y: got torch.uint8"),
         (lambda m: icgn.deblur(IMAGE, "gaussian:1", 0.0, regularizer=m), ValueError, "noise: got"),
         (
+            lambda m: icgn.deblur(IMAGE, "gaussian:1", 0.01, sigma=torch.zeros(0), regularizer=m),
+            ValueError,
+            "sigma: got a tensor of shape .0,.",
+        ),
+        (
+            lambda m: icgn.denoise(1e19 * (1 + IMAGE), sigma=torch.zeros(0), regularizer=m),
+            ValueError,
+            "sigma: got a tensor of shape .0,.",
+        ),
+        (
+            lambda m: icgn.inpaint(IMAGE, KNOWN, noise=torch.zeros(0), regularizer=m),
+            ValueError,
+            "noise: got a tensor of shape .0,.",
+        ),
+        (
             lambda m: icgn.deblur(IMAGE, "gaussian:1", 0.01, regularizer=m, border="odd"),
             ValueError,
             "border: got 'odd'",
