@@ -24,6 +24,7 @@ from harness import table
 from torch import Tensor
 
 import icgn
+from icgn.functionals import ConvexFunctional
 from icgn.regularizers import ConvexRegularizer
 from icgn.solvers import solve
 
@@ -101,7 +102,7 @@ def compare(seed: int) -> Comparison:
     solution = solve(
         problem, method=method, tol=10 ** rng.uniform(-7, -2), gap_tol=1e-5, max_iter=rng.choice([0, 2, 10, 200])
     )
-    exact = problem.to(torch.float64)
+    exact = _in_float64(problem)
     reference = solve(exact, method="newton", tol=1e-12, gap_tol=1e-13, max_iter=50, x0=solution.x.double())
     x, best = solution.x.double(), reference.x
     apart = float((x - best).square().mean().sqrt())
@@ -154,6 +155,30 @@ def _draw(network: str, measurement: str, rng: random.Random, g: torch.Generator
         y, physics, regularizer, sigma, noise=sigma * rng.choice([0.3, 1.0]), weight=rng.choice([0.3, 1, 3]), box=box
     )
     return problem.to(rng.choice([torch.float32, torch.float64]))
+
+
+class _AsFrozen(ConvexRegularizer):
+    """The functional that a problem has frozen, in float64, whatever sigma is."""
+
+    def __init__(self, functional: ConvexFunctional) -> None:
+        super().__init__()
+        self.functional = functional
+
+    def at(self, sigma: float | Tensor | None = None, condition: Tensor | None = None) -> ConvexFunctional:
+        return self.functional
+
+
+def _in_float64(problem: icgn.Problem) -> icgn.Problem:
+    """The same problem in float64.
+
+    A float32 problem has a network whose constants at sigma were rounded to float32; made anew from the network in
+    float64 it would be another problem, whose solution is some 1e-10 away.
+    """
+    exact = problem.to(torch.float64)
+    regularizer = _AsFrozen(problem.objective.regularizer.to(torch.float64))
+    return icgn.Problem(
+        exact.y, exact.physics, regularizer, exact.sigma, noise=exact.noise, weight=exact.weight, box=exact.box
+    )
 
 
 def _objective(problem: icgn.Problem, x: Tensor) -> float:

@@ -47,7 +47,8 @@ class Certificate:
     strong_convexity : Tensor
         the modulus mu that was used.
     dtype : torch.dtype
-        the precision in which F and its gradient were evaluated.
+        the precision in which F and its gradient were evaluated. F is what the problem has frozen: of a problem in
+        float32 the network's constants at sigma are rounded to float32, whatever the precision of the proof.
     """
 
     rms_distance: Tensor
