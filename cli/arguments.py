@@ -101,10 +101,6 @@ Uncertainty = Annotated[
     ),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads.")]
-Noise = Annotated[
-    float | None,
-    typer.Option("--noise", metavar="LEVEL", help=f"Noise of the measurement, {UNIT}; default estimated."),
-]
 NoiseKind = Annotated[
     str | None,
     typer.Option(

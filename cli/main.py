@@ -21,7 +21,6 @@ from icgn.cli.arguments import (
     Json,
     Model,
     ModelSigma,
-    Noise,
     NoiseKind,
     Output,
     Precision,
@@ -245,7 +244,7 @@ def restore(
     physics: Annotated[
         str, typer.Option(metavar="FILE.py:FACTORY", help="Function that returns a deepinv LinearPhysics; FILE is run.")
     ],
-    noise: Noise = None,
+    noise: NoiseKind = None,
     sigma: ModelSigma = None,
     weight: Weight = "1",
     reference: Reference = None,
@@ -269,10 +268,10 @@ def restore(
     from icgn.cli.restoring import restore_files
 
     request = Request(
-        inputs, output, reference, compare, model, device, weight, tol, gap, sigma, noise,
+        inputs, output, reference, compare, model, device, weight, tol, gap, sigma,
         range=range, quiet=quiet, json=json, processes=jobs
     )  # fmt: skip
-    restore_files(request, physics)
+    restore_files(request, physics, noise)
 
 
 app.command(cls=Command)(mri)

@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from icgn.cli.request import Request
+from icgn.cli.units import TENSORS
 from icgn.datasets import SUFFIXES, Job, plan
 from icgn.storage.code import first_line, load_object
-
-TENSORS = (".npy", ".pt", ".safetensors")
-"""Suffixes of measurements that are not pictures."""
 
 Factory = Callable[..., Any]
 
@@ -76,11 +74,6 @@ def _list(folder: Path) -> list[Path]:
             f"{folder}: no measurement in this folder, expected {', '.join('*' + s for s in known)}"
         )
     return files
-
-
-def is_tensor(path: Path) -> bool:
-    """Whether the suffix of a file is that of a measurement and not of a picture."""
-    return path.suffix.lower() in TENSORS
 
 
 def _load(path: Path) -> Tensor:

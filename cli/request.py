@@ -58,8 +58,7 @@ class Request:
     tol: float | None
     gap: float = 1e-2
     sigma: float | None = None
-    noise: float | None = None
-    words: NoiseWords | None = None
+    noise: NoiseWords | None = None
     range: str | None = None
     recursive: bool = False
     volume: bool = False
@@ -97,8 +96,7 @@ class Request:
         ValueError
             naming the option that is out of range.
         """
-        for option, value in (("--sigma", self.sigma), ("--noise", self.noise)):
-            check_typed(option, value, zero and option == "--sigma")
+        check_typed("--sigma", self.sigma, zero)
         parse_range(self.range)
         return {
             "tol": None if self.tol is None else check_tolerance("--tol", self.tol, "1e-4: intensities, white being 1"),
@@ -108,9 +106,8 @@ class Request:
 
     def check_gray(self, jobs: Sequence[Job]) -> None:
         """Raise ``ValueError`` naming the option for a level above 255 where it would be in gray levels throughout."""
-        for option, value in (("--sigma", self.sigma), ("--noise", self.noise)):
-            if value is not None and value > 255 and not any(has_own_unit(job.source) for job in jobs):
-                INTENSITIES.intensity(option, value)
+        if self.sigma is not None and self.sigma > 255 and not any(has_own_unit(job.source) for job in jobs):
+            INTENSITIES.intensity("--sigma", self.sigma)
 
     def limits(self, unit: Unit) -> RangeOption:
         """The range in intensities of a file of that unit."""

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from icgn.cli.batch import restore_all
 from icgn.cli.masking import Masks
-from icgn.cli.measuring import is_tensor, load_factory, plan_measurements, read_measurement
+from icgn.cli.measuring import load_factory, plan_measurements, read_measurement
 from icgn.cli.options import as_option, find_device
 from icgn.cli.outcome import figure, row
 from icgn.cli.request import Request, Source
 from icgn.cli.screen import console, naming, refuse, say
 from icgn.cli.tables import print_table
+from icgn.cli.units import is_tensor
 from icgn.datasets import (
     Picture,
     Sample,
@@ -63,7 +64,7 @@ def denoise_files(request: Request, noise: str | None = None) -> None:
     noise : str, optional
         the noise in words, as for :func:`icgn.pictures.parse_noise`.
     """
-    restore_all(replace(request, words=_words(noise)), partial(_same, Denoise()), "denoising", "noisy")
+    restore_all(replace(request, noise=_words(noise)), partial(_same, Denoise()), "denoising", "noisy")
 
 
 def deblur_files(request: Request, kernel: str, border: Border, noise: str | None = None) -> None:
@@ -84,7 +85,7 @@ def deblur_files(request: Request, kernel: str, border: Border, noise: str | Non
     def read() -> list[Path]:
         return [Path(kernel)] if Path(kernel).is_file() else []
 
-    request = replace(request, words=_words(noise))
+    request = replace(request, noise=_words(noise))
     restore_all(request, partial(_blurred, kernel, border), "deblurring", "blurred", read)
 
 
@@ -106,12 +107,12 @@ def inpaint_files(
     yes : bool
         whether masks that hide nothing, or most of a picture, are meant so.
     """
-    request, masks = replace(request, words=_words(noise)), Masks(mask, invert=invert, sure=yes)
+    request, masks = replace(request, noise=_words(noise)), Masks(mask, invert=invert, sure=yes)
     with masks:
         restore_all(request, partial(_hidden, masks), "inpainting", "masked", masks.files)
 
 
-def restore_files(request: Request, physics: str) -> None:
+def restore_files(request: Request, physics: str, noise: str | None = None) -> None:
     """Restore pictures from their measurements.
 
     Parameters
@@ -121,7 +122,10 @@ def restore_files(request: Request, physics: str) -> None:
         a tensor must be given.
     physics : str
         ``FILE.py:factory``; the file is executed.
+    noise : str, optional
+        the noise in words, as for :func:`icgn.pictures.parse_noise`.
     """
+    request = replace(request, noise=_words(noise))
     prepare = partial(_measurements, physics, request.noise)
     restore_all(request, prepare, "restoring", "measured", jobs=lambda: plan_measurements(request))
 
@@ -197,7 +201,7 @@ def _hidden(masks: Masks) -> Source:
     )
 
 
-def _measurements(physics: str, noise: float | None) -> Source:
+def _measurements(physics: str, noise: NoiseWords | None) -> Source:
     """Pictures and tensors that a physics has measured."""
     task = Measured(load_factory(physics), name=f"physics {physics}")
     return Source(lambda job: (_measured(job.source, noise), task))
@@ -236,11 +240,12 @@ def _check_size(mask: MaskPages, source: Path, size: tuple[int, int]) -> None:
         raise ValueError(f"mask {mask.path}: got {sizes[0]} pixels, expected {sizes[1]} (height x width) as {source}")
 
 
-def _measured(source: Path, noise: float | None) -> Picture | Tensor:
+def _measured(source: Path, noise: NoiseWords | None) -> Picture | Tensor:
     if not is_tensor(source):
         return read_picture(source)
-    if noise is None:
+    if noise is None or noise.kind == "auto":
+        given = "none" if noise is None else "auto"
         raise ValueError(
-            f"--noise: got none for {source}, expected the noise level: it can be estimated for pictures only"
+            f"--noise: got {given} for {source}, expected the noise level: it can be estimated for pictures only"
         )
     return read_measurement(source)

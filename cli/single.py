@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,23 +169,31 @@ def _levels(
 ) -> dict[str, Any]:
     """Sigma and noise in intensities, as they are given, measured or usual."""
     request = batch.request
-    typed = {"sigma": request.sigma, "noise": request.noise}
-    if not isinstance(measured, Picture):  # of any unit, of which a gray level is the 255th part
-        return {k: None if v is None else v / unit.scale for k, v in typed.items()}
-    if not task.shows_intensities:
-        return {k: None if v is None else unit.intensity(f"--{k}", v) for k, v in typed.items()}
-    found: dict[str, Any] = dict.fromkeys(typed)
-    level = batch.level_for(job, task, unit, measured.pixels)
-    found |= {name: level(name, value) for name, value in typed.items() if value is not None}
-    if request.words is not None:
-        known = replace(measured, pixels=known_part(task, measured.pixels))
-        found["noise"] = request.words.describe(known, lambda value: level("noise", value))
+    level = _level_of(batch, job, measured, task, unit)
+    found: dict[str, Any] = {"sigma": None if request.sigma is None else level("sigma", request.sigma), "noise": None}
+    if request.noise is not None:
+        read = measured if isinstance(measured, Picture) else Picture(measured)
+        known = replace(read, pixels=known_part(task, read.pixels)) if task.shows_intensities else read
+        found["noise"] = request.noise.describe(known, lambda value: level("noise", value))
+    elif not isinstance(measured, Picture) or not task.shows_intensities:
+        return found
     elif clean is not None and isinstance(task, Denoise) and found["sigma"] is None:
         found["noise"] = measured_level(measured, clean)
     elif batch.source.usual_noise and found["noise"] is None:
         low, high = range_of([known_part(task, measured.pixels)], 0.0, request.limits(unit))
         found["noise"] = NoiseLevel(batch.source.usual_noise * (high - low))
     return found
+
+
+def _level_of(
+    batch: Batch, job: Job, measured: Picture | Tensor, task: Task, unit: Unit
+) -> Callable[[str, float], float]:
+    """Gives the intensity of a level as it is typed, by the name of its option."""
+    if not isinstance(measured, Picture):  # of any unit, of which a gray level is the 255th part
+        return lambda name, value: value / unit.scale
+    if not task.shows_intensities:
+        return lambda name, value: unit.intensity(f"--{name}", value)
+    return batch.level_for(job, task, unit, measured.pixels)
 
 
 def _matching(clean: Picture, job: Job, like: Tensor) -> Picture:

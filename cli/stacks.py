@@ -177,13 +177,12 @@ def paged_task(batch: Batch, job: Job, stack: Stack, task: PageTask, file: Range
     plain = PagedTask(stack, file, task, batch.models)
     shown = torch.cat([p.pixels.flatten() for i in plain.sampled(0) for p in plain.pictures(i)])
     level = batch.level_for(job, task(0), unit, shown)
-    typed = {"sigma": request.sigma, "noise": request.noise}
-    levels: dict[str, Any] = {name: None if value is None else level(name, value) for name, value in typed.items()}
-    if request.words is not None:
+    levels: dict[str, Any] = {"sigma": None if request.sigma is None else level("sigma", request.sigma), "noise": None}
+    if request.noise is not None:
         picture = plain.pictures(plain.sampled(0)[0])[0]
         read = replace(picture, container=stack.container)
-        levels["noise"] = request.words.describe(read, lambda value: level("noise", value))
-    usual = batch.source.usual_noise if request.words is None else 0.0
+        levels["noise"] = request.noise.describe(read, lambda value: level("noise", value))
+    usual = batch.source.usual_noise if request.noise is None else 0.0
     return PagedTask(stack, file, task, batch.models, range=request.limits(unit), usual_noise=usual, **levels)
 
 

@@ -12,6 +12,9 @@ from icgn.datasets import Container, Picture, PictureError, open_stack
 from icgn.pictures import Note
 from icgn.pictures.ranges import UNIT, Range, spread
 
+TENSORS = (".npy", ".pt", ".safetensors")
+"""Suffixes of measurements that are not pictures."""
+
 # No Gaussian noise is larger than this part of all that a picture varies: its own quantiles are six times as far apart.
 _PLAUSIBLE = 1 / 3
 # Levels below this part of all that a picture varies are nothing to remove: a fifth of a gray level of a stretched one.
@@ -182,8 +185,15 @@ def picture_unit(measured: Picture | Tensor) -> Unit:
     return unit_of(measured.container, measured.range) if isinstance(measured, Picture) else INTENSITIES
 
 
+def is_tensor(path: Path) -> bool:
+    """Whether the suffix of a file is that of a measurement and not of a picture."""
+    return path.suffix.lower() in TENSORS
+
+
 def has_own_unit(path: Path) -> bool:
     """Whether levels of a file may be in a unit of its own: its type does not say what is white."""
+    if is_tensor(path):
+        return True
     try:
         with open_stack(path) as stack:
             found = stack.container

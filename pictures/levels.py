@@ -139,8 +139,15 @@ def described_level(noise: Noise, pixels: Tensor) -> NoiseLevel:
         its description, in the unit of the pixels.
     pixels : Tensor
         the noisy picture (C, H, W), NaN where it is missing.
+
+    Raises
+    ------
+    ValueError
+        if all pixels are missing.
     """
     y = pixels[None].double()
+    if not bool(torch.isfinite(y).any()):
+        raise ValueError("y: got NaN or infinite values only, expected finite intensities")
     value, removed = float(noise.root_mean_square(y)), float(level_to_remove(noise, y).max())
     return NoiseLevel(value, "given", (), noise, removed if removed != value else None)
 

@@ -485,6 +485,26 @@ def test_a_tensor_needs_its_noise_level(desk, run):
     assert result.exit_code == 1 and "--noise: got none for y.pt" in result.stderr
 
 
+def test_measurements_take_noise_in_words(desk, run):
+    """A level means the same in words, counts are in values of the tensor, and none can be found in a tensor."""
+    counts = torch.poisson(200 * torch.from_numpy(halved().numpy()).clamp_min(0), torch.Generator().manual_seed(0))
+    torch.save(counts, "y.pt")
+    command = ["restore", "y.pt", "-o", "out.npy", "--physics", "camera.py:half", "--model", "ridge-gray-small"]
+    command += ["--gap", "0.05", "--sigma", 8 * 10 * 255]
+
+    def restored(noise):
+        result = run(*command, "--noise", noise)
+        assert result.exit_code == 0, result.output
+        return np.load("out.npy"), result.output
+
+    (plain, _), (white, _), (shot, said) = restored(10 * 255), restored(f"white:{10 * 255}"), restored("poisson:1")
+    assert np.array_equal(plain, white) and "counts" in said
+    level = float(counts.mean().sqrt())
+    assert np.abs(shot - restored(f"{level * 255!r}")[0]).max() < 1e-3 * np.ptp(plain)
+    result = run(*command, "--noise", "auto")
+    assert result.exit_code == 1 and "--noise: got auto for y.pt" in result.stderr
+
+
 def test_nothing_that_is_read_is_overwritten(desk, run):
     np.save("y.npy", halved().numpy())
     before = {f: f.read_bytes() for f in desk.iterdir() if f.is_file()}
