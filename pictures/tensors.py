@@ -119,8 +119,7 @@ def denoise(
         even = partial(_even, regularizer, weight, range, options)
         solution = denoise_counts(y, found, even, lambda solved: solved)[1]
         # An offset that was found is no part of the question: x is in the numbers of y.
-        was_found = isinstance(noise, str) and parse_noise(noise).kind == "auto"
-        return with_offset(solution, found) if was_found else solution
+        return with_offset(solution, found) if _is_found(noise) else solution
     level = level_to_remove(found, y) if sigma is None else sigma
     local = found.level if isinstance(found, White) and found.is_map else None
     if sigma is None and has_local_levels(found, regularizer):
@@ -157,6 +156,11 @@ def _described(noise: MeasuredNoise, y: Tensor) -> Noise:
         return described(noise)
     told = parse_noise(noise).of(y)
     return _common_noise(y) if told is None else told
+
+
+def _is_found(noise: MeasuredNoise) -> bool:
+    """Whether the noise is estimated from the pictures."""
+    return isinstance(noise, str) and parse_noise(noise).kind == "auto"
 
 
 def _common_noise(y: Tensor) -> Noise:
@@ -199,7 +203,7 @@ def deblur(
     noise : float, Tensor, Noise, deepinv.physics.NoiseModel or str
         standard deviation of the noise, in the unit of y, positive, one or one per picture; a map of it, which weights
         the data term; or a description, words or ``"auto"``, as for :func:`denoise`, of which the root mean square is
-        taken.
+        taken; noise that is found counts as at least the least trained level over 7.5.
     border : {"valid", "circular"}
         what lies beyond the frame: with ``"valid"``, as of photographs, nothing is assumed, and the margin that was
         blurred into the frame is estimated too, and cut off; with ``"circular"`` the picture goes on periodically.
@@ -247,8 +251,8 @@ def deblur(
     """
     kernel = read_kernel(kernel) if isinstance(kernel, str) else make_kernel(kernel)
     options = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
-    levels = _levels(y, noise)
-    return _solved(Deblur(kernel, border=border), y, levels, sigma, regularizer, weight, range, options)
+    levels, found = _levels(y, noise), _is_found(noise)
+    return _solved(Deblur(kernel, border=border), y, levels, sigma, regularizer, weight, range, options, found=found)
 
 
 def inpaint(
@@ -311,7 +315,7 @@ def inpaint(
     options = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
     task = Inpaint(mask)
     levels = _levels(y, noise) if isinstance(noise, float | int | Tensor) else _levels(known_part(task, y), noise)
-    return _solved(task, y, levels, sigma, regularizer, weight, range, options)
+    return _solved(task, y, levels, sigma, regularizer, weight, range, options, found=_is_found(noise))
 
 
 def _solved(
@@ -323,7 +327,10 @@ def _solved(
     weight: float | Tensor | str,
     given: RangeOption,
     options: Mapping[str, Any],
+    *,
+    found: bool = False,
 ) -> Solution:
+    """Solve a task; `found`: the noise was estimated, and counts as at least the least one that suits the model."""
     check_image(y, "y")
     if y.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"y: got {y.dtype}, expected torch.float32 or torch.float64")
@@ -336,6 +343,8 @@ def _solved(
         levels = White(levels).root_mean_square(y).to(y)
     limits = find_range(task, y, pose, levels, given)
     reach = reach_at(regularizer, limits)
+    if found and reach is not None:
+        noise = levels = torch.as_tensor(levels, dtype=y.dtype).clamp_min(reach[0] / task.smoothing)
     level = scaled_level(levels, reach, task.smoothing) if sigma is None else sigma
     check_level(level if sigma is not None or noise is None else task.smoothing * levels, reach, limits, given)
     if sigma is None and noise is not None and not is_within(task.smoothing * levels, reach):

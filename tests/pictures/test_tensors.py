@@ -253,6 +253,16 @@ def test_noise_in_words_is_in_the_unit_of_the_pictures(model, scale):
         icgn.denoise(y, noise="poison", **options)
 
 
+def test_noise_that_is_found_counts_as_one_that_suits_the_model(model):
+    """A picture of one colour has no noise, and is deblurred, filled in and of that colour afterwards."""
+    y, least = torch.full((1, 1, 32, 32), 0.4), model.sigma_range[0]
+    assert icgn.estimate_noise(y[0]).level == 0
+    deblurred = icgn.deblur(y, "gaussian:1", "auto", regularizer=model)
+    filled = icgn.inpaint(y, holes()[..., :32, :32], noise="auto", regularizer=model)
+    for solution, smoothing in ((deblurred, 7.5), (filled, 6.0)):
+        assert (solution.x - 0.4).abs().max() < least / smoothing, solution
+
+
 @pytest.mark.parametrize("gain", [1.0, 0.02])
 def test_counts_in_words_are_in_the_unit_of_the_pictures(model, gain):
     y = Poisson(gain).draw(60 * gain * scene(), torch.Generator().manual_seed(0))
