@@ -28,6 +28,8 @@ def write_tiff(path: Path, pages: Pages, container: Container) -> tuple[str, ...
     size = len(pages) * container.height * container.width * container.samples * np.dtype(container.dtype).itemsize
     big = size > _CLASSIC or (layout is not None and layout.big)
     notes = ["written as BigTIFF, as it is larger than 4 GB"] if big and layout and not layout.big else []
+    if layout is not None and (layout.compression or "NONE") not in _LOSSLESS:
+        notes.append(f"written with lossless compression (deflate), not with {layout.compression} as the TIFF was")
     with complaints():
         if layout is not None:
             with tifffile.TiffWriter(path, bigtiff=big, byteorder=layout.byteorder) as tiff:

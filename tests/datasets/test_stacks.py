@@ -199,6 +199,16 @@ def test_what_another_kind_loses_is_said_once_and_pages_are_never_lost(tmp_path)
     assert np.array_equal(np.load(tmp_path / "a.npy"), data)
 
 
+@pytest.mark.parametrize(("mode", "method"), [("1", "group4"), ("L", "jpeg"), ("RGB", "jpeg")])
+def test_a_compression_that_is_not_written_again_is_said(tmp_path, mode, method):
+    Image.fromarray(np.arange(1024, dtype=np.uint8).reshape(32, 32) // 128 * 128).convert(mode).save(
+        tmp_path / "a.tif", compression=method
+    )
+    notes = write_picture(tmp_path / "b.tif", read_picture(tmp_path / "a.tif"))
+    assert any("lossless compression (deflate)" in note for note in notes), notes
+    assert not write_picture(tmp_path / "c.tif", read_picture(tmp_path / "b.tif"))
+
+
 def test_floats_need_a_range_in_a_kind_that_holds_levels(tmp_path):
     field = np.linspace(-2, 3, 90, dtype=np.float32).reshape(9, 10)
     tifffile.imwrite(tmp_path / "in.tif", field)
