@@ -59,7 +59,7 @@ def simulated(clean: Array, seed: int) -> Iterator[tuple[str, Picture, float]]:
         yield measured(f"enlarged {level}", enlarged(small + normal(level, small)), enlarged(small))
     for quality in (70, 85, 95):
         noisy = compressed(torch.from_numpy(clean + normal(12)), quality)
-        yield f"JPEG {quality}", Picture(noisy, jpeg=True), _rms(noisy.numpy() - clean)
+        yield f"JPEG {quality}", Picture(noisy), _rms(noisy.numpy() - clean)
     counts = np.sqrt(0.01 * clean + (2 / 255) ** 2) * rng.standard_normal(clean.shape)
     yield measured("growing", clean + counts, clean)
     for gain, offset, read, peak in ((0.5, 500, 1, 200), (2.1, 100, 5, 100), (10, 300, 20, 60)):

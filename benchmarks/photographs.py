@@ -67,7 +67,7 @@ def _middle(picture: Picture, side: int) -> Picture:
     if not side:
         return picture
     top, left = ((n - side) // 2 for n in picture.pixels.shape[1:])
-    return Picture(picture.pixels[:, top : top + side, left : left + side], jpeg=picture.jpeg)
+    return Picture(picture.pixels[:, top : top + side, left : left + side])
 
 
 def _bm3d(noisy: Tensor, clean: Tensor, found: NoiseEstimate) -> list[float]:

@@ -31,7 +31,6 @@ from icgn.datasets.picture import (
     SUFFIXES,
     Picture,
     depth,
-    is_jpeg,
     read_picture,
     write_picture,
 )
@@ -68,7 +67,6 @@ __all__ = [
     "effective_level",
     "estimate_sigma",
     "folder",
-    "is_jpeg",
     "left_out",
     "list_pictures",
     "luma",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from icgn.compat import keyword_only
-from icgn.datasets.formats import FORMATS, PICTURES, Container, Format, Samples, fit, identify, named
+from icgn.datasets.formats import FORMATS, PICTURES, Container, Format, Samples, fit, named
 from icgn.datasets.formats import PIXEL_LIMIT as PIXEL_LIMIT
 from icgn.datasets.formats.kinds import check_installed, split_inner
 from icgn.datasets.stack import Extent, PictureError, Stack, open_stack, reason
@@ -50,8 +50,6 @@ class Picture:
         pixels per inch along the rows and the columns, at which it is to be printed.
     as_rgb : bool
         whether gray is written as three equal channels, as it was read.
-    jpeg : bool
-        whether it was read from a JPEG file: its noise is not white, and hardly any is left in the colour differences.
     container : Container or None
         what the file was that it was read from, with all that a file of the same kind can keep.
     range : (float, float)
@@ -71,7 +69,6 @@ class Picture:
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
     as_rgb: bool = False
-    jpeg: bool = False
     container: Container | None = None
     range: tuple[float, float] = (0.0, 1.0)
 
@@ -160,15 +157,6 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> tuple[str, 
         raise PictureError(f"{path}: cannot be written: {reason(error)}") from error
 
 
-def is_jpeg(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is JPEG: by its content if it can be read, else by its name."""
-    try:
-        found = identify(Path(path))
-    except OSError:
-        found = named(Path(path))
-    return found is not None and found.kind == "JPEG"
-
-
 def depth(path: str | os.PathLike[str]) -> int:
     """The most bits of an integer that the format of a file name holds, 8 or more; ``KeyError`` for another suffix."""
     kind = named(Path(path))
@@ -201,7 +189,6 @@ def _picture(stack: Stack, missing: Tensor | None) -> Picture:
         exif=found.exif,
         dpi=found.dpi,
         as_rgb=as_rgb,
-        jpeg=found.kind == "JPEG",
         container=found,
         range=(low, high),
     )

@@ -49,7 +49,7 @@ def expected_seconds(
     rows, columns = ((side - _SIDE) // 2 for side in (height, width))
     pixels = picture.pixels[:, rows : rows + _SIDE, columns : columns + _SIDE]
     weight = options.pop("weight", 1.0)
-    crop = Picture(pixels, jpeg=picture.jpeg)
+    crop = Picture(pixels)
     try:
         # The first run also pays for what is made once.
         restore_picture(crop, task=part, regularizer=regularizer, **{**options, "max_iter": 1})
