@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from icgn.compat import keyword_only
 from icgn.datasets import luma, simulate_camera
 from icgn.functionals.noise import Poisson, PoissonGaussian, removal
-from icgn.training.ranges import PART, Range, check, is_number
+from icgn.training.kinds import Kind
+from icgn.training.ranges import PART, Range, is_number
 
 NOISES: dict[str, type[TrainingNoise]] = {}
 """The kinds of noise by their ``type`` in a recipe; every subclass of :class:`TrainingNoise` adds itself."""
@@ -39,15 +40,11 @@ class Disturbed:
     sigma: float
 
 
-class TrainingNoise(ABC):
+class TrainingNoise(Kind):
     """A kind of noise; subclasses are frozen dataclasses of its parameters, the keys of ``[noise]`` in a recipe.
 
     Attributes
     ----------
-    name : str
-        the ``type`` of recipes.
-    ranges : dict
-        what each parameter may be.
     measures : bool
         whether it disturbs measurements of every physics, or pictures alone.
 
@@ -57,16 +54,8 @@ class TrainingNoise(ABC):
         if a parameter is out of its range.
     """
 
-    name: ClassVar[str]
-    ranges: ClassVar[dict[str, Range]] = {}
+    known: ClassVar[dict[str, Any]] = NOISES
     measures: ClassVar[bool] = True
-
-    def __init_subclass__(cls, name: str = "") -> None:
-        cls.name = name or cls.__name__
-        NOISES[cls.name] = cls
-
-    def __post_init__(self) -> None:
-        check(self, self.ranges)
 
     @abstractmethod
     def disturb(self, clean: Tensor, measured: Tensor, sigma: float, generator: torch.Generator) -> Disturbed:
@@ -83,10 +72,6 @@ class TrainingNoise(ABC):
         generator : torch.Generator
             of everything random, on the CPU.
         """
-
-    def to_dict(self) -> dict[str, Any]:
-        """The table of a recipe."""
-        return {"type": self.name, **vars(self)}
 
 
 @dataclass(frozen=True)

@@ -147,8 +147,7 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Give the contents of the TOML file, noise levels to a millionth of a gray level: see :meth:`from_dict`."""
         table = dataclasses.asdict(self)
-        table["loss"] = {"type": self.loss.name, **table["loss"]}
-        table["noise"] = self.noise.to_dict()
+        table |= {"loss": self.loss.to_dict(), "noise": self.noise.to_dict()}
         for name in ("sigma", "validation_sigma"):
             table[name] = [round(s * 255, 6) for s in table[name]]
         return table

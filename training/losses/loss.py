@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from icgn.regularizers.base import ConvexRegularizer
-from icgn.training.ranges import Range, check
+from icgn.training.kinds import Kind
 
 LOSSES: dict[str, type[Loss]] = {}
 """The losses by their ``type`` in a recipe; every subclass of :class:`Loss` adds itself."""
@@ -47,17 +47,13 @@ class Batch:
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
-class Loss(ABC):
+class Loss(Kind):
     """A training loss; subclasses are frozen dataclasses of its parameters, the keys of ``[loss]`` in a recipe.
 
     ``class MyLoss(Loss, name="mine")`` is the loss of recipes with ``type = "mine"`` once its module is imported.
 
     Attributes
     ----------
-    name : str
-        the ``type`` of recipes.
-    ranges : dict
-        what each parameter may be.
     fits_weight : bool
         whether the loss leaves the weight of the regularizer open, to be fitted on validation pictures afterwards.
     trains_conditional : bool
@@ -69,17 +65,9 @@ class Loss(ABC):
         if a parameter is out of its range.
     """
 
-    name: ClassVar[str]
-    ranges: ClassVar[dict[str, Range]] = {}
+    known: ClassVar[dict[str, Any]] = LOSSES
     fits_weight: ClassVar[bool] = False
     trains_conditional: ClassVar[bool] = False
-
-    def __init_subclass__(cls, name: str = "") -> None:
-        cls.name = name or cls.__name__
-        LOSSES[cls.name] = cls
-
-    def __post_init__(self) -> None:
-        check(self, self.ranges)
 
     @abstractmethod
     def values(self, regularizer: ConvexRegularizer, batch: Batch) -> Tensor:
