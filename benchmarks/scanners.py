@@ -26,7 +26,7 @@ from scanner_cases import CoilCase, RayCase, coil_case, pictures, ray_case
 from torch import Tensor
 
 from icgn.regularizers import ConvexRegularizer, PerChannel, TotalVariation, load_pretrained
-from icgn.scanners import CoilData, prepare_coils, read_kspace, reconstruct_ct, reconstruct_mri, solve_coils, split
+from icgn.scanners import CoilData, prepare_coils, read_kspace, reconstruct_ct, reconstruct_mri, solve_prepared, split
 from icgn.scanners.coils import calibration
 from icgn.scanners.held_out import search
 from icgn.solvers import Solution
@@ -123,7 +123,7 @@ def coils(results: Results, case: CoilCase, known: Models, model: ConvexRegulari
     for name, regularizer in known.items():
 
         def solve(sigma: float, how: dict[str, Any], r: ConvexRegularizer = regularizer) -> tuple[Tensor, Solution]:
-            solution = solve_coils(data, PerChannel(r), sigma, start=data.sense, **how)
+            solution = solve_prepared(data, PerChannel(r), sigma, start=data.sense, **how)
             return shown(solution.x), solution
 
         tuned(results, case.name, name, solve, lambda x: -psnr(x, case.clean))
@@ -179,9 +179,9 @@ def measured(results: Results, path: Path, models: Models) -> None:
             continue
         both = PerChannel(regularizer)
         sigma, _ = search(
-            lambda s, r=both: data.error(solve_coils(rest, r, s, start=start, **ROUGH).x, choose), _FIRST, _BOUNDS
+            lambda s, r=both: data.error(solve_prepared(rest, r, s, start=start, **ROUGH).x, choose), _FIRST, _BOUNDS
         )
-        solution = solve_coils(rest, both, sigma, start=start, **FINAL.get(name, LAST))
+        solution = solve_prepared(rest, both, sigma, start=start, **FINAL.get(name, LAST))
         results.add(task, name, "held out", data.error(solution.x, report), sigma=sigma, **proofs(solution))
 
 

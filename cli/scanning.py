@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,48 +18,16 @@ from torch import Tensor
 from icgn.cli.batch import check_not_overwritten
 from icgn.cli.options import as_option, find_device
 from icgn.cli.screen import Steps, console, quiet, reason, refuse, say, warnings_said
+from icgn.cli.watching import Watch
 from icgn.cli.writing import marked, write_values
 from icgn.datasets import FILE_SUFFIXES, prepare_folders
 from icgn.datasets.formats import named
 from icgn.pictures.models import regularizers_by_channels
-from icgn.pictures.progress import Progress
 from icgn.regularizers import ConvexRegularizer
 from icgn.scanners import Trial
-from icgn.solvers import Callback, Event, Solution, Status
+from icgn.solvers import Callback, Solution, Status
 from icgn.storage import write_files
-from icgn.storage.interrupts import Interrupts, interrupts_deferred
-
-# Solutions on the way to a strength, about, and the final one, which counts double.
-_SOLUTIONS = 7
-
-
-class Following:
-    """A callback of the solver for several solutions, one after the other; stops when Ctrl-C was pressed.
-
-    Parameters
-    ----------
-    interrupt : Interrupts
-        of the command.
-    report : callable
-        is given the part done, in [0, 1].
-    """
-
-    def __init__(self, interrupt: Interrupts, report: Callable[[float], None]) -> None:
-        self._interrupt, self._report = interrupt, report
-        self._solved, self._last = 0, ("", -1)
-        self._progress = Progress(lambda part, event: None)
-
-    def __call__(self, event: Event) -> bool:
-        """Take one event of the solver."""
-        stage, before = event.stage, self._last
-        again = stage == before[0] and event.iteration <= before[1]
-        if again or (before[0] == "final" and stage == "first"):
-            self._solved += 1
-            self._progress = Progress(lambda part, event: None)
-        self._last = stage, event.iteration
-        self._progress(event)
-        self._report(min((self._solved + self._progress.done) / _SOLUTIONS, 0.99))
-        return self._interrupt.asked
+from icgn.storage.interrupts import interrupts_deferred
 
 
 @dataclass
@@ -79,6 +48,8 @@ class Scan:
         whether no table is printed.
     notes : list of str
         what was said.
+    begun : float
+        when, on the clock of :func:`time.monotonic`.
     """
 
     source: Path
@@ -88,6 +59,7 @@ class Scan:
     stopped: Callable[[], bool]
     silent: bool
     notes: list[str] = field(default_factory=list)
+    begun: float = field(default_factory=time.monotonic)
 
     def say(self, kind: str, message: str) -> None:
         """Say something about the measurement, and keep it for machines."""
@@ -119,7 +91,8 @@ class Scan:
             "converged": solution.converged,
             "relative_gap": gap if gap < float("inf") else None,
             "iterations": int(stats.iterations[0]),
-            "seconds": round(stats.seconds, 3),
+            "seconds": round(time.monotonic() - self.begun, 3),
+            "seconds_of_last": round(stats.seconds, 3),
             "notes": self.notes,
         }
         if self.json is not None:
@@ -129,7 +102,9 @@ class Scan:
                 return
             write_files({self.json: text.encode()})
         if not self.silent:
-            print_lines([*lines, ("proved", proved(solution)), ("written", str(written))])
+            print_lines(
+                [*lines, ("proved", proved(solution, time.monotonic() - self.begun)), ("written", str(written))]
+            )
 
 
 @contextmanager
@@ -158,7 +133,7 @@ def scanning(
     """
     with quiet(silent), interrupts_deferred() as interrupt, warnings_said():
         bar = Steps(transient=True)
-        watch = Following(interrupt, lambda part: bar.step(part, source.name))
+        watch = Watch(interrupt, lambda part: bar.step(part, source.name), rare=not bar.shown)
         scan = Scan(source, output[0], json, watch, lambda: interrupt.asked, silent)
         try:
             _check_files(scan, output, read)
@@ -223,10 +198,11 @@ def strength_for_machines(sigma: float, trials: Sequence[Trial], errors: dict[st
     }
 
 
-def proved(solution: Solution) -> str:
-    """What is proved of a picture, in words."""
+def proved(solution: Solution, seconds: float) -> str:
+    """What is proved of a picture, in words, with the seconds of all that was computed."""
     gap, ended = float(solution.certificate.relative_gap[0]), str(solution.status[0]).split(":")[0]
-    took = f"{int(solution.stats.iterations[0])} steps, {solution.stats.seconds:.1f} s"
+    last = f"{int(solution.stats.iterations[0])} steps in {solution.stats.seconds:.1f} s"
+    took = f"{last}; {seconds:.1f} s with all before"
     if not gap < float("inf"):
         return f"nothing ({ended}; {took})"
     word = "" if solution.status[0] is Status.CONVERGED else f"{ended}; "

@@ -1,14 +1,15 @@
 """Measurements of scanners, from the file to a certified picture: MRI with coils, CT."""
 
 from icgn.scanners.coils import CoilNoise, coil_maps, coil_noise
-from icgn.scanners.ct import RayData, Slice, held_views, prepare_rays, reconstruct_ct, solve_rays
+from icgn.scanners.ct import RayData, Slice, held_views, prepare_rays, reconstruct_ct
 from icgn.scanners.geometry import Geometry, parse_angles, read_geometry
 from icgn.scanners.held_out import Trial, split
 from icgn.scanners.kspace import KSpace, checked_noise
 from icgn.scanners.kspace_files import read_coils, read_kspace
-from icgn.scanners.mri import CoilData, CoilPicture, prepare_coils, reconstruct_mri, solve_coils
+from icgn.scanners.mri import CoilData, CoilPicture, prepare_coils, reconstruct_mri
 from icgn.scanners.rays import RayMatrix
 from icgn.scanners.sinogram import Sinogram, rings
+from icgn.scanners.solving import solve_prepared
 
 __all__ = [
     "CoilData",
@@ -34,7 +35,6 @@ __all__ = [
     "reconstruct_ct",
     "reconstruct_mri",
     "rings",
-    "solve_coils",
-    "solve_rays",
+    "solve_prepared",
     "split",
 ]

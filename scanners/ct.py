@@ -12,7 +12,7 @@ approximation of the likelihood around the integrals of a first solution, with t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,12 +24,12 @@ from icgn.scanners.geometry import Geometry
 from icgn.scanners.held_out import PART, Trial
 from icgn.scanners.rays import RayMatrix
 from icgn.scanners.sinogram import Sinogram, rings
-from icgn.scanners.solving import FIRST, ROUGH, check_strength, choose_sigma, default_gray, device_of, solve_in_box
-from icgn.solvers import Callback, Problem, Solution
+from icgn.scanners.solving import FIRST, check_strength, choose_sigma, default_gray, solve_prepared, solve_roughly
+from icgn.solvers import Callback, Solution
 from icgn.solvers.units import rounded
 
-# The brightest pixels of the circle that do not count for the range, and how far beyond it the picture may be.
-_BRIGHT, _BOX = 5e-3, 2.0
+# The brightest pixels of the circle that do not count for the range.
+_BRIGHT = 5e-3
 # Noise of views that are held out, as a multiple of the largest: they weigh nothing.
 _BLIND = 1e6
 # Line integrals and levels are rounded to this part of the median noise: data in any unit are solved by the same steps.
@@ -63,6 +63,7 @@ class RayData:
     factor: Tensor
     width: float
     rough: Tensor
+    signed: ClassVar[bool] = False
 
     @property
     def y(self) -> Tensor:
@@ -78,6 +79,10 @@ class RayData:
     def unit(self) -> float:
         """The attenuation in 1/cm that is 1 in pictures of these data."""
         return float((self.factor[0, 0, :, 0] / self.geometry.slant)[0]) / (_CM * self.geometry.pixel_spacing)
+
+    def posed(self, device: torch.device) -> tuple[Tensor, Any, White]:
+        """Measured sums, operator and noise, in float64 on a device."""
+        return self.y.to(device), self.physics.to(device), White(self.levels.to(device))
 
     def residual(self, x: Tensor) -> Tensor:
         """Measured less explained, over its noise, (V, N)."""
@@ -218,22 +223,17 @@ def reconstruct_ct(
     start, unit = data.rough, data.unit
     common: dict[str, Any] = {"weight": weight, "callback": callback}
     if sinogram.counts is not None:
-        start = solve_rays(data, regularizer, sigma or FIRST, start=start, **common, **ROUGH).x
+        start = solve_roughly(data, regularizer, sigma or FIRST, start, **common)
         data = data.expanded(start)
     trials: list[Trial] = []
     errors: dict[str, float] = {}
     if sigma is None:
         held = held_views(len(geometry.angles))
-        rest = data.without(held)
-
-        def solved(sigma: float, start: Tensor) -> Tensor:
-            return solve_rays(rest, regularizer, sigma, start=start, **common, **ROUGH).x
-
-        sigma, trials, start = choose_sigma(regularizer, solved, lambda x: data.error(x.cpu(), held), start)
+        sigma, trials, start = choose_sigma(data, held, regularizer, start, **common)
         plain = prepare_rays(sinogram.of_views(~held), geometry.of_views(~held))
         rough = plain.rough * (plain.unit / unit)
         errors = {"least squares": data.error(rough, held), "this": min(t.error for t in trials)}
-    solution = solve_rays(data, regularizer, sigma, start=start, gap_tol=gap_tol, max_iter=max_iter, **common)
+    solution = solve_prepared(data, regularizer, sigma, start=start, gap_tol=gap_tol, max_iter=max_iter, **common)
     x = solution.x.detach().cpu()
     residual = data.residual(x)
     shown = torch.where(geometry.circle, unit * x[0, 0], 0.0).float()
@@ -241,43 +241,6 @@ def reconstruct_ct(
     found = rings(residual, torch.ones_like(residual))
     words = data.sinogram.words
     return Slice(shown, solution, sigma, unit * data.width, tuple(trials), errors, words, found, misfit)
-
-
-def solve_rays(
-    data: RayData,
-    regularizer: ConvexRegularizer,
-    sigma: float,
-    *,
-    weight: float = 1.0,
-    start: Tensor | None = None,
-    **options: Any,
-) -> Solution:
-    """Solve for the slice of prepared data at one strength; parts on the upper bound of the box widen it.
-
-    Parameters
-    ----------
-    data : RayData
-        what was measured.
-    regularizer : ConvexRegularizer
-        of gray pictures.
-    sigma : float
-        as a part of the range.
-    weight : float
-        factor of the regularizer.
-    start : Tensor, optional
-        picture to begin with, (1, 1, W, W).
-    **options
-        of :func:`icgn.solve`.
-    """
-    device, width = device_of(regularizer), data.width
-    y, levels, physics = data.y.to(device), White(data.levels.to(device)), data.physics.to(device)
-
-    def pose(box: tuple[float, float]) -> Problem:
-        level, limits = sigma * width, (0.0, width)
-        return Problem(y, physics, regularizer, level, noise=levels, weight=weight, box=box, range=limits)
-
-    begin = None if start is None else start.to(y)
-    return solve_in_box(pose, 0.0, _BOX * width, begin, **options)
 
 
 def held_views(views: int, seed: int = 0) -> Tensor:

@@ -14,7 +14,7 @@ convex, and what is proved of u holds for x. A phase of the whole picture, or on
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from deepinv.physics import MultiCoilMRI
@@ -24,16 +24,16 @@ from icgn.regularizers import ConvexRegularizer, PerChannel
 from icgn.scanners.coils import CoilNoise, calibration, coil_maps, coil_noise
 from icgn.scanners.held_out import Trial, split
 from icgn.scanners.kspace import KSpace
-from icgn.scanners.solving import ROUGH, check_strength, choose_sigma, default_gray, device_of, solve_in_box
-from icgn.solvers import Callback, Problem, Solution
+from icgn.scanners.solving import check_strength, choose_sigma, default_gray, solve_prepared
+from icgn.solvers import Callback, Solution
 from icgn.solvers.units import rounded
 
 # Samples are rounded to this part of their noise, so that k-space in any unit is solved by the same steps.
 _STEP = 2.0**-20
 # Iterations of conjugate gradients of the picture without a regularizer: more fit the noise.
 _SENSE = 10
-# The brightest pixels that do not count for the range, and how far beyond the range real and imaginary parts may be.
-_BRIGHT, _BOX = 5e-3, 2.0
+# The brightest pixels that do not count for the range.
+_BRIGHT = 5e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +68,12 @@ class CoilData:
     width: float
     sense: Tensor
     words: str
+    signed: ClassVar[bool] = True
+
+    def posed(self, device: torch.device) -> tuple[Tensor, Any, float]:
+        """Samples, operator and noise, in float32 on a device."""
+        y = self.y.to(device, torch.float32)
+        return y, self.physics(like=y), 1.0
 
     def physics(self, mask: Tensor | None = None, like: Tensor | None = None) -> MultiCoilMRI:
         """The operator of deepinv at some of the measured places, in the precision and on the device of a tensor."""
@@ -211,69 +217,17 @@ def reconstruct_mri(
     start = data.sense
     if sigma is None:
         held = split(data.mask, keep=calibration(data.mask))
-        sigma, trials, errors, start = _chosen(data, held, both, weight, callback)
+        rest = data.without(held)
+        sense = rest.physics().A_dagger(rest.y, max_iter=_SENSE)
+        sigma, trials, start = choose_sigma(data, held, both, sense, weight=weight, callback=callback)
+        plain = {"zero filling": rest.physics().A_adjoint(rest.y), "CG-SENSE": sense}
+        errors = {name: data.error(u, held) for name, u in plain.items()} | {"this": min(t.error for t in trials)}
     options: dict[str, Any] = {"gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
-    solution = solve_coils(data, both, sigma, weight=weight, start=start, **options)
+    solution = solve_prepared(data, both, sigma, weight=weight, start=start, **options)
     u = torch.view_as_complex(solution.x[0].movedim(0, -1).double().cpu().contiguous())
     x = _cropped(data.noise.level * data.phase * u, kspace.picture).to(torch.complex64)
     width = data.noise.level * data.width
     return CoilPicture(x, solution, sigma, data.noise, width, data.words, tuple(trials), errors)
-
-
-def solve_coils(
-    data: CoilData,
-    regularizer: ConvexRegularizer,
-    sigma: float,
-    *,
-    weight: float = 1.0,
-    start: Tensor | None = None,
-    **options: Any,
-) -> Solution:
-    """Solve for the picture u of prepared data at one strength; parts on a bound of the box widen it.
-
-    Parameters
-    ----------
-    data : CoilData
-        what was measured.
-    regularizer : ConvexRegularizer
-        of pictures of two channels, real and imaginary part.
-    sigma : float
-        as a part of the range.
-    weight : float
-        factor of the regularizer.
-    start : Tensor, optional
-        picture to begin with, (1, 2, H, W).
-    **options
-        of :func:`icgn.solve`.
-    """
-    y = data.y.to(device_of(regularizer), torch.float32)
-    width, physics = data.width, data.physics(like=y)
-
-    def pose(box: tuple[float, float]) -> Problem:
-        level, limits = sigma * width, (0.0, width)
-        return Problem(y, physics, regularizer, level, noise=1.0, weight=weight, box=box, range=limits)
-
-    begin = None if start is None else start.to(y)
-    return solve_in_box(pose, -_BOX * width, _BOX * width, begin, **options)
-
-
-def _chosen(
-    data: CoilData, held: Tensor, regularizer: ConvexRegularizer, weight: float, callback: Callback | None
-) -> tuple[float, list[Trial], dict[str, float], Tensor]:
-    """The sigma of least error on places that are held out, all errors, and the picture of that sigma."""
-    rest = data.without(held)
-    sense = rest.physics().A_dagger(rest.y, max_iter=_SENSE)
-
-    def solved(sigma: float, start: Tensor) -> Tensor:
-        return solve_coils(rest, regularizer, sigma, weight=weight, start=start, callback=callback, **ROUGH).x
-
-    sigma, trials, best = choose_sigma(regularizer, solved, lambda x: data.error(x.cpu(), held), sense)
-    errors = {
-        "zero filling": data.error(rest.physics().A_adjoint(rest.y), held),
-        "CG-SENSE": data.error(sense, held),
-        "this": min(t.error for t in trials),
-    }
-    return sigma, trials, errors, best
 
 
 def _cropped(x: Tensor, size: tuple[int, int] | None) -> Tensor:

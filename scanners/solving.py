@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from icgn.functionals.noise import White
 from icgn.regularizers import ConvexRegularizer, load_pretrained
 from icgn.regularizers.pretrained import DEFAULT_MODELS
 from icgn.scanners.held_out import Trial, search
-from icgn.solvers import Problem, Solution, solve
+from icgn.solvers import Callback, Event, Problem, Solution, solve
 
 FIRST = 16 / 255
 """Sigma at which the search for the strength begins, as a part of the range: right for most pictures."""
 
-ROUGH: dict[str, Any] = {"gap_tol": 3e-2, "max_iter": 60}
-"""How the pictures on the way to a strength are solved."""
+# How the pictures on the way to a strength are solved.
+_ROUGH: dict[str, Any] = {"gap_tol": 3e-2, "max_iter": 60}
 
 # Sigmas that are tried, as a part of the range, where a regularizer does not say what it was trained for.
 _BOUNDS = 1 / 255, 100 / 255
-# How often a box is doubled.
-_WIDENINGS = 4
+# How far beyond the range pictures may be, and how often that is doubled.
+_BOX, _WIDENINGS = 2.0, 4
 
 
 def default_gray(regularizer: ConvexRegularizer | None) -> ConvexRegularizer:
@@ -43,60 +44,126 @@ def check_strength(sigma: float | None) -> None:
         raise ValueError(f"sigma: got {sigma:g}, expected a part of the range between 0 and 1, e.g. {FIRST:.2g}")
 
 
-def solve_in_box(
-    pose: Callable[[tuple[float, float]], Problem], low: float, high: float, start: Tensor | None, **options: Any
+class Prepared(Protocol):
+    """Data of a scanner without a unit, ready to be solved."""
+
+    def posed(self, device: torch.device) -> tuple[Tensor, Any, float | White]:
+        """Measurement, operator and noise, where they are computed with."""
+
+    @property
+    def width(self) -> float:
+        """What is white to the regularizer."""
+
+    @property
+    def signed(self) -> bool:
+        """Whether pictures may be negative."""
+
+    def without(self, held: Tensor, /) -> Prepared:
+        """The data without what is held out."""
+
+    def error(self, x: Tensor, held: Tensor, /) -> float:
+        """Root mean square of what a picture leaves of what is held out, over its noise."""
+
+
+def solve_prepared(
+    data: Prepared,
+    regularizer: ConvexRegularizer,
+    sigma: float,
+    *,
+    weight: float = 1.0,
+    start: Tensor | None = None,
+    **options: Any,
 ) -> Solution:
-    """Solve a problem in a box; while pictures press on its upper bound, or on one below 0, this is doubled.
+    """Solve for the picture of prepared data at one strength; parts on a bound of the box double it.
 
     Parameters
     ----------
-    pose : callable
-        the problem for bounds of the intensities.
-    low, high : float
-        the first bounds; low is 0 or -high.
-    start : Tensor or None
-        starting pictures.
+    data : CoilData or RayData
+        what was measured.
+    regularizer : ConvexRegularizer
+        of gray pictures; of two channels, real and imaginary part, for coils.
+    sigma : float
+        as a part of the range.
+    weight : float
+        factor of the regularizer.
+    start : Tensor, optional
+        picture to begin with, in the unit of the data.
     **options
         of :func:`icgn.solve`.
     """
+    width, high = data.width, _BOX * data.width
+    y, physics, noise = data.posed(device_of(regularizer))
+    start = None if start is None else start.to(y)
     for _ in range(_WIDENINGS):
-        begin = None if start is None else start.clamp(low, high)
-        solution = solve(pose((low, high)), x0=begin, **options)
+        low = -high if data.signed else 0.0
+        problem = Problem(
+            y, physics, regularizer, sigma * width, noise=noise, weight=weight, box=(low, high), range=(0.0, width)
+        )
+        solution = solve(problem, x0=None if start is None else start.clamp(low, high), **options)
         pressed = solution.x >= high * (1 - 1e-6)
-        if low < 0:
+        if data.signed:
             pressed |= solution.x <= low * (1 - 1e-6)
         if not bool(pressed.any()):
             break
-        start, low, high = solution.x, 2 * low, 2 * high
+        start, high = solution.x, 2 * high
     return solution
 
 
 def choose_sigma(
+    data: Prepared,
+    held: Tensor,
     regularizer: ConvexRegularizer,
-    solved: Callable[[float, Tensor], Tensor],
-    error: Callable[[Tensor], float],
     start: Tensor,
+    *,
+    weight: float,
+    callback: Callback | None,
 ) -> tuple[float, list[Trial], Tensor]:
     """The sigma of least error on held-out samples, all errors, and the picture of that sigma.
 
     Parameters
     ----------
+    data : CoilData or RayData
+        what was measured.
+    held : Tensor
+        what of it is held out.
     regularizer : ConvexRegularizer
         whose trained range of sigma bounds the search.
-    solved : callable
-        ``solved(sigma, start)`` gives the picture of what is not held out.
-    error : callable
-        the error of a picture on what is.
     start : Tensor
         where the first solution begins; the others begin at the last one.
+    weight : float
+        factor of the regularizer.
+    callback : callable or None
+        of every solution.
     """
+    rest = data.without(held)
     found: dict[float, Tensor] = {}
     last = start
 
     def tried(sigma: float) -> float:
         nonlocal last
-        last = found[sigma] = solved(sigma, last)
-        return error(last)
+        last = found[sigma] = solve_roughly(rest, regularizer, sigma, last, weight=weight, callback=callback)
+        return data.error(last.cpu(), held)
 
     sigma, trials = search(tried, FIRST, regularizer.sigma_range or _BOUNDS)
     return sigma, trials, found[sigma]
+
+
+def solve_roughly(
+    data: Prepared,
+    regularizer: ConvexRegularizer,
+    sigma: float,
+    start: Tensor,
+    *,
+    weight: float,
+    callback: Callback | None,
+) -> Tensor:
+    """A picture on the way to a strength; to the callback its stage is ``"strength"``."""
+    told = None if callback is None else _of_strength(callback)
+    return solve_prepared(data, regularizer, sigma, weight=weight, start=start, callback=told, **_ROUGH).x
+
+
+def _of_strength(callback: Callback) -> Callback:
+    def told(event: Event) -> bool | None:
+        return callback(event if "/" in event.stage else replace(event, stage="strength"))
+
+    return told

@@ -29,9 +29,9 @@ class Event:
     Attributes
     ----------
     stage : str
-        ``"weight"``: the weight is being found; ``"first"``: a first solution, from which a condition is computed;
-        ``"final"``: the problem that is certified. Loops inside an iteration have a stage of their own, such as
-        ``"final/prox"``.
+        ``"weight"``: the weight is being found; ``"strength"``: that of data of a scanner, from several solutions, each
+        counted from 0; ``"first"``: a first solution, from which a condition is computed; ``"final"``: the problem that
+        is certified. Loops inside an iteration have a stage of their own, such as ``"final/prox"``.
     iteration : int
         counted from 0 over all stages of one solve; loops inside an iteration do not count.
     index : Tensor

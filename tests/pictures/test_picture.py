@@ -1,5 +1,6 @@
 """One picture: levels found, channels arranged, metadata kept, nothing printed."""
 
+import itertools
 from types import SimpleNamespace
 
 import deepinv
@@ -175,13 +176,26 @@ def test_the_part_done_is_measured_and_never_falls():
     told = []
     progress = Progress(lambda done, event: told.append(done))
     stages = {"weight": [100, 10, 1, 50, 1], "first": [1000, 30, 0.5], "final/prox": [7.0], "final": [1e4, 1e2, 1, 0.9]}
+    iteration = itertools.count()
     for stage, measures in stages.items():
         for m in measures:
-            progress(SimpleNamespace(stage=stage, measure=torch.tensor([m, m / 2])))
+            progress(SimpleNamespace(stage=stage, iteration=next(iteration), measure=torch.tensor([m, m / 2])))
     assert told == sorted(told) and told[0] == 0 and told[-1] == 1
     # The final stage begins where the others end, and is half done when half of the digits are.
     begin = 1 - (1 - 0.85) * (1 - 0.3)
     assert told[-4] == pytest.approx(begin) and told[-3] == pytest.approx((1 + begin) / 2)
+
+
+def test_each_solution_on_the_way_to_a_strength_has_a_part_of_what_is_left():
+    told = []
+    progress = Progress(lambda done, event: told.append(done))
+    for _ in range(3):
+        for iteration, m in enumerate([100.0, 10.0, 1.0]):
+            progress(SimpleNamespace(stage="strength", iteration=iteration, measure=torch.tensor([m])))
+    assert told[2::3] == pytest.approx([0.5 * (1 - 0.75**k) for k in (1, 2, 3)])
+    for iteration, m in enumerate([100.0, 1.0]):
+        progress(SimpleNamespace(stage="final", iteration=iteration, measure=torch.tensor([m])))
+    assert told[-2:] == pytest.approx([0.5, 1.0]) and told == sorted(told)
 
 
 def test_progress_of_a_solution_and_its_stop(model):

@@ -18,7 +18,7 @@ from icgn.scanners import (
     read_geometry,
     reconstruct_ct,
     rings,
-    solve_rays,
+    solve_prepared,
 )
 from icgn.solvers import Problem, solve
 
@@ -160,7 +160,7 @@ def test_units_of_length_and_of_attenuation_change_that_of_the_slice_only(integr
 
 def test_the_gap_is_at_least_the_true_one(counts, parallel, reg):
     data = prepare_rays(Sinogram.of_counts(counts, 2e4), parallel)
-    rough = solve_rays(data, reg, 0.05, gap_tol=0.1)
+    rough = solve_prepared(data, reg, 0.05, gap_tol=0.1)
     problem = Problem(
         data.y, data.physics, reg, 0.05 * data.width, noise=White(data.levels), box=(0, 2 * data.width),
         range=(0, data.width),

@@ -12,7 +12,7 @@ from icgn.scanners import (
     coil_noise,
     prepare_coils,
     reconstruct_mri,
-    solve_coils,
+    solve_prepared,
     split,
 )
 from icgn.scanners.coils import calibration, outer_samples
@@ -122,7 +122,7 @@ def test_a_phase_of_the_whole_picture_changes_nothing_else(measured, reg):
 def test_the_gap_is_at_least_the_true_one(measured, reg):
     data = prepare_coils(measured, maps=OPTIONS["maps"])
     both, sigma = PerChannel(reg), 0.05 * data.width
-    rough = solve_coils(data, both, 0.05, gap_tol=0.1)
+    rough = solve_prepared(data, both, 0.05, gap_tol=0.1)
     bound = 2 * data.width
     problem = Problem(data.y, data.physics(), both, sigma, noise=1.0, box=(-bound, bound), range=(0, data.width))
     exact = solve(problem, gap_tol=1e-9, max_iter=3000)
