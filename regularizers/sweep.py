@@ -182,10 +182,10 @@ class DeepHead(Head):
 
     def value(self, u: Tensor) -> Tensor:
         linear = (self._rest("grad", u) * u).flatten(1).sum(1)
-        return (self._outputs(u) - self._rest("outputs", u)).flatten(1).sum(1) - linear
+        return (self.outputs(u) - self._rest("outputs", u)).flatten(1).sum(1) - linear
 
     def grad(self, u: Tensor) -> Tensor:
-        return self._grad(u) - self._rest("grad", u)
+        return self.raw_grad(u) - self._rest("grad", u)
 
     def hvp(self, u: Tensor, q: Tensor) -> Tensor:
         p = self._preactivations(u)
@@ -261,12 +261,13 @@ class DeepHead(Head):
             t.append(inner.apply(self.phi.slope(layer, p[layer]) * t[-1]) + part)
         return t
 
-    def _outputs(self, u: Tensor) -> Tensor:
+    def outputs(self, u: Tensor) -> Tensor:
         """The terms of H at all places."""
         p = self._preactivations(u)
         return self.top * self.phi.value(len(p) - 1, p[-1])
 
-    def _grad(self, u: Tensor) -> Tensor:
+    def raw_grad(self, u: Tensor) -> Tensor:
+        """The gradient of H, which need not vanish at 0."""
         return torch.cat(self._sweep(self._preactivations(u))[1], 1)
 
     def _rest(self, what: Literal["outputs", "grad"], u: Tensor) -> Tensor:
@@ -274,7 +275,7 @@ class DeepHead(Head):
         # Without a halo they are the same at all places.
         places = u.shape[2:] if self.halo else [1] * (u.ndim - 2)
         zero = u.new_zeros(1, u.shape[1], *places)
-        compute = self._outputs if what == "outputs" else self._grad
+        compute = self.outputs if what == "outputs" else self.raw_grad
         if torch.is_grad_enabled():
             return compute(zero)
         key = (what, zero.shape)

@@ -30,7 +30,7 @@ ALLOWED = {
     "solvers": {"functionals"},
     "regularizers": {"functionals", "solvers", "storage", "compat"},
     "training": {"functionals", "solvers", "regularizers", "datasets", "storage", "compat"},
-    "transport": {"functionals", "solvers", "regularizers"},
+    "transport": {"functionals", "solvers", "regularizers", "storage"},
     "pictures": {"functionals", "solvers", "regularizers", "datasets", "compat", "uncertainty"},
     "scanners": {"functionals", "solvers", "regularizers"},
     "uncertainty": {"functionals", "solvers", "regularizers"},

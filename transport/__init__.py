@@ -17,6 +17,7 @@ from icgn.transport.pairs import (
     mixture_pair,
     random_covariance,
 )
+from icgn.transport.quadratic_skips import DenseQuadraticICGN
 from icgn.transport.semi_dual import SemiDual
 from icgn.transport.sinkhorn import Sinkhorn
 from icgn.transport.vectors import GradientNetwork
@@ -32,6 +33,7 @@ __all__ = [
     "CostBounds",
     "DenseDeepICGN",
     "DenseGroupICGN",
+    "DenseQuadraticICGN",
     "DenseRidgeICGN",
     "DenseSoftmaxICGN",
     "DiagonalAffine",

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from icgn.transport.coordinates import DenseNetwork, centred, check_dense, parameter_groups
+from icgn.transport.checkpoints import Checkpoint, FitState
+from icgn.transport.coordinates import DenseNetwork, centred, check_dense, parameter_groups, translate
+from icgn.transport.evaluation import CostBounds, cost_bounds
 from icgn.transport.losses import Objective, TransportLoss
 from icgn.transport.moments import match_moments, match_scale
 from icgn.transport.samples import Sampler, make_sampler
+from icgn.transport.semi_dual import SemiDual
 from icgn.transport.vectors import GradientNetwork, check_vectors
 
 Start = Literal["moments", "scale", "network"]
@@ -33,18 +38,21 @@ class History:
     loss : tuple of float
         the estimate of the loss at each step.
     seconds : float
-        wall-clock time of it all.
+        time of it all, by the clock of the fit.
+    bounds : tuple of CostBounds
+        the bracket of the cost on the samples that were held out, the last entry at the end; empty without them.
     """
 
     loss: tuple[float, ...]
     seconds: float
+    bounds: tuple[CostBounds, ...] = ()
 
 
 def fit_map(
     network: GradientNetwork,
     source: Sampler | Tensor,
     target: Sampler | Tensor,
-    loss: TransportLoss,
+    loss: TransportLoss | None = None,
     *,
     steps: int = 1000,
     batch: int = 512,
@@ -53,7 +61,12 @@ def fit_map(
     start_samples: int = 16384,
     generator: torch.Generator | None = None,
     seconds: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
     callback: Callback | None = None,
+    progress: bool = False,
+    held_out: int = 0,
+    tol: float | None = None,
+    checkpoint: str | Path | None = None,
 ) -> History:
     r"""Fit N to be the optimal transport map for :math:`|x - y|^2` from a source to a target measure, in place.
 
@@ -66,8 +79,8 @@ def fit_map(
         the map N, one of the package's dense networks; with `quadratic` = d any affine optimal map is in its class.
     source, target : callable or Tensor
         functions that draw n fresh samples, (n, d), or fixed samples (n, d), drawn with replacement.
-    loss : TransportLoss
-        :class:`~icgn.transport.semi_dual.SemiDual`, :class:`~icgn.transport.correlation.Correlation` or
+    loss : TransportLoss, optional
+        :class:`~icgn.transport.semi_dual.SemiDual`, the default, :class:`~icgn.transport.correlation.Correlation` or
         :class:`~icgn.transport.sinkhorn.Sinkhorn`.
     steps, batch : int
         number of steps, 0 for the start alone, and samples of either measure in each, at least 4.
@@ -82,51 +95,84 @@ def fit_map(
     generator : torch.Generator, optional
         of the draws from fixed samples, on the CPU.
     seconds : float, optional
-        wall-clock time after which the fit has ended, whatever `steps` says: the learning rate falls with the share of
-        the time, or of the steps, that has passed, whichever is larger.
+        time after which the fit has ended, whatever `steps` says: the learning rate falls with the share of the time,
+        or of the steps, that has passed, whichever is larger.
+    clock : callable
+        what measures `seconds`: by default the clock on the wall; ``time.process_time`` counts those of the processor,
+        so that fits on a busy machine are comparable.
     callback : callable
         ``callback(step, loss)`` after each step; returning True ends the fit.
+    progress : bool
+        whether to show a bar in the terminal.
+    held_out : int
+        samples of either measure, drawn once and not trained on (fixed samples may be drawn again), on which
+        :func:`~icgn.transport.evaluation.cost_bounds` brackets the cost at the end.
+    tol : float, optional
+        the bracket is computed at each tenth of the fit too, which ends once the two bounds differ by this part of the
+        cost of the map at most.
+    checkpoint : str or Path, optional
+        file that holds the state of the fit, written every minute and at the end. Where it exists, the fit goes on from
+        it: fixed samples with a generator as if it had not been interrupted, other samplers with other samples.
 
     Raises
     ------
     TypeError, ValueError
-        if a parameter is out of range, or samples are not finite, of another dimension than the network, or of no
-        variance.
+        if a parameter is out of range, samples are not finite, of another dimension than the network, or of no
+        variance, or the checkpoint is of another fit.
     FloatingPointError
         if the loss is not finite in some step; the network then has the parameters of the step before.
     """
     _check(steps, batch, learning_rate, start, seconds)
+    watch = _Watch(held_out, tol)
+    begin = clock()
     draw_x, draw_y = make_sampler("source", source, generator), make_sampler("target", target, generator)
-    objective = loss.bind(network)
-    begin = time.perf_counter()
-    x = _like(network, "source", source if isinstance(source, Tensor) else draw_x(start_samples))
-    y = _like(network, "target", target if isinstance(target, Tensor) else draw_y(start_samples))
-    measures = _Moments.of("source", x), _Moments.of("target", y)
-    maps = [_Trained(check_dense("network", network), *measures)]
+    objective = (SemiDual() if loss is None else loss).bind(network)
+    networks = [check_dense("network", network)]
     if objective.conjugate is not None:
-        maps.append(_Trained(check_dense("conjugate", objective.conjugate), *measures[::-1]))
-    if start in _MATCHES:
-        for own, samples in zip(maps, ((x, y), (y, x)), strict=False):
-            _MATCHES[start](own.network, *samples)
-    losses = []
+        networks.append(check_dense("conjugate", objective.conjugate))
+    settings = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "start": start, "seconds": seconds}
+    kept = None if checkpoint is None else Checkpoint(Path(checkpoint), settings)
+    if kept is not None and kept.measures is not None:
+        measures = [_Moments(mean.to(network.shift), scale) for mean, scale in kept.measures]
+    else:
+        x = _like(network, "source", source if isinstance(source, Tensor) else draw_x(start_samples))
+        y = _like(network, "target", target if isinstance(target, Tensor) else draw_y(start_samples))
+        measures = [_Moments.of("source", x), _Moments.of("target", y)]
+        if start in _MATCHES:
+            for own, samples in zip(networks, ((x, y), (y, x)), strict=False):
+                _MATCHES[start](own, *samples)
+    maps = [_Trained(own, *between) for own, between in zip(networks, (measures, measures[::-1]), strict=False)]
+    watch.draw(network, draw_x, draw_y)
     with ExitStack() as stack:
-        for own in maps:
-            stack.enter_context(centred(own.network, own.source.mean, own.target.mean))
+        for trained in maps:
+            stack.enter_context(centred(trained.network, trained.source.mean, trained.target.mean))
         optimizer = torch.optim.Adam([g for own in maps for g in own.groups(learning_rate)], betas=(0.9, 0.99))
         rates = [group["lr"] for group in optimizer.param_groups]
-        first = time.perf_counter()
-        for step in range(steps):
-            passed = max(step / steps, 0.0 if seconds is None else (time.perf_counter() - first) / seconds)
-            if passed >= 1:
+        state = FitState(list(networks), [(m.mean, m.scale) for m in measures], optimizer, generator)
+        if kept is not None:
+            kept.restore(state)
+        report = stack.enter_context(_bar()) if progress else None
+        first = clock() - state.spent
+        for step in range(len(state.losses), steps):
+            passed = max(step / steps, 0.0 if seconds is None else (clock() - first) / seconds)
+            if passed >= 1 or watch.ends(passed, maps):
                 break
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * (1 + math.cos(math.pi * passed)) / 2
             x = _like(network, "source", draw_x(batch)) - measures[0].mean
             y = _like(network, "target", draw_y(batch)) - measures[1].mean
-            losses.append(_step(objective, optimizer, x, y, step))
-            if callback is not None and callback(step, losses[-1]) is True:
+            state.losses.append(_step(objective, optimizer, x, y, step))
+            state.spent = clock() - first
+            if report is not None:
+                report(passed, state.losses[-1])
+            if kept is not None:
+                kept.write(state)
+            if callback is not None and callback(step, state.losses[-1]) is True:
                 break
-    return History(tuple(losses), time.perf_counter() - begin)
+        if kept is not None:
+            kept.write(state, now=True)
+        watch.end(maps)
+    return History(tuple(state.losses), clock() - begin, tuple(watch.bounds))
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +202,59 @@ class _Trained:
     def groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """For the optimizer."""
         return parameter_groups(self.network, self.source.scale, self.target.scale, learning_rate)
+
+
+class _Watch:
+    """The bracket of the cost on samples that are held out, and the rule that ends a fit by it."""
+
+    def __init__(self, held_out: int, tol: float | None) -> None:
+        if held_out < 0 or held_out == 1:
+            raise ValueError(f"held_out: got {held_out}, expected 0 for none, or at least 2 samples")
+        if tol is not None and not (0 < tol < math.inf and held_out):
+            raise ValueError(f"tol: got {tol} with held_out={held_out}, expected a positive number, and held_out > 0")
+        self.held_out, self.tol = held_out, tol
+        self.bounds: list[CostBounds] = []
+        self._next = 0.1
+
+    def draw(self, network: GradientNetwork, draw_x: Sampler, draw_y: Sampler) -> None:
+        """Draw the samples, if there shall be any."""
+        if self.held_out:
+            self._x = _like(network, "source", draw_x(self.held_out))
+            self._y = _like(network, "target", draw_y(self.held_out))
+
+    def ends(self, passed: float, maps: Sequence[_Trained]) -> bool:
+        """Whether the bounds are near enough, looked at once in each tenth of the fit."""
+        if self.tol is None or passed < self._next:
+            return False
+        self._next = passed + 0.1
+        self._measure(maps)
+        return abs(self.bounds[-1].moved - self.bounds[-1].lower) <= self.tol * self.bounds[-1].moved
+
+    def end(self, maps: Sequence[_Trained]) -> None:
+        """The fit is over."""
+        if self.held_out:
+            self._measure(maps)
+
+    def _measure(self, maps: Sequence[_Trained]) -> None:
+        own = []
+        for trained in maps:  # about the means: copies that are not
+            own.append(copy.deepcopy(trained.network))
+            translate(own[-1], trained.source.mean, trained.target.mean)
+        with torch.no_grad():
+            guess = own[1](self._y) if len(own) > 1 else None
+        self.bounds.append(cost_bounds(own[0], self._x, self._y, guess))
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[float, float], None]]:
+    """A bar in the terminal, and what moves it: the part that has passed, and the loss."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("fit"), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+        task = bars.add_task("", total=1.0)
+        yield lambda passed, loss: bars.update(task, completed=passed, description=f"loss {loss:.4g}")
 
 
 def _step(objective: Objective, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, step: int) -> float:

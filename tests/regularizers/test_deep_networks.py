@@ -21,6 +21,7 @@ from icgn.regularizers.deep import DeepICGN
 from icgn.regularizers.group import GroupICGN, MaxEnvelope, project_l1
 from icgn.regularizers.softmax import LogSumExp, SoftmaxICGN
 from icgn.transport.dense import DenseDeepICGN, DenseGroupICGN, DenseRidgeICGN, DenseSoftmaxICGN
+from icgn.transport.quadratic_skips import DenseQuadraticICGN
 
 BOUNDED = ("tanh", "sigmoid", "hardtanh")
 BORDERS = ("reflect", "zero", "valid")
@@ -460,6 +461,8 @@ DENSE = {
     **{f"deep {a}": functools.partial(DenseDeepICGN, 3, widths=(5, 4), activation=a) for a in BOUNDED},
     "deep of 3": lambda: DenseDeepICGN(3, widths=(4, 2, 3), strong_convexity=0.2, quadratic=2),
     "deep of 1": lambda: DenseDeepICGN(3, widths=(6,), activation="softplus"),
+    "quadratic skips": lambda: DenseQuadraticICGN(3, widths=(5, 4, 3), strong_convexity=0.2),
+    "quadratic skips of 1": lambda: DenseQuadraticICGN(3, widths=(5,)),
 }
 
 
@@ -505,7 +508,8 @@ def test_constants_of_dense_networks(name):
     bound, floor = net.lipschitz(), net.strong_convexity()
     assert bound.dtype == floor.dtype == torch.float64 and bound.shape == floor.shape == ()
     assert float(floor) - 1e-12 <= float(spectrum.min()) and float(spectrum.max()) <= float(bound) * (1 + 1e-12)
-    assert float(spectrum.max()) > 0.1 * float(bound)
+    # Quadratic skips have no Lipschitz constant.
+    assert float(spectrum.max()) > 0.1 * float(bound) or name.startswith("quadratic skips")
     assert float(floor) >= net.mu
 
 
@@ -514,6 +518,30 @@ def test_inverse_of_dense_networks(name):
     net, x = dense(name), vectors()
     found = net.inverse(net(x).detach(), tol=1e-8)
     assert float((found - x).square().mean(1).sqrt().max()) <= 1e-8
+
+
+def test_the_network_with_quadratic_skips_is_its_formula():
+    torch.manual_seed(0)
+    net = DenseQuadraticICGN(3, widths=(5, 4), quadratic=2).double()
+    with torch.no_grad():
+        net.bias.normal_()
+        net.shift.normal_()
+    W, V = (m.split(net.widths) for m in net.W.chunk(2))
+    b, e = (m.split(net.widths) for m in net.bias.chunk(2))
+
+    def potential(x):
+        p = x @ W[0].T + b[0] + (x @ V[0].T + e[0]).square() / 10
+        inner = torch.celu(p) @ torch.nn.functional.softplus(net.raw_U[0]).T
+        p = inner + x @ W[1].T + b[1] + (x @ V[1].T + e[1]).square() / 10
+        return (
+            torch.celu(p) @ torch.nn.functional.softplus(net.raw_c) + (x @ net.Q.T).square().sum(1) / 2 + x @ net.shift
+        )
+
+    x, zero = vectors().requires_grad_(), torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
+    slopes = [torch.autograd.grad(potential(at).sum(), at)[0] for at in (x, zero)]
+    torch.testing.assert_close(net(x), slopes[0] - slopes[1] + net.shift)
+    torch.testing.assert_close(net.fn(x), potential(x) - potential(zero) - x @ (slopes[1][0] - net.shift))
+    assert net.lipschitz() == torch.inf
 
 
 def test_one_dense_layer_is_the_dense_ridge():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from icgn.transport import DenseDeepICGN, DenseGroupICGN, DenseRidgeICGN, DenseSoftmaxICGN
+from icgn.transport import DenseDeepICGN, DenseGroupICGN, DenseQuadraticICGN, DenseRidgeICGN, DenseSoftmaxICGN
 from icgn.transport.conjugate import conjugate_points
 from icgn.transport.coordinates import centred, parameter_groups, strengthen, translate
 from icgn.transport.correlation import Correlation
@@ -29,6 +29,7 @@ NETWORKS = {
     "deep": lambda d, **o: DenseDeepICGN(d, widths=(6, 6), **o),
     "softmax": lambda d, **o: DenseSoftmaxICGN(d, groups=2, members=6, **o),
     "group": lambda d, **o: DenseGroupICGN(d, groups=2, members=6, **o),
+    "quadratic skips": lambda d, **o: DenseQuadraticICGN(d, widths=(6, 6), **o),
 }
 
 
@@ -285,6 +286,62 @@ def test_a_fit_ends_after_its_time_or_when_it_is_told():
     assert 0 < len(history.loss) < 10**5
 
 
+def test_time_is_that_of_the_given_clock():
+    ticks = iter(range(10**6))
+    history = fit_map(network_of(dim=2), GOOD, GOOD, batch=8, seconds=10, clock=lambda: next(ticks))
+    assert 3 <= len(history.loss) <= 10 and history.seconds >= 10
+
+
+@pytest.mark.parametrize("loss", [SemiDual(), Sinkhorn()], ids=["semi-dual", "sinkhorn"])
+def test_an_interrupted_fit_goes_on_as_if_it_had_not_been(loss, tmp_path):
+    x, y = torch.randn(2, 300, 2, generator=seeded())
+    options = {"steps": 8, "batch": 16}
+    whole, parts = (network_of(dim=2).float() for _ in range(2))
+    once = fit_map(whole, x, 2 * y + 1, loss, generator=seeded(5), **options)
+    path = tmp_path / "fit.pt"
+    fit_map(
+        parts, x, 2 * y + 1, loss, generator=seeded(5), checkpoint=path, callback=lambda step, _: step == 3, **options
+    )
+    other = network_of(dim=2, seed=7).float()
+    twice = fit_map(other, x, 2 * y + 1, loss, generator=seeded(9), checkpoint=path, **options)
+    torch.testing.assert_close(twice.loss, once.loss)
+    torch.testing.assert_close(other(x).detach(), whole(x).detach())
+    # What has ended has ended.
+    assert fit_map(other, x, 2 * y + 1, loss, checkpoint=path, **options).loss == twice.loss
+    torch.testing.assert_close(other(x).detach(), whole(x).detach())
+
+
+def test_checkpoints_of_other_fits_are_refused(tmp_path):
+    path = tmp_path / "fit.pt"
+    fit_map(network_of(dim=2), GOOD, GOOD, steps=2, batch=8, checkpoint=path)
+    with pytest.raises(ValueError, match=r"fit with batch = 8, expected 16"):
+        fit_map(network_of(dim=2), GOOD, GOOD, steps=2, batch=16, checkpoint=path)
+    with pytest.raises(ValueError, match=r"is of other networks"):
+        fit_map(network_of("deep", dim=2), GOOD, GOOD, steps=2, batch=8, checkpoint=path)
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match=r"checkpoint: .*fit.pt is no checkpoint of a fit"):
+        fit_map(network_of(dim=2), GOOD, GOOD, steps=2, batch=8, checkpoint=path)
+
+
+def test_a_fit_ends_when_the_bounds_of_the_cost_are_near():
+    pair = gaussian_pair(2, seeded(), condition=3.0)
+    network = network_of(dim=2, strong_convexity=0.05)
+    options = {"steps": 40, "batch": 64, "generator": seeded(1)}
+    history = fit_map(network, pair.source, pair.target, held_out=4000, tol=0.5, **options)
+    # The start is the map up to the curved part: the first look is the last one.
+    assert len(history.loss) == 4 and abs(history.bounds[0].moved - history.bounds[0].lower) < 0.5
+    x, y = pair.source(500), pair.target(500)
+    history = fit_map(network, x, y, held_out=500, **options)
+    assert len(history.loss) == 40 and len(history.bounds) == 1
+    bounds = cost_bounds(network, x, y)
+    assert history.bounds[0].lower == pytest.approx(bounds.lower, rel=0.2)
+
+
+def test_the_bar_shows_the_loss(capsys):
+    fit_map(network_of(dim=2), GOOD, GOOD, steps=2, batch=8, progress=True)
+    assert "loss" in capsys.readouterr().err
+
+
 def test_bounds_of_the_cost_are_those_of_an_assignment():
     # The cost between empirical measures of equal size is that of the best assignment.
     pair = gaussian_pair(3, seeded(), condition=4.0)
@@ -385,6 +442,8 @@ def test_bad_types_are_refused():
         ({"batch": 3}, "steps, batch: got 1000, 3"),
         ({"learning_rate": 0.0}, "learning_rate: got 0.0"),
         ({"seconds": 0.0}, "seconds: got 0.0"),
+        ({"held_out": 1}, "held_out: got 1, expected 0 for none, or at least 2"),
+        ({"tol": 0.1}, "tol: got 0.1 with held_out=0"),
         ({"start": "zero"}, "start: got 'zero', expected one of moments, scale, network"),
     ],
 )
