@@ -68,7 +68,9 @@ def test_code_in_documents_runs(code, tmp_path, run_file):
         "icgn.regularizers.volume",
         "icgn.solvers.solve",
         "icgn.uncertainty.intervals",
+        "icgn.uncertainty.langevin",
         "icgn.uncertainty.region",
+        "icgn.uncertainty.sampling",
     ],
 )
 def test_examples_in_docstrings(module):

@@ -33,7 +33,7 @@ ALLOWED = {
     "transport": {"functionals", "solvers", "regularizers", "storage"},
     "pictures": {"functionals", "solvers", "regularizers", "datasets", "compat", "uncertainty"},
     "scanners": {"functionals", "solvers", "regularizers"},
-    "uncertainty": {"functionals", "solvers", "regularizers"},
+    "uncertainty": {"functionals", "solvers", "regularizers", "storage"},
     "evaluation": {
         "functionals",
         "solvers",

@@ -51,3 +51,15 @@ def test_it_is_of_one_picture(tmp_path, run, noisy):
     assert result.exit_code == 2
     result = run("denoise", noisy[0], "-o", tmp_path / "o.tif", "--uncertainty", noisy[0])
     assert result.exit_code == 2 and "would overwrite a file that is read" in result.stderr.replace("\n", " ")
+
+
+def test_colour_has_a_map_of_the_mean_of_its_channels(tmp_path, run):
+    clean = 255 * bundled().find("astronaut").image[:, 100:164, 180:244].permute(1, 2, 0).numpy()
+    drawn = clean + LEVEL * np.random.default_rng(0).standard_normal(clean.shape)
+    tifffile.imwrite(tmp_path / "in.tif", drawn.round().clip(0, 255).astype(np.uint8), photometric="rgb")
+    options = ("--sigma", LEVEL, "--uncertainty", tmp_path / "map.tif")
+    result = run("denoise", tmp_path / "in.tif", "-o", tmp_path / "o.tif", *options)
+    assert result.exit_code == 0, result.stderr
+    half, error = tifffile.imread(tmp_path / "map.tif"), tifffile.imread(tmp_path / "o.tif") - clean
+    assert half.shape == clean.shape[:2] and 2 < half.mean() < 40
+    assert 0.75 < (abs(error) < half[..., None]).mean() < 0.98
