@@ -64,6 +64,10 @@ class Head(PerImage, ABC):
     def hvp(self, u: Tensor, q: Tensor) -> Tensor:
         r"""The Hessian product :math:`\nabla^2 h(u) q`, shape of u."""
 
+    def linearized(self, u: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The gradient at u, and the Hessian there as a map: several products share what they need in common."""
+        return self.grad(u), lambda q: self.hvp(u, q)
+
     def slope(self, u: Tensor, q: Tensor, t: Tensor) -> Tensor:
         r"""The derivative :math:`\langle q, \nabla h(u + t q)\rangle`, shape (B,).
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -188,30 +188,45 @@ class DeepHead(Head):
         return self.raw_grad(u) - self._rest("grad", u)
 
     def hvp(self, u: Tensor, q: Tensor) -> Tensor:
+        return self.raw_linearized(u)[1](q)
+
+    def linearized(self, u: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        grad, product = self.raw_linearized(u)
+        return grad - self._rest("grad", u), product
+
+    def raw_linearized(self, u: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The gradient of H, which need not vanish at 0, and the Hessian as a map."""
         p = self._preactivations(u)
-        g, _ = self._sweep(p)
-        tangents = self._tangents(p, q)
-        turned = [gl * self.phi.bend(pl) * tl for gl, pl, tl in zip(g, p, tangents, strict=True)]
-        # The sweep of the tangents, from the last layer to the first; out holds it in this order.
-        out = [turned[-1]]
-        for layer in range(len(p) - 2, -1, -1):
-            out.append(turned[layer] + self.maps[layer].adjoint(out[-1]) * self.phi.slope(layer, p[layer]))
-        return torch.cat(out[::-1], 1)
+        slopes = [self.phi.slope(layer, pl) for layer, pl in enumerate(p)]
+        g, d = self._sweep(slopes)
+        bends = [gl * self.phi.bend(pl) for gl, pl in zip(g, p, strict=True)]
+
+        def product(q: Tensor) -> Tensor:
+            turned = [b * t for b, t in zip(bends, self._tangents(slopes, q), strict=True)]
+            # The sweep of the tangents, from the last layer to the first; out holds it in this order.
+            out = [turned[-1]]
+            for layer in range(len(p) - 2, -1, -1):
+                out.append(turned[layer] + self.maps[layer].adjoint(out[-1]) * slopes[layer])
+            return torch.cat(out[::-1], 1)
+
+        return torch.cat(d, 1), product
 
     def curvature(self, u: Tensor, q: Tensor) -> Tensor:
         p = self._preactivations(u)
-        terms = zip(self._sweep(p)[0], p, self._tangents(p, q), strict=True)
+        slopes = [self.phi.slope(layer, pl) for layer, pl in enumerate(p)]
+        terms = zip(self._sweep(slopes)[0], p, self._tangents(slopes, q), strict=True)
         parts = [dot(t, g * self.phi.bend(pl) * t) for g, pl, t in terms]
         return torch.stack(parts).sum(0)
 
     def diagonal(self, u: Tensor) -> Tensor:
         """As if the units of a layer were affected by the next one independently of each other."""
         p = self._preactivations(u)
-        bends = [g * self.phi.bend(pl) for g, pl in zip(self._sweep(p)[0], p, strict=True)]
+        slopes = [self.phi.slope(layer, pl) for layer, pl in enumerate(p)]
+        bends = [g * self.phi.bend(pl) for g, pl in zip(self._sweep(slopes)[0], p, strict=True)]
         out = [bends[-1]]
         for layer in range(len(p) - 2, -1, -1):
             square = replace(self.maps[layer], weight=self.maps[layer].weight.square())
-            out.append(bends[layer] + square.adjoint(out[-1]) * self.phi.slope(layer, p[layer]).square())
+            out.append(bends[layer] + square.adjoint(out[-1]) * slopes[layer].square())
         return torch.cat(out[::-1], 1)
 
     def lipschitz(self, weight: Tensor, squared_norm: SquaredNorm) -> Tensor:
@@ -245,20 +260,20 @@ class DeepHead(Head):
             p.append(inner.apply(self.phi.value(layer, p[-1])) + part + b)
         return p
 
-    def _sweep(self, p: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    def _sweep(self, slopes: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The derivatives g of H with respect to the outputs of the layers, and d to the preactivations."""
-        g, d = [self.top], [self.top * self.phi.slope(len(p) - 1, p[-1])]
-        for layer in range(len(p) - 2, -1, -1):
+        g, d = [self.top], [self.top * slopes[-1]]
+        for layer in range(len(slopes) - 2, -1, -1):
             g.append(self.maps[layer].adjoint(d[-1]))
-            d.append(g[-1] * self.phi.slope(layer, p[layer]))
+            d.append(g[-1] * slopes[layer])
         return g[::-1], d[::-1]
 
-    def _tangents(self, p: list[Tensor], q: Tensor) -> list[Tensor]:
+    def _tangents(self, slopes: list[Tensor], q: Tensor) -> list[Tensor]:
         """The derivatives of the preactivations along q."""
         parts = q.split(self._sizes, 1)
         t = [parts[0]]
         for layer, (inner, part) in enumerate(zip(self.maps, parts[1:], strict=True)):
-            t.append(inner.apply(self.phi.slope(layer, p[layer]) * t[-1]) + part)
+            t.append(inner.apply(slopes[layer] * t[-1]) + part)
         return t
 
     def outputs(self, u: Tensor) -> Tensor:
@@ -268,7 +283,8 @@ class DeepHead(Head):
 
     def raw_grad(self, u: Tensor) -> Tensor:
         """The gradient of H, which need not vanish at 0."""
-        return torch.cat(self._sweep(self._preactivations(u))[1], 1)
+        slopes = [self.phi.slope(layer, pl) for layer, pl in enumerate(self._preactivations(u))]
+        return torch.cat(self._sweep(slopes)[1], 1)
 
     def _rest(self, what: Literal["outputs", "grad"], u: Tensor) -> Tensor:
         """The terms or the gradient of H at 0, for responses like u; kept where no graph is."""

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from icgn.compat import keyword_only
-from icgn.transport.conjugate import conjugate_points
+from icgn.transport.conjugate import approach_points
 from icgn.transport.losses import Objective, TransportLoss
 from icgn.transport.vectors import GradientNetwork
+
+# Steps of conjugate gradients in each Newton step.
+_INNER = 4
 
 
 @keyword_only
@@ -73,7 +76,7 @@ class _Dual(Objective):
     def values(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         network = self.network
         back = self.conjugate(y)
-        best = conjugate_points(network, y, back.detach(), self.newton)
+        best = approach_points(network, y, back.detach(), self.newton, _INNER)
         dual = network.fn(x).mean() - network.fn(best).mean()
         # The same f, held while g is moved.
         held = {f"network.{name}": p.detach() for name, p in network.named_parameters()}

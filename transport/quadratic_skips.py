@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -119,17 +119,24 @@ class _SquaresHead(Head):
         return self._grad(u) - self._grad(torch.zeros_like(u[:1]))
 
     def hvp(self, u: Tensor, q: Tensor) -> Tensor:
+        return self.linearized(u)[1](q)
+
+    def linearized(self, u: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         _, v = (u + self.bias).chunk(2, 1)
-        along, squared = q.chunk(2, 1)
-        s = self._skips(u)
-        bent = self.deep.hvp(s, along + 2 * _SHARE * v * squared)
-        return torch.cat([bent, 2 * _SHARE * (v * bent + self._slopes(s) * squared)], 1)
+        d, bent = self.deep.raw_linearized(self._skips(u))
+
+        def product(q: Tensor) -> Tensor:
+            along, squared = q.chunk(2, 1)
+            b = bent(along + 2 * _SHARE * v * squared)
+            return torch.cat([b, 2 * _SHARE * (v * b + d * squared)], 1)
+
+        return torch.cat([d, 2 * _SHARE * v * d], 1) - self._grad(torch.zeros_like(u[:1])), product
 
     def diagonal(self, u: Tensor) -> Tensor:
         _, v = (u + self.bias).chunk(2, 1)
         s = self._skips(u)
         bends = self.deep.diagonal(s)
-        return torch.cat([bends, 2 * _SHARE * (2 * _SHARE * v.square() * bends + self._slopes(s))], 1)
+        return torch.cat([bends, 2 * _SHARE * (2 * _SHARE * v.square() * bends + self.deep.raw_grad(s))], 1)
 
     def lipschitz(self, weight: Tensor, squared_norm: SquaredNorm) -> Tensor:
         """Infinite: the squares have slopes of any size where the slopes of celu still change."""
@@ -142,10 +149,7 @@ class _SquaresHead(Head):
     def _outputs(self, u: Tensor) -> Tensor:
         return self.deep.outputs(self._skips(u)).sum(1)
 
-    def _slopes(self, s: Tensor) -> Tensor:
-        return self.deep.raw_grad(s)
-
     def _grad(self, u: Tensor) -> Tensor:
         _, v = (u + self.bias).chunk(2, 1)
-        d = self._slopes(self._skips(u))
+        d = self.deep.raw_grad(self._skips(u))
         return torch.cat([d, 2 * _SHARE * v * d], 1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from icgn.compat import keyword_only
-from icgn.transport.conjugate import conjugate_points
+from icgn.transport.conjugate import approach_points
 from icgn.transport.losses import Objective, TransportLoss
 from icgn.transport.vectors import GradientNetwork
 
@@ -24,8 +24,8 @@ class SemiDual(TransportLoss):
         \min_f\; \mathbb E_\mu f(x) + \mathbb E_\nu f^*(y), \qquad
         f^*(y) = \langle y, x_y\rangle - f(x_y), \quad \nabla f(x_y) = y,
 
-    over convex f. A second network guesses :math:`x_y`, Newton steps with an exact line search go on from there, and
-    the network learns from where they end: :math:`\min_g \mathbb E_\nu |\nabla g(y) - x_y|^2`. So it becomes the map
+    over convex f. A second network guesses :math:`x_y`, inexact Newton steps go on from there, and the network learns
+    from where they end: :math:`\min_g \mathbb E_\nu |\nabla g(y) - x_y|^2`. So it becomes the map
     from target to source. Nothing flows back through the Newton steps: the gradient in the parameters of f is
     :math:`\mathbb E_\mu \partial f(x) - \mathbb E_\nu \partial f(x_y)`, and has mean zero at the optimal map. A step
     costs two thirds of one of :class:`~icgn.transport.correlation.Correlation`, in which the two networks play against
@@ -70,8 +70,9 @@ class _Amortized(Objective):
 
     def values(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         guess = self.conjugate(y)
-        best = conjugate_points(self.network, y, guess.detach(), self.newton, self.inner)
-        dual = self.network.fn(x).mean() - self.network.fn(best).mean()
+        best = approach_points(self.network, y, guess.detach(), self.newton, self.inner)
+        own, moved = self.network.fn(torch.cat([x, best])).split([len(x), len(best)])
+        dual = own.mean() - moved.mean()
         distance = (guess - best).square().sum(1).mean()
         value = dual + torch.linalg.vecdot(y, best).mean()
         return dual + distance, value.detach()

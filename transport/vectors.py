@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -150,6 +151,18 @@ class GradientNetwork(FiniteState):
         terms = [self.curved(), QuadraticFunctional(self.Q, self.shift, self.mu - modulus)]
         rest = SumFunctional(terms, [torch.ones((), dtype=torch.float64)] * 2).to(y.dtype)
         return prox(rest, y / modulus, 1 / modulus, tol=tol, max_iter=max_iter)
+
+    def linearized(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        r"""N(x), and :math:`\nabla^2 f(x)` as a map of directions (B, n) that does once what its products share."""
+        check_vectors(x, self.dim)
+        curved = self.curved().to(x.dtype)
+        quadratic = QuadraticFunctional(self.Q, self.shift, self.mu).to(x.dtype)
+        grad, bent = curved.head.linearized(tensor(curved.linear(x)))
+
+        def product(v: Tensor) -> Tensor:
+            return curved.linear_adjoint(bent(tensor(curved.linear(v))), v.shape) + quadratic.hvp(x, v)
+
+        return curved.linear_adjoint(grad, x.shape) + quadratic.grad(x), product
 
     @torch.no_grad()
     def lipschitz(self) -> Tensor:

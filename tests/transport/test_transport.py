@@ -12,7 +12,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from icgn.transport import DenseDeepICGN, DenseGroupICGN, DenseQuadraticICGN, DenseRidgeICGN, DenseSoftmaxICGN
-from icgn.transport.conjugate import conjugate_points
+from icgn.transport.conjugate import approach_points, conjugate_points
 from icgn.transport.coordinates import centred, parameter_groups, strengthen, translate
 from icgn.transport.correlation import Correlation
 from icgn.transport.evaluation import cosine, cost_bounds, l2_uvp
@@ -169,6 +169,17 @@ def test_conjugate_points_solve_the_equation(name):
     few = conjugate_points(network, y, torch.zeros_like(y), 1)
     # The concave objective never falls.
     assert ((few * y).sum(1) - network.fn(few) >= -1e-12).all()
+    quick = approach_points(network, y, torch.zeros_like(y), 40, 3)
+    torch.testing.assert_close(quick, x, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_linearization_is_the_gradient_and_the_hessian(name):
+    network, (x, v) = network_of(name), torch.randn(2, 5, 3, dtype=torch.float64, generator=seeded())
+    grad, product = network.linearized(x)
+    torch.testing.assert_close(grad, network(x))
+    torch.testing.assert_close(product(v), network.hvp(x, v))
+    torch.testing.assert_close(product(2 * v), 2 * product(v))
 
 
 def test_divergence_is_zero_in_the_mean_at_the_target_and_grows():
