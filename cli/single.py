@@ -59,6 +59,9 @@ def restore_one(batch: Batch, job: Job) -> None:
     restored = restore_picture(measured, task=task, regularizer=batch.models, callback=watch, **options)
     if clean is not None:
         clean = _matching(clean, job, restored.picture.pixels)
+    if clean is not None and isinstance(measured, Picture) and measured.nodata is not None:
+        batch.say("note", f"{job.source}: not compared with {job.reference}, as some of its pixels have no data")
+        clean = None
     for note in restored.notes:
         batch.say("warning" if note.warning else "note", f"{job.source}: {words_of(note, unit, restored.range)}")
     if isinstance(measured, Picture) and isinstance(task, Denoise) and options["sigma"]:

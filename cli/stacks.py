@@ -17,7 +17,7 @@ from icgn.cli.references import reference_range
 from icgn.cli.request import Batch
 from icgn.cli.units import Unit, told_unit, unit_of, words_of, words_of_values
 from icgn.cli.watching import Watch, say_expected
-from icgn.datasets import Extent, Job, Page, PictureError, Stack, StackWriter, create_stack, measure, open_stack
+from icgn.datasets import Extent, Job, Page, Stack, StackWriter, create_stack, measure, open_stack
 from icgn.pictures import Note, Restored
 from icgn.pictures.ranges import UNIT, Range
 from icgn.pictures.stacks import Basis, PagedTask, PageTask, Place, joined_values, page_pictures
@@ -145,16 +145,11 @@ def file_range(stack: Stack, task: PageTask) -> tuple[Range, str]:
     Raises
     ------
     PictureError
-        for pages with values that are not finite, but for pixels that a mask hides.
+        for damaged pages, or if no pixel has data.
     """
     if stack.container.range is not None:
         return stack.container.range, ""
     extent = measure(stack, missing=lambda index: missing_of(task(index)))
-    if extent.invalid:
-        raise PictureError(
-            f"{stack.path}: has {extent.invalid} NaN or infinite pixels, expected numbers; fill them first, as icgn"
-            " inpaint does where its mask hides them"
-        )
     return extent.range, _words_of_extent(extent)
 
 
@@ -291,7 +286,8 @@ def _page(work: _Work, index: int, page: Page) -> tuple[Tensor, Outcome]:
         if batch.interrupt.asked and not restored.converged:
             _leave(work, index)
         work.note(restored, index)
-        done.append((restored, outcome_of(restored, None if clean is None else clean[part].pixels)))
+        known = restored.picture.nodata is None
+        done.append((restored, outcome_of(restored, clean[part].pixels if clean is not None and known else None)))
     values = joined_values([r.picture for r, _ in done], page, work.paged.file)
     return values, joined([o for _, o in done], pages=False)
 

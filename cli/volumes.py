@@ -17,8 +17,7 @@ from icgn.cli.units import told_unit, unit_of, words_of
 from icgn.cli.watching import Watch
 from icgn.cli.writing import marked
 from icgn.datasets import Job, Stack, StackWriter, create_stack
-from icgn.pictures.ranges import Range
-from icgn.pictures.stacks import Basis, PagedTask, PageTask, joined_values, page_pictures
+from icgn.pictures.stacks import Basis, PagedTask, PageTask, joined_values
 from icgn.pictures.volumes import check_volume, read_volume, solve_volume, spacing_of, task_of
 from icgn.regularizers.volume import direction_weights
 from icgn.solvers import Solution
@@ -67,12 +66,12 @@ def restore_volume(batch: Batch, job: Job, stack: Stack, task: PageTask) -> None
             solution, sigma = _solved(batch, job, paged, volume, basis, clean)
             stopped = batch.interrupt.asked and not solution.converged
             restored = solution.x[0].detach().float().cpu()
-            notes = () if stopped else _write(writer, stack, restored, file)
+            notes = () if stopped else _write(writer, paged, restored)
     target = job.target
     if stopped:
         target = marked(job.target)
         with create_stack(target, stack, range=file, key=f"{key} {time.time_ns()}") as writer:
-            notes = _write(writer, stack, restored, file)
+            notes = _write(writer, paged, restored)
         batch.unfinished += 1
         batch.say("warning", f"{target}: what was reached when Ctrl-C was pressed, not converged")
     for text in dict.fromkeys(notes):
@@ -124,13 +123,13 @@ def _solved(
     return solution, sigma
 
 
-def _write(writer: StackWriter, stack: Stack, restored: Tensor, file: Range) -> tuple[str, ...]:
+def _write(writer: StackWriter, paged: PagedTask, restored: Tensor) -> tuple[str, ...]:
     """Write the slices (D, H, W) as the pages of the stack; returns what is to be said about it."""
-    for i in range(writer.done, len(stack)):
-        page = stack.page(i)
-        (before,) = page_pictures(page, file)
+    for i in range(writer.done, len(paged.stack)):
+        page = paged.stack.page(i)
+        (before,) = paged.pictures(i, page)
         picture = replace(before, pixels=restored[i : i + 1])
-        writer.write(joined_values([picture], page, file), page.alpha)
+        writer.write(joined_values([picture], page, paged.file), page.alpha)
     return writer.finish() if not writer.finished else writer.notes
 
 

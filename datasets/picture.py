@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from icgn.compat import keyword_only
 from icgn.datasets.formats import FORMATS, PICTURES, Container, Format, Samples, fit, named
 from icgn.datasets.formats import PIXEL_LIMIT as PIXEL_LIMIT
 from icgn.datasets.formats.kinds import check_installed, split_inner
-from icgn.datasets.stack import Extent, PictureError, Stack, open_stack, reason
+from icgn.datasets.stack import Extent, PictureError, Stack, filled, open_stack, reason, without
 from icgn.datasets.stack_writer import placed
 from icgn.storage.files import drafted
 
@@ -48,6 +49,9 @@ class Picture:
         Exif block; it never holds an orientation, the pixels being upright.
     dpi : (float, float) or None
         pixels per inch along the rows and the columns, at which it is to be printed.
+    nodata : Tensor or None
+        bool (1, H, W), True for pixels that have no data in the file (:attr:`Container.nodata`): their intensities
+        continue those of the others smoothly, and they are written without data again. None if all have.
     as_rgb : bool
         whether gray is written as three equal channels, as it was read.
     container : Container or None
@@ -68,6 +72,7 @@ class Picture:
     icc: bytes | None = None
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
+    nodata: Tensor | None = None
     as_rgb: bool = False
     container: Container | None = None
     range: tuple[float, float] = (0.0, 1.0)
@@ -87,6 +92,8 @@ class Picture:
 def read_picture(path: str | os.PathLike[str], *, missing: Tensor | None = None) -> Picture:
     """Read a file of one picture, gray or RGB, of any kind that :func:`icgn.datasets.open_stack` reads.
 
+    Pixels that are NaN, infinite, or declared to have no data are :attr:`Picture.nodata`.
+
     The Exif orientation is applied; palettes become RGB, transparent colours an alpha channel, premultiplied colours
     plain ones, and 1 to 4-bit gray the 8-bit gray of the same intensity. Three equal channels are gray, whose noise is
     not that of colour: one channel, written as three again (:attr:`Picture.as_rgb`).
@@ -100,15 +107,15 @@ def read_picture(path: str | os.PathLike[str], *, missing: Tensor | None = None)
     path : str or path
         the file.
     missing : Tensor, optional
-        bool (1, H, W), True for pixels that say nothing: they do not count for the range, and those that are NaN or
-        infinite become the least number of the others.
+        bool (1, H, W), True for pixels that say nothing and are to be found: they do not count for the range, and are
+        not :attr:`Picture.nodata`.
 
     Raises
     ------
     PictureError
         for a file that is missing, empty, truncated or of another format, that declares more than
         :data:`PIXEL_LIMIT` pixels (refused before anything is decoded), that has several pages or channels other than
-        gray and RGB (read those by :func:`icgn.datasets.open_stack`), or NaN or infinite pixels.
+        gray and RGB (read those by :func:`icgn.datasets.open_stack`), or no pixel with data.
     """
     with open_stack(path, pixel_limit=PIXEL_LIMIT) as stack:
         found = stack.container
@@ -167,14 +174,13 @@ def depth(path: str | os.PathLike[str]) -> int:
 
 def _picture(stack: Stack, missing: Tensor | None) -> Picture:
     found, page = stack.container, stack.page(0)
-    planes = page.values
+    planes = filled(page.values, page.nodata)
+    if planes is None:
+        raise PictureError(f"{stack.path}: no pixel has data")
     # A mask of another size is refused where the pictures are compared.
-    if missing is None or missing.shape[1:] != planes.shape[1:]:
-        low, high = found.range or _range(stack, planes)
-    else:
-        known = planes[(~missing).expand_as(planes)]
-        low, high = found.range or _range(stack, known)
-        planes = torch.where(missing & ~torch.isfinite(planes), known.min(), planes)
+    hidden = None if missing is None or missing.shape[1:] != planes.shape[1:] else missing
+    nodata = without(page.nodata, hidden)
+    low, high = found.range or _range(stack, planes if hidden is None else planes[(~hidden).expand_as(planes)])
     if (low, high) != (0, 1):
         # Exact in float32 for the levels of integers, which are below 2^24 there.
         whole = found.range is not None and low == 0
@@ -184,6 +190,7 @@ def _picture(stack: Stack, missing: Tensor | None) -> Picture:
     return Picture(
         pixels=planes[: 1 if as_rgb else found.channels].clone(),
         alpha=page.alpha,
+        nodata=nodata,
         bits=8 if np.dtype(found.dtype).itemsize == 1 else 16,
         icc=found.icc,
         exif=found.exif,
@@ -195,13 +202,7 @@ def _picture(stack: Stack, missing: Tensor | None) -> Picture:
 
 
 def _range(stack: Stack, values: Tensor) -> tuple[float, float]:
-    bad = int((~torch.isfinite(values)).sum())
-    if bad:
-        raise PictureError(
-            f"{stack.path}: has {bad} NaN or infinite pixels, expected numbers; fill them first, as icgn inpaint does"
-            " with a mask that is dark there"
-        )
-    return Extent(float(values.min()), float(values.max()), 0, stack.container.bits).range
+    return Extent(float(values.min()), float(values.max()), stack.container.bits).range
 
 
 def _write(path: Path, kind: Format, picture: Picture) -> tuple[str, ...]:
@@ -215,12 +216,36 @@ def _write(path: Path, kind: Format, picture: Picture) -> tuple[str, ...]:
     low, high = picture.range if picture.container is not None else (0.0, 2.0**picture.bits - 1)
     levels = pixels.detach().cpu().double()
     values = levels if (low, high) == (0, 1) else low + levels * (high - low)
+    values, empty = _emptied(values, picture, plan.container)
     alpha = None if picture.alpha is None else picture.alpha.detach().cpu().double().clamp(0, 1)
     samples = plan.stored(_last(values), None if alpha is None else _last(alpha))
     with drafted(split_inner(path)[0]) as draft:
         assert kind.write is not None  # fit has tested it
         read = picture.container.notes if picture.container is not None else ()
-        return read + lost + plan.notes + kind.write(draft, _One(samples, path, plan.container.native), plan.container)
+        return (
+            read
+            + lost
+            + empty
+            + plan.notes
+            + kind.write(draft, _One(samples, path, plan.container.native), plan.container)
+        )
+
+
+def _emptied(values: Tensor, picture: Picture, written: Container) -> tuple[Tensor, tuple[str, ...]]:
+    """The numbers of a picture with none where it has no data, as far as the file that is written can say so."""
+    if picture.nodata is None:
+        return values, ()
+    found, holds_nan = picture.container, np.dtype(written.dtype).kind == "f"
+    empty = math.nan if found is None else found.empty
+    if not holds_nan and (math.isnan(empty) or not _says_empty(found, written)):
+        lost = f"{int(picture.nodata.sum())} pixels without data become black: {written.kind} cannot say that"
+        return torch.where(picture.nodata, picture.range[0], values), (lost,)
+    return torch.where(picture.nodata, empty, values), ()
+
+
+def _says_empty(found: Container | None, written: Container) -> bool:
+    """Whether a file keeps the number that pixels without data have in the one that was read."""
+    return found is not None and written.kind == found.kind and written.dtype == found.dtype
 
 
 def _described(picture: Picture, channels: int, kind: Format) -> tuple[Container, tuple[str, ...]]:

@@ -22,6 +22,8 @@ _EXACT = 2**53
 _NOISY = 0.5
 # A gray level of 255.
 _LEVEL = 1 / 255
+# Deviation, in pixels, of the means by which pictures are continued.
+_SMOOTH = 2.0
 # What libraries say of files that end too early.
 _TRUNCATED = (
     "mmap length is greater than file size",
@@ -45,10 +47,14 @@ class Page:
         (C, H, W), in the unit of the file: float32, or float64 for integers and floats that float32 cannot hold.
     alpha : Tensor or None
         opacity in [0, 1], float32 (1, H, W).
+    nodata : Tensor or None
+        bool (1, H, W), True for pixels that have no data (:attr:`Container.nodata`), whatever their values are; None
+        if all have.
     """
 
     values: Tensor
     alpha: Tensor | None = None
+    nodata: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,6 @@ class Extent:
     ----------
     low, high : float
         the least and the largest finite number, in the unit of the file.
-    invalid : int
-        how many are NaN or infinite.
     bits : int
         for unsigned integers the bits that the largest one needs: 12 for 12-bit data in a 16-bit file; else those of
         the type.
@@ -68,7 +72,6 @@ class Extent:
 
     low: float
     high: float
-    invalid: int
     bits: int
 
     @property
@@ -159,12 +162,13 @@ class Stack:
         number: Any = np.array(planes[: found.channels], np.float64 if double else np.float32, order="C")
         if scaled:
             number = found.slope * number + found.intercept
-        values = torch.from_numpy(number)
+        values, empty = torch.from_numpy(number), found.without_data(samples)
+        nodata = None if empty is None else torch.from_numpy(empty)[None]
         if not found.alpha:
-            return Page(values)
+            return Page(values, nodata=nodata)
         top = 1.0 if kind.kind == "f" else stored_limits(found.dtype, found.bits)[1]
         alpha = torch.from_numpy(np.ascontiguousarray(planes[found.channels :], dtype=np.float32)) / top
-        return Page(values, alpha)
+        return Page(values, alpha, nodata)
 
 
 def open_stack(path: str | os.PathLike[str], *, axes: str | None = None, pixel_limit: int = PIXEL_LIMIT) -> Stack:
@@ -195,7 +199,7 @@ def open_stack(path: str | os.PathLike[str], *, axes: str | None = None, pixel_l
 
 
 def measure(stack: Stack, *, missing: Callable[[int], Tensor | None] | None = None) -> Extent:
-    """Find the least and the largest number of all pages, one page in memory at a time.
+    """Find the least and the largest number of all pages, one page in memory at a time; pixels without data not.
 
     Parameters
     ----------
@@ -207,22 +211,57 @@ def measure(stack: Stack, *, missing: Callable[[int], Tensor | None] | None = No
     Raises
     ------
     PictureError
-        for a damaged page.
+        for a damaged page, or if no pixel has data.
     """
-    low, high, invalid = math.inf, -math.inf, 0
-    for index, page in enumerate(stack):
-        hidden = None if missing is None else missing(index)
-        values = page if hidden is None else page[~hidden.expand_as(page)]
-        valid = torch.isfinite(values)
-        invalid += int(values.numel() - valid.sum())
-        if bool(valid.any()):
-            finite = values if bool(valid.all()) else values[valid]
-            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    low, high = math.inf, -math.inf
+    for index in range(len(stack)):
+        page = stack.page(index)
+        hidden = [h for h in (None if missing is None else missing(index), page.nodata) if h is not None]
+        values = page.values
+        if hidden:
+            values = values[~torch.stack([h.expand(1, *values.shape[1:]) for h in hidden]).any(0).expand_as(values)]
+        if values.numel():
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
     if low > high:
-        raise PictureError(f"{stack.path}: holds nothing but NaN and infinite numbers")
+        raise PictureError(f"{stack.path}: no pixel has data")
     found = stack.container
     plain = np.dtype(found.dtype).kind == "u" and (found.slope, found.intercept) == (1, 0)
-    return Extent(low, high, invalid, max(1, int(high).bit_length()) if plain else found.bits)
+    return Extent(low, high, max(1, int(high).bit_length()) if plain else found.bits)
+
+
+def filled(values: Tensor, nodata: Tensor | None) -> Tensor | None:
+    """Values (C, H, W) continued smoothly over pixels without data; None if no pixel has data.
+
+    Those pixels get the local mean, weighted by a Gaussian of two pixels, at the nearest pixel that has data: noise
+    that is continued looks like streaks.
+
+    Parameters
+    ----------
+    values : Tensor
+        of a page.
+    nodata : Tensor or None
+        bool (1, H, W), True for pixels without data.
+    """
+    if nodata is None:
+        return values
+    if bool(nodata.all()):
+        return None
+    from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+    empty = nodata[0].numpy()
+    rows, columns = distance_transform_edt(empty, return_distances=False, return_indices=True)
+    weight = gaussian_filter((~empty).astype(np.float64), _SMOOTH)
+    planes = []
+    for plane in values.double().numpy():
+        mean = gaussian_filter(np.where(empty, 0.0, plane), _SMOOTH)[rows, columns] / weight[rows, columns]
+        planes.append(np.where(empty, mean, plane))
+    return torch.from_numpy(np.stack(planes)).to(values)
+
+
+def without(nodata: Tensor | None, missing: Tensor | None) -> Tensor | None:
+    """Pixels without data that are not among those to be found, both bool (1, H, W); None if there are none."""
+    left = nodata if nodata is None or missing is None else nodata & ~missing
+    return left if left is not None and bool(left.any()) else None
 
 
 def reason(error: Exception) -> str:

@@ -107,8 +107,12 @@ def measured_level(noisy: Picture, clean: Picture, *, reach: Reach = None) -> No
     ValueError
         if the shapes differ.
     """
-    value, error = measure_sigma(noisy.pixels, clean.pixels), noisy.pixels - clean.pixels
-    wanted, alike = effective_level(error), neighbour_correlation(error)
+    error = noisy.pixels - clean.pixels
+    part = 1.0
+    if noisy.nodata is not None:
+        part, error = math.sqrt(float((~noisy.nodata).double().mean())), error.masked_fill(noisy.nodata, 0.0)
+    value = measure_sigma(noisy.pixels, noisy.pixels - error) / part
+    wanted, alike = effective_level(error) / part, neighbour_correlation(error)
     note = Note("noise", "noise of sigma {:.4g} {unit}, measured against the reference", (value,))
     more = alike >= ALIKE or wanted > COHERENT * value
     level = NoiseLevel(value, "measured", (note,), removal=removal(wanted, alike) if more else None)

@@ -139,6 +139,8 @@ def estimate_noise(picture: Picture | Tensor) -> NoiseEstimate:
         raise ValueError(f"picture: got {pixels.dtype} of shape {tuple(pixels.shape)}, expected floats (C, H, W)")
     values = pixels.detach().double().cpu().numpy()
     finite = np.isfinite(values).all(0)
+    if isinstance(picture, Picture) and picture.nodata is not None:
+        finite &= ~picture.nodata[0].numpy()
     if not finite.any():
         raise ValueError("picture: got no pixel that is finite, expected intensities in [0, 1]")
     values = np.where(finite, values, values[:, finite].mean(1)[:, None, None])

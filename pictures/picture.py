@@ -13,12 +13,13 @@ from icgn.functionals.noise import Noise, Poisson, PoissonGaussian, White
 from icgn.pictures.counts import Stabilized, denoise_counts, with_offset
 from icgn.pictures.defects import Cleared, clear
 from icgn.pictures.levels import NoiseLevel, Note, described_level, estimated_level, fitted_level, model_level
+from icgn.pictures.masks import percent
 from icgn.pictures.models import ModelFor, as_batch, default_regularizer, has_local_levels
 from icgn.pictures.noise_words import parse_noise
 from icgn.pictures.ranges import UNIT, Range, RangeOption, check_level, find_range, fixed_range, reach_at
 from icgn.pictures.result import Restored
 from icgn.pictures.solving import Solved, solve_task
-from icgn.pictures.tasks import Denoise, Inpaint, Task, known_part
+from icgn.pictures.tasks import Denoise, Inpaint, Task, known_part, with_data
 from icgn.regularizers import LocalLevels
 from icgn.regularizers.base import ConvexRegularizer, check_image
 from icgn.solvers import Callback
@@ -110,6 +111,7 @@ def restore_picture(
     task = Denoise() if task is None else task
     read = picture if isinstance(picture, Picture) else None
     pixels = picture.pixels if isinstance(picture, Picture) else picture
+    task = with_data(task, read)
     options: dict[str, Any] = {"tol": tol, "gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
     if isinstance(noise, str):
         noise = _told(noise, read, known_part(task, pixels) if task.shows_intensities else pixels)
@@ -161,8 +163,9 @@ def _restore(
     before = pixels if task.shows_intensities or read is not None else None
     if pose.before is not None:
         before = pose.before.flatten(0, 1).float().cpu()
-    notes = [*task.notes(pose), *_range_notes(limits, given), *level.notes, *said, *bound_notes(solved)]
-    notes += [*misfit_notes(task, solved), *_count_notes(level), *_weight_notes(weight, solved), *left]
+    notes = [*task.notes(pose), *_nodata_notes(read), *_range_notes(limits, given), *level.notes, *said]
+    notes += [*bound_notes(solved), *misfit_notes(task, solved), *_count_notes(level)]
+    notes += [*_weight_notes(weight, solved), *left]
     return Restored(picture, before, solved.solution, level, asked, tuple(notes), limits)
 
 
@@ -265,6 +268,15 @@ def _range_notes(limits: Range, given: RangeOption) -> list[Note]:
     if limits == UNIT or given not in (None, "auto"):
         return []
     return [Note("scale", "intensities from {:.4g} to {:.4g} {unit} taken as the range of the model", limits)]
+
+
+def _nodata_notes(read: Picture | None) -> list[Note]:
+    """What is to be said of pixels without data."""
+    if read is None or read.nodata is None:
+        return []
+    share = percent(float(read.nodata.double().mean()))
+    said = f"{share} of the pixels have no data, and stay so; the model sees the others continued there"
+    return [Note("nodata", said)]
 
 
 def misfit_notes(task: Task, solved: Solved) -> list[Note]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from icgn.datasets import Page, Picture, Stack
+from icgn.datasets.stack import filled, without
 from icgn.functionals.noise import Noise, Poisson, PoissonGaussian
 from icgn.pictures.levels import (
     NoiseLevel,
@@ -24,7 +25,7 @@ from icgn.pictures.models import ModelFor
 from icgn.pictures.picture import restore_picture
 from icgn.pictures.ranges import Range, RangeOption, check_level, find_range, fixed_range, reach_at, spread
 from icgn.pictures.result import Restored
-from icgn.pictures.tasks import Denoise, Task, known_part, missing_of
+from icgn.pictures.tasks import Denoise, Task, known_part, missing_of, with_data
 
 SAMPLE = 8
 """Pages, spread over a stack, from which its noise and its range are found."""
@@ -143,7 +144,7 @@ class PagedTask:
         return [i for i in range(len(self.stack)) if self.channel(i) == channel]
 
     def pictures(self, index: int, page: Page | None = None) -> list[Picture]:
-        """The pictures of a page: :func:`page_pictures`. What is no number where a mask hides it becomes one.
+        """The pictures of a page: :func:`page_pictures`.
 
         Parameters
         ----------
@@ -152,9 +153,8 @@ class PagedTask:
         page : Page, optional
             as the stack gives it; read by default.
         """
-        found = page_pictures(self.stack.page(index) if page is None else page, self.file)
-        missing = missing_of(self.task(index))
-        return found if missing is None else [_filled(p, missing) for p in found]
+        found = self.stack.page(index) if page is None else page
+        return page_pictures(found, self.file, missing_of(self.task(index)))
 
     def bases(self, clean: CleanPage | None = None) -> dict[Place, Basis]:
         """Find the noise and the range of every channel; clean pages give the noise where no level is given.
@@ -216,7 +216,7 @@ class PagedTask:
     def _basis(self, pages: Sequence[int], pictures: Sequence[Picture], clean: Sequence[Picture] | None) -> Basis:
         task = self.task(pages[0])
         regularizer = self.models(max(len(p.pixels) for p in pictures))
-        shown = [known_part(self.task(i), p.pixels) for i, p in zip(pages, pictures, strict=True)]
+        shown = [known_part(with_data(self.task(i), p), p.pixels) for i, p in zip(pages, pictures, strict=True)]
         given = fixed_range(regularizer, self.range)
         if self.noise is None and self.usual_noise:
             low, high = range_of(shown, 0.0, given)
@@ -282,24 +282,16 @@ def _changing(levels: Sequence[NoiseLevel]) -> Changing | None:
     return Changing(replace(middle, notes=()), least, most)
 
 
-def _filled(picture: Picture, missing: Tensor) -> Picture:
-    """A picture whose missing pixels, where they are no numbers, are the least of those that are."""
-    valid = torch.isfinite(picture.pixels)
-    hidden = missing & ~valid
-    if not bool(hidden.any()):
-        return picture
-    least = picture.pixels[valid].min() if bool(valid.any()) else 0.0
-    return replace(picture, pixels=torch.where(hidden, least, picture.pixels))
-
-
 def range_of(shown: Sequence[Tensor], noise: float, given: RangeOption) -> Range:
     """The range of the pixels of several noisy pictures together, NaN where they are missing."""
     pixels = torch.cat([p.flatten() for p in shown])[None, None, None]
     return find_range(Denoise(), pixels, Denoise().pose(pixels), noise, given)
 
 
-def page_pictures(page: Page, file: Range) -> list[Picture]:
+def page_pictures(page: Page, file: Range, missing: Tensor | None = None) -> list[Picture]:
     """A page as pictures: one, gray or colour, or where it has another number of channels one for each.
+
+    A page without any data has one colour.
 
     Parameters
     ----------
@@ -307,19 +299,27 @@ def page_pictures(page: Page, file: Range) -> list[Picture]:
         of a stack.
     file : (float, float)
         the numbers that become the intensities 0 and 1.
+    missing : Tensor, optional
+        bool (1, H, W), True for pixels that are to be found.
     """
-    pixels = page.values if file == (0, 1) else (page.values.double() - file[0]) / (file[1] - file[0])
+    values, nodata = filled(page.values, page.nodata), without(page.nodata, missing)
+    if values is None:
+        values = torch.full_like(page.values, file[0])
+    pixels = values if file == (0, 1) else (values.double() - file[0]) / (file[1] - file[0])
     pixels = pixels.float()
     if len(pixels) == 3 and bool((pixels[1:] == pixels[:1]).all()):
-        return [Picture(pixels[:1], as_rgb=True, range=file)]
+        return [Picture(pixels[:1], nodata=nodata, as_rgb=True, range=file)]
     parts = [pixels] if len(pixels) in (1, 3) else list(pixels[:, None])
-    return [Picture(p, range=file) for p in parts]
+    return [Picture(p, nodata=nodata, range=file) for p in parts]
 
 
 def joined_values(pictures: Sequence[Picture], page: Page, file: Range) -> Tensor:
-    """The numbers (C, H, W), in the unit of the file, of the restored pictures of a page."""
+    """The numbers (C, H, W), in the unit of the file, of the restored pictures of a page; those without data stay."""
     pixels = torch.cat([p.pixels.expand(3, -1, -1) if p.as_rgb else p.pixels for p in pictures])
     before = torch.cat([p.pixels.expand(3, -1, -1) if p.as_rgb else p.pixels for p in page_pictures(page, file)])
-    if torch.equal(pixels, before):
+    nodata = pictures[0].nodata
+    found = page.nodata is not None and (nodata is None or not torch.equal(nodata, page.nodata))
+    if torch.equal(pixels, before) and not found:
         return page.values  # exactly, whatever the division above has rounded
-    return pixels if file == (0, 1) else file[0] + pixels.double() * (file[1] - file[0])
+    values = pixels if file == (0, 1) else file[0] + pixels.double() * (file[1] - file[0])
+    return values if nodata is None else torch.where(nodata, page.values.to(values.dtype), values)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal
 
 import deepinv
 import torch
 from torch import Tensor
 
+from icgn.datasets import Picture
 from icgn.functionals.intensities import least_squares
 from icgn.functionals.physics import converted
 from icgn.pictures.levels import Note
@@ -286,6 +287,25 @@ class Measured(Task):
                 f" expected {tuple(y.shape)} as the measurement"
             )
         return x
+
+
+def with_data(task: Task, picture: Picture | None) -> Task:
+    """The task of a picture some pixels of which have no data, which are missing where others are.
+
+    To denoise, such pixels are as they were continued (:attr:`icgn.datasets.Picture.nodata`): a problem in which they
+    were missing would take four to seven times as many steps, and the others were no better by more than 0.03 dB.
+
+    Raises
+    ------
+    ValueError
+        for a task in which every pixel counts.
+    """
+    if picture is None or picture.nodata is None or isinstance(task, Denoise) or bool(picture.nodata.all()):
+        return task
+    if not isinstance(task, Inpaint):
+        number = int(picture.nodata.sum())
+        raise ValueError(f"y: {number} pixels have no data (NaN, or as the file declares), expected data everywhere")
+    return replace(task, known=task.known.to(picture.nodata.device).bool() & ~picture.nodata)
 
 
 def missing_of(task: Task) -> Tensor | None:

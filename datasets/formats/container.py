@@ -52,6 +52,9 @@ class Container:
         the largest stored integer that is used, where that is not the last of `bits` bits; else 0.
     alpha : bool
         whether the last sample of a pixel is its opacity, declared as such by the file.
+    nodata : (float, float) or None
+        the stored numbers, from the first to the last, which mean that a pixel has no data, where the file says so
+        (GeoTIFF, FITS, DICOM). NaN and infinite numbers mean it in every file.
     icc, exif : bytes or None
         colour profile, and Exif block without an orientation: pages are upright.
     dpi : (float, float) or None
@@ -81,6 +84,7 @@ class Container:
     intercept: float = 0.0
     top: int = 0
     alpha: bool = False
+    nodata: Limits | None = None
     icc: bytes | None = None
     exif: bytes | None = None
     dpi: Density | None = None
@@ -144,6 +148,25 @@ class Container:
         """
         kind = np.dtype(self.dtype).kind
         return self.limits if kind == "b" or (kind == "u" and self.bits <= 16) else None
+
+    @property
+    def empty(self) -> float:
+        """The number, in the unit of the file, of a pixel without data; NaN where the file does not say one."""
+        return math.nan if self.nodata is None else self.slope * self.nodata[0] + self.intercept
+
+    def without_data(self, samples: Samples) -> NDArray[np.bool_] | None:
+        """The pixels of stored samples (..., S) without data, (...): a number is none, or all are declared to be none.
+
+        None where every pixel has data.
+        """
+        colours = samples[..., : self.channels]
+        empty = np.zeros(colours.shape[:-1], bool)
+        if colours.dtype.kind == "f":
+            empty |= ~np.isfinite(colours).all(-1)
+        if self.nodata is not None:
+            low, high = self.nodata
+            empty |= ((colours >= low) & (colours <= high)).all(-1)
+        return empty if empty.any() else None
 
     def place(self, index: int) -> dict[str, int]:
         """Find the position of a page along the page axes, e.g. {"T": 0, "Z": 3}; axes of one letter share an entry."""

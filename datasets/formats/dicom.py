@@ -59,6 +59,7 @@ class DicomReader:
             unit="mm" if spacing else "",
             flavour=str(data.get("Modality", "")),
             kept=("the DICOM attributes",),
+            nodata=_padding(data),
             native="DICOM",
         )
         if not 1 <= self.container.bits <= 8 * bytes_each <= 32:
@@ -76,6 +77,16 @@ class DicomReader:
 
     def close(self) -> None:
         return None
+
+
+def _padding(data: Any) -> tuple[float, float] | None:
+    """The stored numbers of pixels beyond the picture, such as those outside the circle of a scanner."""
+    value = data.get("PixelPaddingValue")
+    if not isinstance(value, int) or int(data.SamplesPerPixel) != 1:
+        return None
+    limit = data.get("PixelPaddingRangeLimit")
+    ends = (value, limit if isinstance(limit, int) else value)
+    return float(min(ends)), float(max(ends))
 
 
 def _scale(data: Any) -> tuple[float, float]:

@@ -48,7 +48,7 @@ class Fit:
         if kind.kind == "f":
             samples, top = numbers.astype(kind), 1.0
         elif np.isfinite(numbers).all():
-            samples, top = _rounded(numbers, low, high).astype(kind), high
+            samples, top = self._with_data(_rounded(numbers, low, high), numbers, low, high).astype(kind), high
         else:
             bad = int((~np.isfinite(numbers)).sum())
             raise ValueError(f"{bad} NaN or infinite pixels, expected numbers that {kind.name} can hold")
@@ -61,6 +61,15 @@ class Fit:
         opacity = alpha.astype(np.float64) * top
         opacity = opacity if kind.kind == "f" else _rounded(opacity, low, high)
         return np.concatenate([samples, opacity.astype(kind)], axis=-1)
+
+    def _with_data(self, samples: Samples, numbers: Samples, low: float, high: float) -> Samples:
+        """Whole samples of which none is rounded to the number that means no data."""
+        if self.container.nodata is None:
+            return samples
+        first, last = self.container.nodata
+        taken = (samples >= first) & (samples <= last) & ((numbers < first) | (numbers > last))
+        below = ((numbers < first) & (first > low)) | (last >= high)
+        return np.where(taken, np.where(below, first - 1, last + 1), samples)
 
 
 def _rounded(numbers: Samples, low: float, high: float) -> Samples:

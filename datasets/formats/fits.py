@@ -47,17 +47,24 @@ def open_fits(request: Request) -> ArrayReader:
         except BaseException:
             opened.close()
             raise
-    blank = "BLANK" in hdu.header and container.dtype[0] in "ui"
     container = replace(
         container,
         inner=request.inner or str(number),
         slope=slope,
         intercept=intercept,
         kept=("the FITS header",) + (("the other parts of the FITS",) if len(opened) > 1 else ()),
-        notes=("blank pixels of the FITS are taken for numbers",) if blank else (),
+        nodata=_blank(hdu, container, array._offset),
         native=(number, array._offset),
     )
     return ArrayReader(array, container, opened.close)
+
+
+def _blank(hdu: Any, container: Container, offset: int) -> tuple[float, float] | None:
+    """The stored number of blank pixels, which images of integers may have."""
+    blank = hdu.header.get("BLANK")
+    if not isinstance(blank, int) or container.dtype[0] not in "ui":
+        return None
+    return float(blank + offset), float(blank + offset)
 
 
 def _opened(path: Path) -> Any:

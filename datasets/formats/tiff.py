@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from PIL import Image
 from icgn.datasets.formats.container import (
     Container,
     Density,
+    Limits,
     Samples,
     check_dtype,
     check_size,
@@ -38,6 +40,7 @@ _STRUCTURE = frozenset((
     341, 342, 347, *range(512, 522), *range(529, 533), 34665, 34675, 34853, 40965, 32997, 32998, 50706, 50707,
 ))  # fmt: skip
 _GEO = (33550, 33922, 34264, 34735, 34736, 34737)
+_NODATA = 42113
 _IMAGEJ = (50838, 50839)
 
 
@@ -146,6 +149,7 @@ class TiffReader:
             axes=axes,
             bits=self._bits(samples),
             alpha=self._alpha,
+            nodata=self._nodata(samples.dtype),
             icc=self._page.tags.valueof(_ICC) or None,
             exif=_exif(self._page),
             dpi=turned(_density(self._page), self._orientation),
@@ -299,6 +303,18 @@ class TiffReader:
             return Tags(tuple(kept), None, None)
         unit = page.tags.valueof(_UNIT)
         return Tags(tuple(kept), turned(ratios, self._orientation), None if unit is None else int(unit))
+
+    def _nodata(self, dtype: np.dtype[Any]) -> Limits | None:
+        """The number of pixels without data, which GDAL writes as text, if the samples can have it."""
+        if _name(tifffile.PHOTOMETRIC, self._page.photometric) not in ("MINISBLACK", "RGB"):
+            return None
+        try:
+            number = float(str(self._page.tags.valueof(_NODATA)).strip(" \0"))
+        except ValueError:
+            return None
+        held = float(np.array(number).astype(dtype)) if math.isfinite(number) else number
+        close = held == number or (dtype.kind == "f" and math.isclose(held, number, rel_tol=1e-6))
+        return (held, held) if math.isfinite(number) and close else None
 
     def _flavour(self) -> str:
         tiff = self._tiff

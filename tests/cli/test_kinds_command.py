@@ -42,20 +42,21 @@ def denoised(source, target, model, *options):
     return result
 
 
+def same(one, two):
+    return np.array_equal(one, two, equal_nan=one.dtype.kind == "f")
+
+
 @pytest.mark.parametrize("kind", HERE, ids=NAMES)
 def test_sigma_zero_keeps_samples_type_pages_and_metadata(tmp_path, model, kind):
     source, target = tmp_path / f"in{kind.suffix}", tmp_path / f"out{kind.suffix}"
     kind.make(source)
     result = denoised(f"{source}{kind.inside}", f"{target}{kind.inside}", model, "--sigma", 0)
-    if "blank" in kind.name:
-        assert result.exit_code == 1 and "NaN or infinite pixels, expected numbers; fill them first" in result.stderr
-        return
     assert result.exit_code == 0, result.output
     with open_stack(f"{source}{kind.inside}") as before, open_stack(f"{target}{kind.inside}") as after:
         for name in ("kind", "dtype", "shape", "axes", "bits", "slope", "intercept", "alpha", "icc", "spacing"):
             assert getattr(before.container, name) == getattr(after.container, name), name
     one, two = kind.load(source), kind.load(target)
-    assert one.dtype.name == two.dtype.name and np.array_equal(one, two) and kind.kept(source) == kind.kept(target)
+    assert one.dtype.name == two.dtype.name and same(one, two) and kind.kept(source) == kind.kept(target)
 
 
 @st.composite
@@ -118,6 +119,7 @@ def test_damaged_files_end_in_words_and_whole_ones_lose_nothing(model, data):
             one, two = before.container, after.container
             assert (one.pages, one.height, one.width) == (two.pages, two.height, two.width)
             assert two.channels >= one.channels or bool((before[0] == before[0][:1]).all())
-            for page in after:
-                assert bool(torch.isfinite(page).all())
+            for i in range(len(after)):
+                nodata, page = before.page(i).nodata, after[i]
+                assert bool(torch.isfinite(page if nodata is None else page[:, ~nodata[0]]).all())
         shutil.rmtree(target, ignore_errors=True)

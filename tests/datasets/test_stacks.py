@@ -470,4 +470,4 @@ def test_pictures_of_a_folder_are_written_in_their_own_kind_of_file(folder, tmp_
      (0.5, 0.501, (0, 1)), (2e-3, 2e-3, (0, 1))],
 )  # fmt: skip
 def test_numbers_in_another_unit_have_a_range_of_their_own(low, high, expected):
-    assert Extent(low, high, 0, 32).range == expected
+    assert Extent(low, high, 32).range == expected

@@ -165,7 +165,7 @@ def the_rest(path):
         return sorted(found.files), found["wavelengths"].tolist()
 
 
-def fits(array, *, scaled=False, second=False, compressed=False, checksum=False):
+def fits(array, *, scaled=False, second=False, compressed=False, checksum=False, blank=None):
     def make(path):
         from astropy.io import fits as io_fits
 
@@ -179,6 +179,8 @@ def fits(array, *, scaled=False, second=False, compressed=False, checksum=False)
             parts = [io_fits.PrimaryHDU(array, header)]
         if scaled:
             parts[0].scale("int16", bscale=0.25, bzero=7)
+        if blank is not None:
+            parts[0].header["BLANK"] = blank
         io_fits.HDUList(parts).writeto(path, checksum=checksum)
 
     return make
@@ -231,7 +233,7 @@ def nifti_header(path):
     return str(image.header), image.affine.tolist(), image.dataobj.slope, image.dataobj.inter
 
 
-def dicom(shape, dtype, bits, *, slope=1, intercept=-1024, rle=False):
+def dicom(shape, dtype, bits, *, slope=1, intercept=-1024, rle=False, padding=None):
     def make(path):
         import pydicom
         from pydicom.dataset import Dataset, FileMetaDataset
@@ -239,6 +241,7 @@ def dicom(shape, dtype, bits, *, slope=1, intercept=-1024, rle=False):
 
         array = data(shape, dtype)
         array = array >> (8 * array.itemsize - bits)
+        array[:3] = array[:3] if padding is None else padding
         meta = FileMetaDataset()
         meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage
         meta.MediaStorageSOPInstanceUID = generate_uid()
@@ -246,6 +249,8 @@ def dicom(shape, dtype, bits, *, slope=1, intercept=-1024, rle=False):
         found.file_meta = meta
         found.SOPClassUID, found.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
         found.PatientName, found.PatientID, found.Modality = "Doe^Jane", "17", "CT"
+        if padding is not None:
+            found.add_new("PixelPaddingValue", "SS", padding)
         found.WindowCenter, found.WindowWidth = 40, 400
         found.PixelSpacing, found.SliceThickness = [0.7, 0.7], 2.5
         found.RescaleSlope, found.RescaleIntercept = slope, intercept
@@ -397,6 +402,9 @@ KINDS = (
          tags("ImageDescription", "DateTime"), "description and date of every page", 3),
     Kind("TIFF, 100000 pixels per cm", "tifffile", ".tif", tiff(data((H, W), "uint16"), resolution=(1e5, 1e5),
          resolutionunit="CENTIMETER", metadata=None), READ, TAGS, "resolution and its unit"),
+    Kind("GeoTIFF, pixels without data", "tifffile", ".tif",
+         tiff(np.where(data((H, W), "bool"), np.float32(-9999), data((H, W), "float32")), extratags=GEO,
+         metadata=None), READ, tags("33550", "42113"), "tags, pixels without data"),
     Kind("GeoTIFF", "tifffile", ".tif", tiff(data((H, W), "int16"), extratags=GEO, metadata=None), READ,
          tags(33550, 33922, 34735, 42113), "place on the map, no-data value"),
     *(Kind(f"TIFF, {t}", "tifffile", ".tif", tiff(data((2, H, W), t), photometric="minisblack"), READ, TAGS, "", 2)
@@ -426,7 +434,9 @@ KINDS = (
     Kind("NumPy archive", "NumPy", ".npz", arrays, in_zip, the_rest, "the other arrays", 3, ":stack"),
     Kind("FITS, float32, blank pixels", "astropy", ".fits", lambda path: fits(np.where(data((H, W), "bool"),
          np.nan, data(
-         (H, W), "float32")))(path), fits_data, fits_header, "header", package="astropy"),
+         (H, W), "float32")))(path), fits_data, fits_header, "header, pixels without data", package="astropy"),
+    Kind("FITS, int16, blank pixels", "astropy", ".fits", fits(data((H, W), "int16") >> 13 << 13, blank=0), fits_data,
+         fits_header, "header, pixels without data", package="astropy"),
     Kind("FITS, cube of unsigned integers", "astropy", ".fits", fits(data((4, H, W), "uint16"), checksum=True),
          fits_data,
          fits_header, "header, checksum", 4, package="astropy"),
@@ -447,6 +457,8 @@ KINDS = (
          nifti_header, "header", 6, package="nibabel"),
     Kind("DICOM, CT, 12 in 16 bit", "pydicom", ".dcm", dicom((H, W), "uint16", 12), dicom_data, dicom_header,
          "attributes, window, scale", package="pydicom"),
+    Kind("DICOM, pixels beyond the circle", "pydicom", ".dcm", dicom((H, W), "int16", 16, padding=0), dicom_data,
+         dicom_header, "attributes, pixels without data", package="pydicom"),
     Kind("DICOM, signed, 3 frames", "pydicom", ".dcm", dicom((3, H, W), "int16", 16, slope=0.5, intercept=2),
          dicom_data,
          dicom_header, "attributes, scale", 3, package="pydicom"),
