@@ -80,6 +80,9 @@ class GaussianData(DataFunctional):
     def slope(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
         return dot(tensor(u) - self.y, tensor(q)) + t * dot(tensor(q), tensor(q))
 
+    def slopes_along(self, u: Responses, q: Responses, t: Tensor) -> Tensor:
+        return self.slope(u, q, torch.zeros_like(t[0])) + t * self.curvature(u, q)
+
     def curvature(self, u: Responses, q: Responses) -> Tensor:
         return dot(tensor(q), tensor(q))
 

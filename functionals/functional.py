@@ -383,11 +383,20 @@ def difference(u: Responses, old: Responses) -> Responses:
     return tensor(u) - tensor(old)
 
 
+def _moving_sum(x: Tensor, side: int, axis: int) -> Tensor:
+    """Sums of so many neighbours along an axis; a few shifted pictures are ten times faster than pooling on a CPU."""
+    count = x.shape[axis] - side + 1
+    total = x.narrow(axis, 0, count) + x.narrow(axis, 1, count)
+    for i in range(2, side):
+        total += x.narrow(axis, i, count)
+    return total
+
+
 def density(sizes: Tensor, reach: int) -> Tensor:
     """Sizes at pixels (B, C, H, W), smoothed over pixels so far around, over the mean of each colour, if not 0."""
     if reach:
         padded = F.pad(sizes, (reach, reach, reach, reach), mode="replicate")
         side = 2 * reach + 1
-        sizes = F.avg_pool2d(F.avg_pool2d(padded, (side, 1), stride=1), (1, side), stride=1)
+        sizes = _moving_sum(_moving_sum(padded, side, -2), side, -1) / side**2
     mean = sizes.mean((2, 3), keepdim=True)
     return torch.where(mean > 0, sizes / mean, 1.0)

@@ -21,6 +21,8 @@ Border = Literal["valid", "zero", "reflect"]
 # Elements of a strip of responses in the adjoint, by kind of device: short strips stay in the cache of a CPU, and long
 # ones need few kernels on a GPU.
 _STRIP, _GPU_STRIP = 1 << 20, 1 << 26
+# Filters from which a stride of 2 is the fastest on a CPU.
+_MANY = 24
 
 
 OperatorT = TypeVar("OperatorT", bound="FilterOperator")
@@ -72,42 +74,40 @@ class FilterOperator(Frozen):
 
     def adjoint(self, z: Tensor, shape: torch.Size) -> Tensor:
         """Images W^T z of shape (B, C, H, W) from planes z."""
-        with full_float32(z):
-            phases = F.conv_transpose2d(self._as_channels(z, shape), self.kernel)
-        return self._assemble(phases, shape)
+        return self._cropped(self._transposed(z.unflatten(1, self._cells(shape))), shape)
 
     def adjoint_of(self, f: Callable[..., Tensor], planes: tuple[Tensor, ...], shape: torch.Size) -> Tensor:
         """Images W^T z, z = f(rows, strips of the planes) for a pointwise f: z is never held as a whole."""
-        rows, cols = (math.ceil(n / self.stride) for n in self.grid(shape))
-        taps = self.kernel.shape[-1]
+        rows, cols = self._cells(shape)
+        s, side = self.stride, self.kernel.shape[-1] * self.stride
         batch, _, filters = planes[0].shape
-        out = planes[0].new_zeros(batch, self.kernel.shape[1], rows + taps - 1, cols + taps - 1)
+        out = planes[0].new_zeros(batch, self.weight.shape[1], (rows - 1) * s + side, (cols - 1) * s + side)
         strip_size = _STRIP if out.device.type == "cpu" else _GPU_STRIP
         # A strip of one image is large enough for compiled loops, if the image is.
-        step = max(taps, strip_size // (batch * cols * filters), math.ceil(passes.COMPILED / (cols * filters)))
+        least = max(self.kernel.shape[-1], math.ceil(passes.COMPILED / (cols * filters)))
+        step = max(least, strip_size // (batch * cols * filters))
         for top in range(0, rows, step):
             at = slice(top * cols, (top + step) * cols)
             strip = self._transposed(f(at, *(p[:, at] for p in planes)).unflatten(1, (-1, cols)))
-            out[:, :, top : top + strip.shape[2]] += strip
-        return self._assemble(out, shape)
+            out[:, :, top * s : top * s + strip.shape[2]] += strip
+        return self._cropped(out, shape)
 
     def _transposed(self, z: Tensor) -> Tensor:
-        """The transposed convolution (B, C s^2, rows + taps - 1, ...) of responses (B, rows, cols, K s^2)."""
-        taps = self.kernel.shape[-1]
-        # Kernels of more than 3 x 3 on few channels take oneDNN three times as long as one product of matrices.
-        if z.is_cuda or taps <= 3 or self.weight.shape[1] > 1:
+        """The images of the extended size that responses (B, rows, cols, K s^2) of cells lead to."""
+        if z.is_cuda or self.weight.shape[1] > 1:
             with full_float32(z):
-                return F.conv_transpose2d(z.permute(0, 3, 1, 2), self.kernel)
-        parts = (z @ self.kernel.permute(0, 2, 3, 1).flatten(1)).unflatten(-1, (taps, taps, -1))
-        batch, rows, cols = z.shape[:3]
-        out = z.new_zeros(batch, rows + taps - 1, cols + taps - 1, parts.shape[-1])
-        for i in range(taps):
-            for j in range(taps):
-                out[:, i : i + rows, j : j + cols] += parts[..., i, j, :]
-        return out.permute(0, 3, 1, 2)
+                return F.pixel_shuffle(F.conv_transpose2d(z.permute(0, 3, 1, 2), self.kernel), self.stride)
+        # On a CPU one product of matrices gives what each cell adds to the pixels that it sees.
+        s, side = self.stride, self.kernel.shape[-1] * self.stride
+        spread = F.pixel_shuffle(self.kernel, s).flatten(1)
+        patches = z.flatten(1, 2) @ spread
+        size = (z.shape[1] - 1) * s + side, (z.shape[2] - 1) * s + side
+        if passes.usable(z, z):
+            return passes.overlapped(patches, size, z.shape[2], s)
+        return F.fold(patches.mT, size, side, stride=s)
 
-    def _assemble(self, phases: Tensor, shape: torch.Size) -> Tensor:
-        x = F.pixel_shuffle(phases, self.stride)
+    def _cropped(self, x: Tensor, shape: torch.Size) -> Tensor:
+        """Images of a shape from those of the extended size, and what is beyond the border brought back."""
         x = x[..., : shape[-2] + 2 * self.margin, : shape[-1] + 2 * self.margin]
         return extend_adjoint(x, self.margin, self.border)
 
@@ -161,8 +161,12 @@ class FilterOperator(Frozen):
         return shape[-2] - lost, shape[-1] - lost
 
     def _as_channels(self, planes: Tensor, shape: torch.Size) -> Tensor:
+        return planes.unflatten(1, self._cells(shape)).permute(0, 3, 1, 2)
+
+    def _cells(self, shape: torch.Size) -> tuple[int, int]:
+        """Rows and columns of cells of s x s responses."""
         rows, cols = self.grid(shape)
-        return planes.unflatten(1, (math.ceil(rows / self.stride), math.ceil(cols / self.stride))).permute(0, 3, 1, 2)
+        return math.ceil(rows / self.stride), math.ceil(cols / self.stride)
 
     def _clear_outside(self, r: Tensor, rows: int, cols: int) -> None:
         s = self.stride
@@ -333,11 +337,12 @@ def full_float32(like: Tensor) -> Iterator[None]:
 
 
 def best_stride(weight: Tensor) -> int:
-    """Polyphase stride for filters (K, C, d, d): 4 for one channel on a CPU, 2 for more and on other devices.
+    """Polyphase stride for filters (K, C, d, d): 4 for a few of one channel on a CPU, else 2.
 
     Measured on CPUs and on an H100 (docs/decisions.md); results do not depend on it beyond rounding.
     """
-    return 4 if weight.shape[1] == 1 and weight.device.type == "cpu" else 2
+    few = weight.shape[1] == 1 and len(weight) < _MANY
+    return 4 if few and weight.device.type == "cpu" else 2
 
 
 def _polyphase_kernel(weight: Tensor, s: int) -> Tensor:

@@ -1,8 +1,8 @@
 """Compiled loops over responses: each reads them once. Imported at first use, for numba takes half a second.
 
-All have the same arguments: responses u and q (P, N) of one image, bounds `knee` (P, N), or (1, N) for all positions,
-steps or weights t (T,), and what is written. Sums are added to what `total`, in float64, already has, row by row; a row
-is summed in the precision of u, in whatever order is fastest.
+All but the last have the same arguments: responses u and q (P, N) of one image, bounds `knee` (P, N), or (1, N) for all
+positions, steps or weights t (T,), and what is written. Sums are added to what `total`, in float64, already has, row by
+row; a row is summed in the precision of u, in whatever order is fastest.
 """
 
 from __future__ import annotations
@@ -152,3 +152,18 @@ def product(u: Any, q: Any, knee: Any, t: Any, out: Any) -> None:
         bound = knee[min(p, knee.shape[0] - 1)]
         for i in range(u.shape[1]):
             out[p, i] = q[p, i] if abs(u[p, i]) < bound[i] else zero
+
+
+@compiled
+def overlap(patches: Any, cols: int, stride: int, columns: tuple[int, ...], out: Any) -> None:
+    """Add square patches (P, side^2) to a picture, `cols` of them in a row, each `stride` pixels after the last one.
+
+    `columns` are as many numbers as a patch has columns: the length of a tuple is known when the loop is compiled.
+    """
+    side = len(columns)
+    for p in range(patches.shape[0]):
+        top, left = p // cols * stride, p % cols * stride
+        for a in range(side):
+            row, own = out[top + a, left : left + side], patches[p, a * side : (a + 1) * side]
+            for b in range(side):
+                row[b] += own[b]

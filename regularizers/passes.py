@@ -9,6 +9,7 @@ responses, and without numba.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -95,6 +96,18 @@ def product(u: Tensor, q: Tensor, knee: Tensor) -> Tensor:
 def step(u: Tensor, q: Tensor, knee: Tensor, t: Tensor) -> Tensor:
     """The responses u + t q, t (B,), cut to their knees; u + t q takes the place of u."""
     return _written(kernels().step, u, q, knee, t[None])
+
+
+def overlapped(patches: Tensor, size: tuple[int, int], cols: int, stride: int) -> Tensor:
+    """Pictures (B, 1, H, W) of a size, sums of square patches (B, P, side^2) at places `stride` pixels apart.
+
+    There are `cols` places in a row: what :func:`torch.nn.functional.fold` gives.
+    """
+    out = patches.new_zeros(len(patches), 1, *size)
+    columns = (0,) * math.isqrt(patches.shape[-1])
+    for i in range(len(patches)):
+        kernels().overlap(patches[i].numpy(), cols, stride, columns, out[i, 0].numpy())
+    return out
 
 
 def _nowhere(u: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,6 +82,18 @@ def test_passes_are_those_of_torch(seed, dtype, batch, places, columns, shared, 
                 torch.testing.assert_close(found, expected, rtol=1e-5, atol=2 * torch.finfo(dtype).eps * scale)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("stride", "side"), [(1, 3), (2, 10), (4, 12)])
+@torch.no_grad()
+def test_overlapping_patches_are_summed(stride, side, dtype):
+    rows, cols = 5, 7
+    patches = torch.randn(2, rows * cols, side**2, generator=torch.Generator().manual_seed(0)).to(dtype)
+    size = (rows - 1) * stride + side, (cols - 1) * stride + side
+    found = passes.overlapped(patches, size, cols, stride)
+    assert found.dtype is dtype
+    torch.testing.assert_close(found, F.fold(patches.mT, size, side, stride=stride))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
