@@ -12,7 +12,7 @@ from icgn.cli.arguments import Device, Factor, Json, Model, Quiet, SmallGap, Str
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from icgn.scanners import CoilPicture, KSpace
+    from icgn.scanners import CoilPicture, KSpace, ShotKSpace
 
 
 def mri(
@@ -49,6 +49,21 @@ def mri(
     slice: Annotated[
         int | None, typer.Option("--slice", min=0, metavar="N", help="Slice, from 0; default the middle one.")
     ] = None,
+    trajectory: Annotated[
+        Path | None,
+        typer.Option(
+            "--trajectory",
+            metavar="FILE",
+            help="Where k-space was measured, if not on a grid: .npy (shots, readout, 2) or BART's .cfl, in cycles per"
+            " field of view; KSPACE is (coils, shots, readout) then.",
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            "--size", min=4, metavar="N", help="Pixels of a side, with --trajectory; default twice its reach."
+        ),
+    ] = None,
     sigma: Strength = None,
     weight: Factor = 1.0,
     gap: SmallGap = 1e-3,
@@ -64,13 +79,13 @@ def mri(
     """
     from icgn.cli.options import check_tolerance
     from icgn.cli.scanning import gray_regularizer, scanning, typed_sigma
-    from icgn.scanners import read_coils, read_kspace, reconstruct_mri
+    from icgn.scanners import read_coils, reconstruct_mri
 
     given = _level(noise)
     scan_file = Path(noise) if noise is not None and given is None else None
-    read = [p for p in (maps, scan_file) if p is not None]
+    read = [p for p in (maps, scan_file, trajectory) if p is not None]
     with scanning(kspace, [p for p in (output, phase) if p], json=json, silent=quiet, read=read) as scan:
-        found = read_kspace(kspace, slice=slice)
+        found = _read(kspace, slice, trajectory, size)
         picture = reconstruct_mri(
             found,
             maps=None if maps is None else read_coils(maps),
@@ -87,6 +102,18 @@ def mri(
         if phase is not None:
             _write_phase(scan.target(phase, picture.solution), picture.x)
         scan.end(picture.solution, _lines(found, picture), _record(found, picture), target)
+
+
+def _read(path: Path, slice: int | None, trajectory: Path | None, size: int | None) -> KSpace | ShotKSpace:
+    from icgn.scanners import read_kspace, read_shots
+
+    if trajectory is None:
+        if size is not None:
+            raise ValueError(f"--size: got {size} without --trajectory, expected both: a grid has a size")
+        return read_kspace(path, slice=slice)
+    if slice is not None:
+        raise ValueError(f"--slice: got {slice} beside --trajectory, expected one of the two: a file of one slice")
+    return read_shots(path, trajectory, size=size)
 
 
 def _level(noise: str | None) -> float | None:
@@ -115,13 +142,12 @@ def _write_phase(path: Path, x: Tensor) -> None:
     write_values(path, x.angle(), (-math.pi, math.pi))
 
 
-def _lines(kspace: KSpace, picture: CoilPicture) -> list[tuple[str, str]]:
+def _lines(kspace: KSpace | ShotKSpace, picture: CoilPicture) -> list[tuple[str, str]]:
     from icgn.cli.scanning import strength_in_words
 
-    height, width = kspace.mask.shape
-    measured = f"{100 / kspace.acceleration:.3g} % measured"
+    _, height, width = kspace.shape
     coils = "coil" if kspace.coils == 1 else "coils"
-    size = f"{kspace.coils} {coils}, {height} x {width}, {measured}"
+    size = f"{kspace.coils} {coils}, {height} x {width}, {kspace.extent}"
     level = f"{picture.noise.level:.3g} in the unit of k-space, {picture.noise.words}"
     return [
         ("k-space", ", ".join(filter(None, (size, kspace.words)))),
@@ -131,7 +157,7 @@ def _lines(kspace: KSpace, picture: CoilPicture) -> list[tuple[str, str]]:
     ]
 
 
-def _record(kspace: KSpace, picture: CoilPicture) -> dict[str, object]:
+def _record(kspace: KSpace | ShotKSpace, picture: CoilPicture) -> dict[str, object]:
     from icgn.cli.scanning import strength_for_machines
 
     height, width = picture.x.shape

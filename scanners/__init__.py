@@ -5,9 +5,10 @@ from icgn.scanners.ct import RayData, Slice, held_views, prepare_rays, reconstru
 from icgn.scanners.geometry import Geometry, parse_angles, read_geometry
 from icgn.scanners.held_out import Trial, split
 from icgn.scanners.kspace import KSpace, checked_noise
-from icgn.scanners.kspace_files import read_coils, read_kspace
+from icgn.scanners.kspace_files import read_coils, read_kspace, read_shots
 from icgn.scanners.mri import CoilData, CoilPicture, prepare_coils, reconstruct_mri
 from icgn.scanners.rays import RayMatrix
+from icgn.scanners.shots import ShotKSpace, Trajectory
 from icgn.scanners.sinogram import Sinogram, rings
 from icgn.scanners.solving import solve_prepared
 
@@ -19,8 +20,10 @@ __all__ = [
     "KSpace",
     "RayData",
     "RayMatrix",
+    "ShotKSpace",
     "Sinogram",
     "Slice",
+    "Trajectory",
     "Trial",
     "checked_noise",
     "coil_maps",
@@ -32,6 +35,7 @@ __all__ = [
     "read_coils",
     "read_geometry",
     "read_kspace",
+    "read_shots",
     "reconstruct_ct",
     "reconstruct_mri",
     "rings",

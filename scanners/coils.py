@@ -15,10 +15,8 @@ import torch
 from deepinv.physics import MultiCoilMRI
 from torch import Tensor
 
-from icgn.scanners.kspace import KSpace, checked_noise
-
-CALIBRATION = 24
-"""Side of the square in the middle of k-space that maps are estimated from, at most; deepinv's own number."""
+from icgn.scanners.grid import calibration
+from icgn.scanners.kspace import KSpace, Measured, checked_noise
 
 # Fewer rows or columns of calibration than this do not fit the kernels of ESPIRiT.
 _LEAST = 12
@@ -53,7 +51,7 @@ class CoilNoise:
         return torch.linalg.solve_triangular(triangle, flat, upper=False).reshape(values.shape)
 
 
-def coil_noise(kspace: KSpace, noise: float | Tensor | None = None) -> CoilNoise:
+def coil_noise(kspace: Measured, noise: float | Tensor | None = None) -> CoilNoise:
     """The noise of the coils: given, of a noise scan, or of the samples that lie farthest from the middle.
 
     Parameters
@@ -82,7 +80,7 @@ def coil_noise(kspace: KSpace, noise: float | Tensor | None = None) -> CoilNoise
     return _estimated(outer_samples(kspace), "of the outer samples of k-space")
 
 
-def outer_samples(kspace: KSpace) -> Tensor:
+def outer_samples(kspace: Measured) -> Tensor:
     """The measured samples that lie farthest from the middle of k-space, relative to its sides, (C, N).
 
     Raises
@@ -90,17 +88,15 @@ def outer_samples(kspace: KSpace) -> Tensor:
     ValueError
         where fewer than twenty for each coil would have to be taken from a tenth of what was measured.
     """
-    rows, columns = torch.nonzero(kspace.mask, as_tuple=True)
-    measured, height, width = len(rows), *kspace.mask.shape
+    samples, far = kspace.measured
+    measured = len(far)
     count = max(round(_OUTER * measured), _EACH * kspace.coils)
     if count > measured / 10:
         raise ValueError(
             f"noise: got {measured} measured places, too few to find the noise of {kspace.coils} coils; give a level or"
             " a noise scan"
         )
-    far = ((rows - height // 2) / (height / 2)).square() + ((columns - width // 2) / (width / 2)).square()
-    outer = far.argsort(stable=True)[-count:]
-    return kspace.samples[:, rows[outer], columns[outer]]
+    return samples[:, far.argsort(stable=True)[-count:]]
 
 
 def coil_maps(kspace: KSpace, noise: CoilNoise, maps: Tensor | None = None) -> tuple[Tensor, str]:
@@ -142,18 +138,6 @@ def coil_maps(kspace: KSpace, noise: CoilNoise, maps: Tensor | None = None) -> t
     return found, f"estimated by ESPIRiT from the middle {side} x {side}"
 
 
-def calibration(mask: Tensor) -> int:
-    """Side of the largest square in the middle of a mask (H, W) that is measured throughout, at most 24."""
-    height, width = mask.shape
-    side = min(CALIBRATION, height, width)
-    while side:
-        top, left = height // 2 - side // 2, width // 2 - side // 2
-        if bool(mask[top : top + side, left : left + side].all()):
-            return side
-        side -= 1
-    return 0
-
-
 def _estimated(samples: Tensor, words: str) -> CoilNoise:
     covariance = samples @ samples.mH / (2 * samples.shape[1])
     deviations = covariance.diagonal().real.sqrt()
@@ -165,7 +149,7 @@ def _estimated(samples: Tensor, words: str) -> CoilNoise:
 
 
 def _checked(maps: Tensor, kspace: KSpace) -> Tensor:
-    expected = tuple(kspace.samples.shape)
+    expected = kspace.shape
     if not maps.is_complex():
         raise TypeError(f"maps: got {maps.dtype}, expected complex numbers")
     maps = maps[None] if maps.ndim == 2 else maps

@@ -47,23 +47,24 @@ def split(mask: Tensor, *, keep: int = 0, part: float = PART, seed: int = 0) -> 
     lines, columns = mask.all(1), mask.all(0)
     generator = torch.Generator().manual_seed(seed)
     if not bool(mask.all()) and bool((mask.any(1) == lines).all()):
-        return (_drawn(lines, keep, part, generator)[:, None] & mask).contiguous()
+        return (_lines_drawn(lines, keep, part, generator)[:, None] & mask).contiguous()
     if not bool(mask.all()) and bool((mask.any(0) == columns).all()):
-        return (_drawn(columns, keep, part, generator) & mask).contiguous()
+        return (_lines_drawn(columns, keep, part, generator) & mask).contiguous()
     free = mask.clone()
     top, left = height // 2 - keep // 2, width // 2 - keep // 2
     free[top : top + keep, left : left + keep] = False
-    return _some(free.flatten(), part, generator).reshape(mask.shape)
+    return drawn(free.flatten(), part, generator).reshape(mask.shape)
 
 
-def _drawn(lines: Tensor, keep: int, part: float, generator: torch.Generator) -> Tensor:
+def _lines_drawn(lines: Tensor, keep: int, part: float, generator: torch.Generator) -> Tensor:
     free = lines.clone()
     first = len(lines) // 2 - keep // 2
     free[first : first + keep] = False
-    return _some(free, part, generator)
+    return drawn(free, part, generator)
 
 
-def _some(free: Tensor, part: float, generator: torch.Generator) -> Tensor:
+def drawn(free: Tensor, part: float, generator: torch.Generator) -> Tensor:
+    """Some of the free places of a line, bool like it; with less than ten there is a ``ValueError``."""
     places = torch.nonzero(free).flatten()
     if len(places) < 10:
         raise ValueError(f"strength: got {len(places)} samples or lines that can be held out, expected 10; give sigma")

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from icgn.scanners.grid import Grid
 
 # A coil that lacks more of the measured places than this part has measured something else than the others.
 _LACKING = 0.01
 # The largest sample lies within this part of the size of k-space from its middle.
 _MIDDLE = 1 / 8
+
+
+class Measured(Protocol):
+    """What noise is found in: k-space on a grid or along a trajectory."""
+
+    @property
+    def noise(self) -> Tensor | None:
+        """A noise scan."""
+
+    @property
+    def coils(self) -> int:
+        """How many coils there are."""
+
+    @property
+    def measured(self) -> tuple[Tensor, Tensor]:
+        """All samples, (C, N), and how far from the middle of k-space they are, (N,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +105,33 @@ class KSpace:
     def coils(self) -> int:
         """How many coils there are."""
         return len(self.samples)
+
+    @property
+    def measured(self) -> tuple[Tensor, Tensor]:
+        """All samples, (C, N), and how far from the middle they are relative to the sides of k-space, squared, (N,)."""
+        rows, columns = torch.nonzero(self.mask, as_tuple=True)
+        height, width = self.mask.shape
+        far = ((rows - height // 2) / (height / 2)).square() + ((columns - width // 2) / (width / 2)).square()
+        return self.samples[:, rows, columns], far
+
+    @property
+    def sampling(self) -> Grid:
+        """Where it was measured."""
+        return Grid(self.mask)
+
+    def middle(self) -> KSpace:
+        """K-space on a grid, whose middle maps and phase are estimated from: itself."""
+        return self
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Coils, height and width."""
+        return (self.coils, *self.mask.shape)
+
+    @property
+    def extent(self) -> str:
+        """How much was measured, in words."""
+        return f"{100 / self.acceleration:.3g} % measured"
 
     @property
     def acceleration(self) -> float:

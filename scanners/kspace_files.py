@@ -15,6 +15,7 @@ from torch import Tensor
 
 from icgn.scanners.ismrmrd import is_ismrmrd, read_ismrmrd, recon_matrix
 from icgn.scanners.kspace import KSpace
+from icgn.scanners.shots import ShotKSpace
 
 SUFFIXES = (".npy", ".h5", ".hdf5", ".cfl", ".hdr")
 """Suffixes of files of k-space, maps and noise scans."""
@@ -78,6 +79,52 @@ def read_coils(path: Path) -> Tensor:
         return torch.from_numpy(_complex(found))
     except _ERRORS as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def read_shots(path: Path, trajectory: Path, *, size: int | None = None) -> ShotKSpace:
+    """Read k-space that was measured along a trajectory: radial, spiral or any other.
+
+    ======================  ============================================================================
+    file                    layout
+    ======================  ============================================================================
+    ``.npy``                samples complex (C, shots, readout), points real (shots, readout, 2), rows and columns
+    ``.cfl`` and ``.hdr``   axes of BART: samples (1, readout, shots, C), points (3, readout, shots), the last 0
+    ======================  ============================================================================
+
+    Parameters
+    ----------
+    path : Path
+        the samples.
+    trajectory : Path
+        the points, in cycles per field of view.
+    size : int, optional
+        pixels of a side of the picture; default twice the reach of the points.
+
+    Raises
+    ------
+    ValueError
+        naming the file, for one that cannot be read or does not fit the other: see :meth:`ShotKSpace.of`.
+    """
+    samples = read_coils(path)
+    if path.suffix.lower() in (".cfl", ".hdr"):
+        samples = samples.transpose(1, 2)
+    try:
+        return ShotKSpace.of(samples, _points(trajectory), size=size)
+    except _ERRORS as error:
+        raise ValueError(f"{trajectory}: {error}") from error
+
+
+def _points(path: Path) -> Tensor:
+    kind = _known(path)
+    if kind == ".npy":
+        array = _array(path)
+        return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
+    if kind not in (".cfl", ".hdr"):
+        raise ValueError(f"got suffix {path.suffix!r}, expected .npy, or .cfl with .hdr")
+    stored = _read_cfl(path).real
+    if stored.shape[0] != 3 or stored[2].any() or stored.size != np.prod(stored.shape[:3]):
+        raise ValueError(f"got the shape {stored.shape} of BART, expected (3, readout, shots), the third direction 0")
+    return torch.from_numpy(np.ascontiguousarray(stored.reshape(stored.shape[:3])[:2].transpose(2, 1, 0)))
 
 
 def _reader(path: Path) -> Callable[[Path, int | None], KSpace]:

@@ -17,13 +17,15 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from deepinv.physics import MultiCoilMRI
+from deepinv.physics import LinearPhysics
 from torch import Tensor
 
 from icgn.regularizers import ConvexRegularizer, PerChannel
-from icgn.scanners.coils import CoilNoise, calibration, coil_maps, coil_noise
-from icgn.scanners.held_out import Trial, split
+from icgn.scanners.coils import CoilNoise, coil_maps, coil_noise
+from icgn.scanners.grid import Grid
+from icgn.scanners.held_out import Trial
 from icgn.scanners.kspace import KSpace
+from icgn.scanners.shots import ShotKSpace, Trajectory
 from icgn.scanners.solving import check_strength, choose_sigma, default_gray, solve_prepared
 from icgn.solvers import Callback, Solution
 from icgn.solvers.units import rounded
@@ -43,11 +45,11 @@ class CoilData:
     Attributes
     ----------
     y : Tensor
-        float64 (1, 2, C, H, W), in multiples of its noise.
+        float64 (1, 2, C, H, W), or (1, 2, C, S) along a trajectory, in multiples of its noise.
     maps : Tensor
         :math:`s e^{i\varphi}`, complex128 (C, H, W).
-    mask : Tensor
-        bool (H, W).
+    sampling : Grid or Trajectory
+        where it was measured.
     phase : Tensor
         :math:`e^{i\varphi}`, complex128 (H, W).
     noise : CoilNoise
@@ -62,7 +64,7 @@ class CoilData:
 
     y: Tensor
     maps: Tensor
-    mask: Tensor
+    sampling: Grid | Trajectory
     phase: Tensor
     noise: CoilNoise
     width: float
@@ -75,21 +77,18 @@ class CoilData:
         y = self.y.to(device, torch.float32)
         return y, self.physics(like=y), 1.0
 
-    def physics(self, mask: Tensor | None = None, like: Tensor | None = None) -> MultiCoilMRI:
-        """The operator of deepinv at some of the measured places, in the precision and on the device of a tensor."""
-        like = self.y if like is None else like
-        shown = (self.mask if mask is None else mask).to(like)
-        maps = self.maps.to(like.device, like.dtype.to_complex())
-        return MultiCoilMRI(mask=shown, coil_maps=maps, device=like.device)
+    def physics(self, like: Tensor | None = None) -> LinearPhysics:
+        """The operator, in the precision and on the device of a tensor."""
+        return self.sampling.physics(self.maps, self.y if like is None else like)
 
     def error(self, u: Tensor, places: Tensor) -> float:
-        """Root mean square of what is measured of pictures u less y, at some places, over the noise."""
-        misfit = self.physics(places).A(u.to(self.y)) - self.y * places
-        return float((misfit[..., places]).square().mean().sqrt())
+        """Root mean square of what is measured of pictures u less y, at some of the measured places, over the noise."""
+        misfit = self.physics().A(u.to(self.y)) - self.y
+        return float(misfit[..., places].square().mean().sqrt())
 
     def without(self, held: Tensor) -> CoilData:
         """The data without the places that are held out; maps, phase and range stay."""
-        return replace(self, mask=self.mask & ~held, y=self.y * ~held)
+        return replace(self, sampling=self.sampling.without(held), y=self.sampling.kept(self.y, held))
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,12 +130,14 @@ class CoilPicture:
         return float(self.solution.certificate.relative_gap[0])
 
 
-def prepare_coils(kspace: KSpace, *, maps: Tensor | None = None, noise: float | Tensor | None = None) -> CoilData:
+def prepare_coils(
+    kspace: KSpace | ShotKSpace, *, maps: Tensor | None = None, noise: float | Tensor | None = None
+) -> CoilData:
     """Whiten k-space, find maps, smooth phase and range.
 
     Parameters
     ----------
-    kspace : KSpace
+    kspace : KSpace or ShotKSpace
         the measurement.
     maps : Tensor, optional
         as for :func:`icgn.scanners.coil_maps`.
@@ -149,23 +150,18 @@ def prepare_coils(kspace: KSpace, *, maps: Tensor | None = None, noise: float | 
         as these two.
     """
     found = coil_noise(kspace, noise)
-    white = rounded(torch.view_as_real(found.whiten(kspace.samples)), _STEP)
-    sensitivity, words = coil_maps(kspace, found, maps)
-    y = white.movedim(-1, 0)[None].contiguous()
-    plain = CoilData(y, sensitivity, kspace.mask, torch.ones_like(sensitivity[0]), found, 1.0, y, words)
-    physics = plain.physics()
-    gauged = physics.phase_correct_maps(physics.A_adjoint(y))[0]
-    phase = (sensitivity.conj() * gauged).sum(0)
-    phase = torch.where(phase == 0, torch.ones_like(phase), torch.sgn(phase))
-    posed = replace(plain, maps=sensitivity * phase, phase=phase)
-    sense = posed.physics().A_dagger(y, max_iter=_SENSE)
+    y, middle = _white(kspace.samples, found), kspace.middle()
+    sensitivity, words = coil_maps(middle, found, maps)
+    phase = _smooth_phase(middle, found, sensitivity)
+    posed = CoilData(y, sensitivity * phase, kspace.sampling, phase, found, 1.0, y, words)
+    sense = rounded(posed.physics().A_dagger(y, max_iter=_SENSE), _STEP)
     modulus = torch.linalg.vector_norm(sense, dim=1).flatten()
     bright = modulus.kthvalue(max(1, round((1 - _BRIGHT) * modulus.numel()))).values
     return replace(posed, width=float(bright) or 1.0, sense=sense)
 
 
 def reconstruct_mri(
-    kspace: KSpace,
+    kspace: KSpace | ShotKSpace,
     *,
     maps: Tensor | None = None,
     noise: float | Tensor | None = None,
@@ -180,7 +176,7 @@ def reconstruct_mri(
 
     Parameters
     ----------
-    kspace : KSpace
+    kspace : KSpace or ShotKSpace
         the measurement, in any unit.
     maps : Tensor, optional
         sensitivity maps, complex (C, H, W); default estimated (:func:`icgn.scanners.coil_maps`).
@@ -216,7 +212,7 @@ def reconstruct_mri(
     errors: dict[str, float] = {}
     start = data.sense
     if sigma is None:
-        held = split(data.mask, keep=calibration(data.mask))
+        held = data.sampling.held_out()
         rest = data.without(held)
         sense = rest.physics().A_dagger(rest.y, max_iter=_SENSE)
         sigma, trials, start = choose_sigma(data, held, both, sense, weight=weight, callback=callback)
@@ -225,9 +221,25 @@ def reconstruct_mri(
     options: dict[str, Any] = {"gap_tol": gap_tol, "max_iter": max_iter, "callback": callback}
     solution = solve_prepared(data, both, sigma, weight=weight, start=start, **options)
     u = torch.view_as_complex(solution.x[0].movedim(0, -1).double().cpu().contiguous())
-    x = _cropped(data.noise.level * data.phase * u, kspace.picture).to(torch.complex64)
+    size = kspace.picture if isinstance(kspace, KSpace) else None
+    x = _cropped(data.noise.level * data.phase * u, size).to(torch.complex64)
     width = data.noise.level * data.width
     return CoilPicture(x, solution, sigma, data.noise, width, data.words, tuple(trials), errors)
+
+
+def _white(samples: Tensor, noise: CoilNoise) -> Tensor:
+    """Whitened samples, real and imaginary part first, (1, 2, C, ...)."""
+    parts = torch.view_as_real(noise.whiten(samples))
+    return rounded(parts, _STEP).movedim(-1, 0)[None].contiguous()
+
+
+def _smooth_phase(kspace: KSpace, noise: CoilNoise, maps: Tensor) -> Tensor:
+    """The phase of the middle of k-space by deepinv, complex128 (H, W) of modulus 1."""
+    y = _white(kspace.samples, noise)
+    physics = Grid(kspace.mask).physics(maps, y)
+    gauged = physics.phase_correct_maps(physics.A_adjoint(y))[0]
+    phase = (maps.conj() * gauged).sum(0)
+    return torch.where(phase == 0, torch.ones_like(phase), torch.sgn(phase))
 
 
 def _cropped(x: Tensor, size: tuple[int, int] | None) -> Tensor:

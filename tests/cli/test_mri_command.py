@@ -83,3 +83,24 @@ def test_files_that_are_read_are_not_written_over(run, files):
     assert result.exit_code == 2 and "would overwrite a file that is read" in result.output
     result = run("mri", files / "k.npy", "-o", files / "o.tif", "--phase", files / "o.tif")
     assert result.exit_code == 2 and "would be written twice" in result.output
+
+
+def test_a_radial_scan_is_reconstructed_and_options_that_need_each_other_are_told(run, files):
+    pytest.importorskip("sigpy")
+    angles, k = np.arange(24) * np.pi / 24, (np.arange(2 * SIDE) - SIDE) / 2
+    points = np.stack([k * np.sin(angles)[:, None], k * np.cos(angles)[:, None]], -1)
+    t = np.arange(SIDE) - SIDE // 2
+    waves = [np.exp(-2j * np.pi * points[..., i, None] * t / SIDE) for i in (0, 1)]
+    seen = (coil_cases.maps(COILS, SIDE) * coil_cases.picture(SIDE)).numpy()
+    np.save(files / "k.npy", np.einsum("sri,cij,srj->csr", waves[0], seen, waves[1]) / SIDE)
+    np.save(files / "t.npy", points)
+    options = ("--trajectory", files / "t.npy", "--noise", 0.01, "--sigma", 12)
+    result = run(*typed(files, *options, "--gap", 0.5))
+    assert result.exit_code == 0, result.output
+    assert "24 shots of 960 samples" in result.output
+    assert np.abs(tifffile.imread(files / "o.tif") - coil_cases.picture(SIDE).abs().numpy()).mean() < 0.1
+    for more, words in ((("--slice", 0), "--slice: got 0 beside --trajectory"), (("--size", 8), "size: got 8 pixels")):
+        result = run(*typed(files, *options, *more))
+        assert result.exit_code == 2 and words in " ".join(result.output.split())
+    result = run(*typed(files, "--size", 8))
+    assert result.exit_code == 2 and "without --trajectory" in " ".join(result.output.split())
