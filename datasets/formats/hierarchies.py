@@ -33,7 +33,7 @@ def open_hdf5(request: Request) -> ArrayReader:
         file.close()
         raise
     kept = ("the attributes and other data sets of the HDF5 file",) if len(names) > 1 or array.attrs else ()
-    return ArrayReader(array, replace(container, kept=kept), file.close)
+    return ArrayReader(array, replace(container, kept=kept, nodata=_fill(array)), file.close)
 
 
 def open_zarr(request: Request) -> ArrayReader:
@@ -53,7 +53,16 @@ def open_zarr(request: Request) -> ArrayReader:
     container = array_container("Zarr", array, replace(request, inner=inner), native="Zarr")
     kept = ("the attributes and other arrays of the Zarr folder",) if len(names) > 1 or dict(array.attrs) else ()
     notes = ("the other resolutions of the Zarr folder keep the old pixels",) if _is_pyramid(inner, names) else ()
-    return ArrayReader(array, replace(container, kept=kept, notes=notes))
+    return ArrayReader(array, replace(container, kept=kept, notes=notes, nodata=_fill(array)))
+
+
+def _fill(array: Any) -> tuple[float, float] | None:
+    """The number of places without data, by the attribute that netCDF gives it; NaN means it anyway."""
+    try:
+        number = float(np.ravel(dict(array.attrs)["_FillValue"])[0])
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
+    return (number, number) if np.isfinite(number) else None
 
 
 def _is_pyramid(inner: str, names: list[str]) -> bool:

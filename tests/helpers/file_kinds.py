@@ -298,6 +298,17 @@ def hdf5(path):
         file["scan/dark"] = data((H, W), "uint16")
 
 
+def netcdf(path):
+    """The same, some places being marked as netCDF does."""
+    import h5py
+
+    hdf5(path)
+    with h5py.File(path, "r+") as file:
+        raw = file["scan/raw"]
+        raw[:, :3] = 65535
+        raw.attrs["_FillValue"] = np.array([65535], np.uint16)
+
+
 def hdf5_data(path):
     import h5py
 
@@ -466,6 +477,8 @@ KINDS = (
          "attributes", package="pydicom"),
     Kind("DICOM, RLE compression", "pydicom", ".dcm", dicom((H, W), "uint16", 16, rle=True), dicom_data,
          dicom_header, "attributes", package="pydicom"),
+    Kind("HDF5, places without data", "h5py", ".h5", netcdf, hdf5_data, hdf5_rest,
+         "attributes, chunks, other data sets, pixels without data", 4, ":/scan/raw", "h5py"),
     Kind("HDF5", "h5py", ".h5", hdf5, hdf5_data, hdf5_rest, "attributes, chunks, other data sets", 4, ":/scan/raw",
          "h5py"),
     Kind("Zarr 2", "zarr", ".zarr", zarr_folder(2), zarr_data, zarr_rest, "attributes, chunks", 4, ":/raw/0", "zarr"),
