@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from icgn.scanners import Geometry, Sinogram, Slice
 
+# Cells by which the axis may be off, and the part of line integrals that no picture of pixels explains.
+_OFFSET, _MODEL = 0.4, 0.02
+
 
 def ct(
     sinogram: Annotated[
@@ -148,12 +151,23 @@ def _doubts(found: Slice) -> list[str]:
             f"cells {cells} differ from what the others see in all views ({len(found.rings)} in all): rings; correct"
             " the detector, or --flat for each cell"
         )
-    if found.misfit > 1.5:
+    if found.axis is not None and abs(found.axis[0]) > max(_OFFSET, 5 * found.axis[1]):
+        far, side = abs(found.axis[0]), ("after", "first") if found.axis[0] > 0 else ("before", "last")
         words.append(
-            f"what the slice would be measured as differs from the sinogram by {found.misfit:.2g} times its noise:"
-            " angles, geometry or --flat are others, the object leaves the circle, or the noise is larger"
+            f"the axis is seen {far:.2g} cells {side[0]} the middle of the detector; leave out the {side[1]}"
+            f" {max(1, round(2 * far))} cells of each view"
         )
+    if found.misfit > 1.5:
+        words.append(_misfit_in_words(found))
     return words
+
+
+def _misfit_in_words(found: Slice) -> str:
+    part = f"{found.misfit:.2g} times its noise, {100 * found.unexplained:.2g} % of the line integrals"
+    words = f"what the slice would be measured as differs from the sinogram by {part}: "
+    if found.unexplained < _MODEL:
+        return words + "so little may come from pixels, scatter or beam hardening, or from angles that are slightly off"
+    return words + "angles, geometry or --flat are others, the object leaves the circle, or the noise is larger"
 
 
 def _lines(measured: Sinogram, scanned: Geometry, found: Slice) -> list[tuple[str, str]]:
@@ -191,6 +205,8 @@ def _record(measured: Sinogram, scanned: Geometry, found: Slice) -> dict[str, ob
         "noise_found": found.noise,
         "range": found.range,
         "misfit": found.misfit,
+        "unexplained": found.unexplained,
+        "axis": None if found.axis is None else found.axis[0],
         "rings": [cell for cell, _ in found.rings],
         **strength_for_machines(found.sigma, found.trials, found.errors),
     }

@@ -1,5 +1,6 @@
 """Measurements of scanners, from the file to a certified picture: MRI with coils, CT."""
 
+from icgn.scanners.axis import axis_offset
 from icgn.scanners.coils import CoilNoise, coil_maps, coil_noise
 from icgn.scanners.ct import RayData, Slice, held_views, prepare_rays, reconstruct_ct
 from icgn.scanners.geometry import Geometry, parse_angles, read_geometry
@@ -25,6 +26,7 @@ __all__ = [
     "Slice",
     "Trajectory",
     "Trial",
+    "axis_offset",
     "checked_noise",
     "coil_maps",
     "coil_noise",

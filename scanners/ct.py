@@ -20,6 +20,7 @@ from torch import Tensor
 from icgn.functionals.intensities import least_squares
 from icgn.functionals.noise import White
 from icgn.regularizers import ConvexRegularizer
+from icgn.scanners.axis import axis_offset
 from icgn.scanners.geometry import Geometry
 from icgn.scanners.held_out import PART, Trial
 from icgn.scanners.rays import RayMatrix
@@ -128,6 +129,11 @@ class Slice:
         cells of the detector that differ from what all views explain (:func:`icgn.scanners.sinogram.rings`).
     misfit : float
         root mean square of the residual over its noise; 1 if noise is all that is left.
+    unexplained : float
+        root mean square of the residual over that of the line integrals.
+    axis : (float, float) or None
+        where the axis is seen, in cells from the middle of the detector, and the standard error of that
+        (:func:`icgn.scanners.axis_offset`).
     """
 
     x: Tensor
@@ -139,6 +145,8 @@ class Slice:
     noise: str
     rings: list[tuple[int, float]]
     misfit: float
+    unexplained: float
+    axis: tuple[float, float] | None
 
     @property
     def relative_gap(self) -> float:
@@ -239,8 +247,11 @@ def reconstruct_ct(
     shown = torch.where(geometry.circle, unit * x[0, 0], 0.0).float()
     misfit = float(residual.square().mean().sqrt())
     found = rings(residual, torch.ones_like(residual))
-    words = data.sinogram.words
-    return Slice(shown, solution, sigma, unit * data.width, tuple(trials), errors, words, found, misfit)
+    words, integrals = data.sinogram.words, data.sinogram.integrals
+    unexplained = float((residual * data.sinogram.levels).square().mean().sqrt() / integrals.square().mean().sqrt())
+    axis = axis_offset(sinogram, geometry)
+    width = unit * data.width
+    return Slice(shown, solution, sigma, width, tuple(trials), errors, words, found, misfit, unexplained, axis)
 
 
 def held_views(views: int, seed: int = 0) -> Tensor:

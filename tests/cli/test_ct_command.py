@@ -79,3 +79,22 @@ def test_a_cell_that_counts_too_little_is_told(run, files):
     np.save(files / "ring.npy", counts)
     result = run(*typed(files, "ring.npy", "--flat", 20000, "--sigma", 60, "--gap", 0.1))
     assert result.exit_code == 0 and "rings" in result.output and "cells 6" in " ".join(result.output.split())
+
+
+def test_an_axis_that_is_not_in_the_middle_is_told(run, files):
+    np.save(files / "moved.npy", np.roll(np.load(files / "integrals.npy"), 2, 1))
+    result = run(*typed(files, "moved.npy", "--noise", 0.02, "--sigma", 60, "--gap", 0.2))
+    words = " ".join(result.output.split())
+    assert "after the middle of the detector; leave out the first 4 cells" in words
+    result = run(*typed(files, "integrals.npy", "--noise", 0.02, "--sigma", 60, "--gap", 0.2))
+    assert "the axis is seen" not in " ".join(result.output.split())
+
+
+def test_what_pixels_cannot_explain_is_told_from_wrong_angles(run, files):
+    fine = np.load(files / "integrals.npy")
+    np.save(files / "fine.npy", fine + 0.003 * np.sin(np.arange(fine.size)).reshape(fine.shape))
+    options = ("--noise", 0.001, "--sigma", 10, "--gap", 0.5)
+    assert "pixels, scatter or beam hardening" in " ".join(run(*typed(files, "fine.npy", *options)).output.split())
+    np.save(files / "shuffled.npy", np.roll(fine[::-1], 5, 1))
+    turned = run(*typed(files, "shuffled.npy", *options, "--angles", "0,360"))
+    assert "angles, geometry or --flat are others" in " ".join(turned.output.split())

@@ -13,6 +13,7 @@ from icgn.scanners import (
     Geometry,
     RayMatrix,
     Sinogram,
+    axis_offset,
     parse_angles,
     prepare_rays,
     read_geometry,
@@ -174,6 +175,23 @@ def test_cells_that_differ_in_all_views_are_told(integrals):
     noise = 0.02 * torch.randn(VIEWS, SIDE, generator=torch.Generator().manual_seed(0))
     noise[:, 11] += 0.1
     assert [cell for cell, _ in rings(noise.double(), torch.full((VIEWS, SIDE), 0.02))] == [11]
+
+
+@pytest.mark.parametrize("beam", ["parallel", "fan"])
+@pytest.mark.parametrize("moved", [0, 2, -3])
+def test_the_axis_is_found_whatever_the_object(truth, beam, moved):
+    angles = torch.arange(40, dtype=torch.float64) * (180 if beam == "parallel" else 360) / 40
+    fan = {"beam": "fan", "source_distance": 120.0, "detector_distance": 60.0, "size": SIDE, "pixel_spacing": SPACING}
+    geometry = Geometry(angles, 2 * SIDE if beam == "fan" else SIDE, SPACING, **(fan if beam == "fan" else {}))
+    inner = truth * disc(SIDE, SPACING, 24)
+    integrals = (0.1 * SPACING * geometry.slant * geometry.physics().A(inner[None, None])[0, 0].T).roll(moved, 1)
+    offset, error = axis_offset(Sinogram.of_integrals(integrals, 0.01), geometry)
+    assert offset == pytest.approx(moved, abs=0.1) and error < 0.1
+
+
+def test_the_axis_is_not_found_in_too_few_views(integrals):
+    half = Sinogram.of_integrals(integrals[:12], 0.01)
+    assert axis_offset(half, Geometry(ANGLES[:12], SIDE, SPACING)) is None
 
 
 def test_angles_are_spread_or_read(tmp_path):
