@@ -5,8 +5,9 @@
 ROOT holds BSDS500 and BSD68.txt. Rows that stand in docs/results already and fit the present weights and settings are
 kept, so that an interrupted run goes on where it stopped; ``--offline`` only writes the pages from what is there. Rows
 of earlier weights are not shown. From nothing it takes some hours on two cores; processes of torchrun share the work.
-The other sections are the tables of ``benchmarks/inverse.py``, ``frontier.py``, ``gradients.py``, ``transport.py`` and
-``scanners.py``, and that of ``flows_table.py`` of two demos. Rows *MODEL, sure* are of ``icgn evaluate --weight sure``.
+The other sections are the tables of ``benchmarks/inverse.py``, ``frontier.py``, ``gradients.py``, ``transport.py``,
+``scanners.py`` and ``strength.py``, and that of ``flows_table.py`` of two demos. Rows *MODEL, sure* are of
+``icgn evaluate --weight sure``.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ _TABLES = {
     "transport": ("Optimal transport maps", "python benchmarks/transport.py"),
     "wasserstein2": ("Pairs of the Wasserstein-2 benchmark", "python benchmarks/wasserstein2.py --root ROOT"),
     "scanners": ("Scanners: MRI with coils, CT by counts", "python benchmarks/scanners.py --kspace KSPACE.npy"),
+    "strength": ("Strength without the true picture", "python benchmarks/strength.py"),
     "flows": ("Density estimation", "python demos/convex_potential_flow.py"),
 }
 """Tables of other scripts, by folder of docs/results: title, and the command that measures them."""

@@ -23,6 +23,7 @@ DEMOS = (
     "train_your_own",
     "write_your_own_regularizer",
     "inside_deepinv",
+    "in_deepinv_benchmark",
     "which_networks_are_gradients",
     "icgn_vs_icnn",
     "brenier_map",
