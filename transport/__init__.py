@@ -1,5 +1,6 @@
 """Optimal transport, density estimation and flows of measures with gradients of convex functions."""
 
+from icgn.transport.assignments import match_assignments
 from icgn.transport.composition import Composition, DiagonalAffine
 from icgn.transport.convex_flow import ConvexPotentialFlow, FlowRecipe, fit_flow, mean_log_prob
 from icgn.transport.correlation import Correlation
@@ -57,6 +58,7 @@ __all__ = [
     "gaussian_pair",
     "jko_step",
     "l2_uvp",
+    "match_assignments",
     "match_moments",
     "match_scale",
     "mean_log_prob",

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from icgn.transport.assignments import match_assignments
 from icgn.transport.checkpoints import Checkpoint, FitState
 from icgn.transport.coordinates import DenseNetwork, centred, check_dense, parameter_groups, translate
 from icgn.transport.evaluation import CostBounds, cost_bounds
@@ -23,10 +24,10 @@ from icgn.transport.samples import Sampler, make_sampler
 from icgn.transport.semi_dual import SemiDual
 from icgn.transport.vectors import GradientNetwork, check_vectors
 
-Start = Literal["moments", "scale", "network"]
+Start = Literal["assignments", "moments", "scale", "network"]
 Callback = Callable[[int, float], "bool | None"]
 """A function of a step and its estimate of the loss; returning True ends a fit."""
-_MATCHES = {"moments": match_moments, "scale": match_scale}
+_MATCHES = {"assignments": match_assignments, "moments": match_moments, "scale": match_scale}
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def fit_map(
     *,
     steps: int = 1000,
     batch: int = 512,
-    learning_rate: float = 2e-2,
+    learning_rate: float = 3e-2,
     start: Start = "moments",
     start_samples: int = 16384,
     generator: torch.Generator | None = None,
@@ -86,17 +87,18 @@ def fit_map(
         number of steps, 0 for the start alone, and samples of either measure in each, at least 4.
     learning_rate : float
         at the first step.
-    start : {"moments", "scale", "network"}
+    start : {"assignments", "moments", "scale", "network"}
         "moments" first sets the network to the optimal map between the Gaussians of the same means and covariances,
-        :func:`~icgn.transport.moments.match_moments`; "scale" to the one of the same means and total variances;
-        "network" goes on with it as it is.
+        :func:`~icgn.transport.moments.match_moments`; "assignments" then fits it to optimal assignments between batches
+        of 512 samples, :func:`~icgn.transport.assignments.match_assignments`, for maps that bend much; "scale" sets it
+        to the one of the same means and total variances; "network" goes on with it as it is.
     start_samples : int
         samples for the start, the means and the units; fixed samples are all used instead.
     generator : torch.Generator, optional
         of the draws from fixed samples, on the CPU.
     seconds : float, optional
-        time after which the fit has ended, whatever `steps` says: the learning rate falls with the share of the time,
-        or of the steps, that has passed, whichever is larger.
+        time after which the fit has ended, its start included, whatever `steps` says: the learning rate falls with the
+        share of the time, or of the steps, that has passed, whichever is larger.
     clock : callable
         what measures `seconds`: by default the clock on the wall; ``time.process_time`` counts those of the processor,
         so that fits on a busy machine are comparable.
@@ -152,7 +154,7 @@ def fit_map(
         if kept is not None:
             kept.restore(state)
         report = stack.enter_context(_bar()) if progress else None
-        first = clock() - state.spent
+        first = begin - state.spent
         for step in range(len(state.losses), steps):
             passed = max(step / steps, 0.0 if seconds is None else (clock() - first) / seconds)
             if passed >= 1 or watch.ends(passed, maps):

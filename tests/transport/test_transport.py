@@ -12,6 +12,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from icgn.transport import DenseDeepICGN, DenseGroupICGN, DenseQuadraticICGN, DenseRidgeICGN, DenseSoftmaxICGN
+from icgn.transport.assignments import match_assignments
 from icgn.transport.conjugate import approach_points, conjugate_points
 from icgn.transport.coordinates import centred, parameter_groups, strengthen, translate
 from icgn.transport.correlation import Correlation
@@ -141,6 +142,20 @@ def test_start_matches_the_moments(name):
     pushed = network(x).detach()
     torch.testing.assert_close(pushed.mean(0), y.mean(0))
     assert math.isclose(pushed.var(0).sum(), y.var(0).sum(), rel_tol=0.05)
+
+
+def test_assignments_are_a_better_start_where_the_map_bends():
+    pair = mixture_pair(2, seeded(2))
+    x, y = pair.source(2000), pair.target(2000)
+    network, moments = (network_of("softmax", 2, strong_convexity=0.0).float() for _ in range(2))
+    match_moments(moments, x, y)
+    match_assignments(network, x, y)
+    assert l2_uvp(network, pair.map, x) < 0.3 * l2_uvp(moments, pair.map, x)
+    # In other units and elsewhere it is the same map.
+    other = network_of("softmax", 2, strong_convexity=0.0).float()
+    match_assignments(other, 7 * x + 30, y / 10 - 2)
+    difference = 10 * (other(7 * x + 30) + 2) - network(x)
+    assert difference.square().sum(1).mean() < 1e-2 * y.var(0).sum()
 
 
 def test_start_with_few_rows_takes_the_largest_slopes():
@@ -455,7 +470,7 @@ def test_bad_types_are_refused():
         ({"seconds": 0.0}, "seconds: got 0.0"),
         ({"held_out": 1}, "held_out: got 1, expected 0 for none, or at least 2"),
         ({"tol": 0.1}, "tol: got 0.1 with held_out=0"),
-        ({"start": "zero"}, "start: got 'zero', expected one of moments, scale, network"),
+        ({"start": "zero"}, "start: got 'zero', expected one of assignments, moments, scale, network"),
     ],
 )
 def test_bad_options_are_refused(options, message):
