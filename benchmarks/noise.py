@@ -5,8 +5,9 @@
 
 `levels` simulates white, demosaicked, enlarged and compressed noise, and noise that grows with the brightness, on
 photographs of BSDS500 val that are not in BSD68, and compares what :func:`icgn.pictures.estimate_noise` finds with the
-root mean square of what was added; counts with an offset are of 16 bits. `counts` denoises photons drawn from bundled
-photographs by one model: stabilized by Anscombe's transform, once and again where counts are few
+root mean square of what was added; counts with an offset are of 16 bits. Noise of gray pictures is white, compressed,
+that of a microscope (of counts, blurred, the picture too) and the luma of a simulated camera. `counts` denoises photons
+drawn from bundled photographs by one model: stabilized by Anscombe's transform, once and again where counts are few
 (:func:`icgn.denoise`), weighted by the variance at that solution, and by the likelihood.
 """
 
@@ -26,7 +27,7 @@ from scipy import ndimage
 from torch import Tensor
 
 import icgn
-from icgn.datasets import Picture, bsd68, bsds500, bundled, estimate_sigma
+from icgn.datasets import Picture, bsd68, bsds500, bundled, estimate_sigma, luma, simulate_camera
 from icgn.datasets.mosaic import bayer_places, compressed, interpolated
 from icgn.functionals.noise import Poisson, White
 from icgn.pictures import estimate_noise, stabilize
@@ -64,6 +65,17 @@ def simulated(clean: Array, seed: int) -> Iterator[tuple[str, Picture, float]]:
     yield measured("growing", clean + counts, clean)
     for gain, offset, read, peak in ((0.5, 500, 1, 200), (2.1, 100, 5, 100), (10, 300, 20, 60)):
         yield as_a_camera_counts(clean[1:2], gain, offset, read, peak, rng)
+    gray = luma(torch.from_numpy(clean)).numpy()
+    yield measured("gray, white 15", gray + normal(15, gray), gray)
+    for quality in (75, 90):
+        noisy = compressed(torch.from_numpy(gray + normal(12, gray)).expand(3, -1, -1), quality)[:1]
+        yield f"gray, JPEG {quality}", Picture(noisy, jpeg=True), _rms(noisy.numpy() - gray)
+    soft = ndimage.gaussian_filter(gray, (0, 1.5, 1.5))
+    read_out = ndimage.gaussian_filter(np.sqrt(0.004 * soft + (2 / 255) ** 2) * normal(255, soft), (0, 0.5, 0.5))
+    yield "gray, microscope", Picture(torch.from_numpy(soft + read_out).float()), _rms(read_out)
+    shot = simulate_camera(torch.from_numpy(clean).float(), 4 / 255, torch.Generator().manual_seed(seed))
+    noisy, noiseless = luma(shot.noisy), luma(shot.clean)
+    yield "gray, camera 4", Picture(noisy), _rms((noisy - noiseless).numpy())
 
 
 def as_a_camera_counts(

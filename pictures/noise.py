@@ -48,12 +48,13 @@ COHERENT = 1.15
 _GROWS = 2.0
 # From this growth on the network, which has seen little of it, does not count.
 _UNEVEN = 1.4
-# Patches that an estimate should compare, and those by which growth is seen.
-_MANY, _SEEN = 200, 150
+# Patches that an estimate should compare, those by which growth is seen, and those by which gray noise is told from
+# gray detail of the same grain.
+_MANY, _SEEN, _TOLD = 200, 150, 1000
 # Flat parts have no more power at all frequencies than at the finest by this factor of levels, or there is detail.
 _EVEN = 1.15
-# Levels of counts are what their values say within these factors: without detail and with it.
-_EXACT, _DETAILED = 1.12, 1.5
+# Levels of counts are what their values say within these factors: without detail and with it; and surely so below them.
+_EXACT, _DETAILED, _SURELY = 1.12, 1.5, 1.06
 # Flat parts with so many times the level of the noise show content.
 _CONTENT = 1.2
 # Levels that are found in two ways are near if they differ by less than this factor.
@@ -191,23 +192,29 @@ class _Learned:
 
 
 def _learned(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> _Learned | None:
-    """What the network finds; None for a picture that is too small."""
-    if min(values.shape[1:]) < _SIDE:
+    """What the network finds; None for a picture that is too small, or neither gray nor of three colours."""
+    channels = len(values)
+    if min(values.shape[1:]) < _SIDE or channels not in (1, 3):
         return None
-    y = torch.from_numpy(values).float().expand(3, -1, -1)[None]
+    y = torch.from_numpy(values).float()[None]
     height, width = (side // BLOCK for side in y.shape[2:])
     shares = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(ignored).float()[None], (height, width))[0]
-    used = shares < 0.1
+    used = (shares < 0.1) & _varies(y[0])
     if int(used.sum()) < _BLOCKS:
         return None
-    found = noise_network()(y, used)
+    found = noise_network(channels)(y, used)
     parts = (found.levels, found.luma, found.removal)
     levels, luma, removed = (p[0, :, used].double().square().mean(1).sqrt() for p in parts)
     level = _rms(levels.numpy())
     alike = correlation_of(float(removed), level)
-    colour = len(values) == 3
-    coherence = min(max(float(luma) / level, 1.0), MOST_COHERENT) if colour else 1.0
-    return _Learned(tuple(levels.tolist()) if colour else (level,), level, alike, coherence)
+    coherence = min(max(float(luma) / level, 1.0), MOST_COHERENT)
+    return _Learned(tuple(levels.tolist()), level, alike, coherence)
+
+
+def _varies(y: Tensor) -> Tensor:
+    """Which blocks of a picture (C, H, W) are not of one colour, as clipped ones are, bool (h, w)."""
+    spread = torch.nn.functional.max_pool2d(y, BLOCK) + torch.nn.functional.max_pool2d(-y, BLOCK)
+    return (spread > 0).any(0)
 
 
 def _white(
@@ -223,7 +230,7 @@ def _white(
     part = min(max((measured.coarseness - 1.1) / 0.9, 0.0), 1.0)
     level = least ** (1 - part) * max(whole, least) ** part if least > 0 else 0.0
     if measured.growth > _GROWS and measured.gain > 0 and fine > 0:
-        return _growing(measured, mean)
+        return _growing(measured, learned, mean)
     # The network has seen neither steep growth nor more noise than picture; letters look like such noise.
     usual = level < _STRONG * spread or (learned is not None and level > _LETTERS * learned.level)
     if learned is not None and measured.growth < _UNEVEN and usual:
@@ -238,14 +245,15 @@ def _white(
     return NoiseEstimate(noise, level, level, channels, sure)
 
 
-def _growing(measured: Measured, mean: float) -> NoiseEstimate:
+def _growing(measured: Measured, learned: _Learned | None, mean: float) -> NoiseEstimate:
     """Noise that grows with the brightness: the line through the variances of flat parts, at the mean intensity.
 
-    Parts with content have more power at low frequencies than at the finest.
+    Parts with content have more power at low frequencies than at the finest, and more than the network finds.
     """
     fine, whole = _rms(measured.fine), _rms(measured.levels)
     level = math.sqrt(measured.variance(mean))
     even = 1 / _EVEN < whole / fine < _EVEN and measured.coarseness < _EVEN
+    even = even and (learned is None or level < _CONTENT * learned.level)
     noise = PoissonGaussian(measured.gain, measured.read, measured.offset)
     channels = tuple(float(level * f / fine) for f in measured.fine)
     return NoiseEstimate(noise, level, level, channels, _FAIR if even else _LOW)
@@ -265,6 +273,7 @@ def _correlated(measured: Measured | None, learned: _Learned | None) -> NoiseEst
     if measured is not None:
         part = _rms(measured.levels) / learned.level
         sure = _HIGH if 0.5 < part < 1.5 else _FAIR
+        sure = _LOW if len(learned.channels) == 1 and measured.patches < _TOLD else sure
         more = _MORE if _SMOOTHED[0] < part < _SMOOTHED[1] and measured.coarseness >= COARSE else 1.0
         if _spectrum_is_of_noise(measured, learned):
             noise = Correlated(learned.level, torch.from_numpy(measured.spectrum), where, coherence)
@@ -308,6 +317,9 @@ def _counts(values: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -> Nois
     if not _as_counted(measured, step, level):
         return None
     sure = _HIGH if measured.patches >= _MANY else _FAIR
+    # Files round all to whole numbers; counts of another gain and with an offset may have such a level by chance.
+    if not level / _SURELY < _rms(measured.fine) < level * _EXACT:
+        sure = _LOW
     return NoiseEstimate(Poisson(step), level, level, (level,) * len(values), sure)
 
 
