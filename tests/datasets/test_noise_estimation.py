@@ -8,7 +8,7 @@ import scipy.ndimage
 import torch
 
 import icgn
-from icgn.datasets import Picture, bundled
+from icgn.datasets import Picture, bundled, luma
 from icgn.datasets.estimation import clipped_level, count_step, dark_frame, measure_flat, padding
 from icgn.datasets.mosaic import bayer_places, interpolated
 from icgn.functionals.noise import Correlated, Poisson, PoissonGaussian, White
@@ -55,6 +55,51 @@ def test_enlarged_noise_is_correlated():
     found = estimate_noise(tensor(large))
     truth = (large - scipy.ndimage.zoom(camera(128), (1, 2, 2), order=3)).std()
     assert isinstance(found.noise, Correlated) and found.level == pytest.approx(truth, rel=0.3)
+
+
+def grain(side, radius):
+    noise = scipy.ndimage.gaussian_filter(rng(round(10 * radius)).standard_normal((1, side, side)), (0, radius, radius))
+    return noise / noise.std()
+
+
+@pytest.mark.parametrize("scene", ["coffee", "chelsea", "rocket"])
+@pytest.mark.parametrize("level", [3, 6])
+def test_gray_noise_as_cameras_leave_it_has_its_level(scene, level):
+    # Smooth at the size of a pixel, as photographs are, with noise of two sizes of grain.
+    part = luma(bundled().find(scene).image[:, :128, 100:228])[None]
+    clean = torch.nn.functional.interpolate(part, size=(256, 256), mode="bicubic")[0].double().numpy()
+    noise = grain(256, 0.8) + 0.5 * grain(256, 2)
+    noisy = clean + level / 255 * noise / noise.std()
+    found = estimate_noise(tensor((255 * noisy).round().clip(0, 255) / 255))
+    assert isinstance(found.noise, Correlated)
+    assert 255 * found.level == pytest.approx(level, rel=0.3) and found.sigma > 1.5 * found.level
+
+
+@pytest.mark.parametrize("blur", [0, 0.5])
+def test_gray_pictures_of_microscopes_have_their_level(blur):
+    clean = scipy.ndimage.gaussian_filter(camera(), (0, 1.5, 1.5))
+    noise = np.sqrt(0.004 * clean + (2 / 255) ** 2) * rng().standard_normal(clean.shape)
+    read_out = scipy.ndimage.gaussian_filter(noise, (0, blur, blur))
+    assert estimate_noise(tensor(clean + read_out)).level == pytest.approx(read_out.std(), rel=0.3)
+
+
+def test_the_noise_of_gray_pictures_is_that_in_any_unit():
+    y = camera() + 0.03 * grain(256, 0.8)
+    found, other = estimate_noise(tensor(y)), estimate_noise(tensor(500 * y - 70))
+    assert other.level == pytest.approx(500 * found.level, rel=1e-3)
+    assert other.sigma == pytest.approx(500 * found.sigma, rel=1e-3) and other.sure == found.sure
+
+
+@pytest.mark.parametrize(("gain", "offset", "read"), [(2.1, 100, 5), (4.3, 300, 0), (1.7, 200, 10)])
+def test_small_pictures_of_counts_with_an_offset_are_right_or_a_guess(gain, offset, read):
+    noise = PoissonGaussian(gain, read, offset)
+    for seed, (scene, place) in enumerate([("camera", 60), ("coins", 60), ("motorcycle", 120), ("coffee", 180)]):
+        clean = bundled(gray=True).find(scene).image[:, place : place + 128, 120:248].double()
+        mean = 100 * gain * clean
+        drawn = noise.draw(mean, torch.Generator().manual_seed(seed))
+        found = estimate_noise(drawn.round() / 65535)
+        truth = float((drawn - offset - mean).square().mean().sqrt()) / 65535
+        assert found.sure == "low" or found.level == pytest.approx(truth, rel=0.15)
 
 
 def test_noise_that_grows_with_the_brightness_is_told():
