@@ -69,7 +69,7 @@ def simulated(clean: Array, seed: int) -> Iterator[tuple[str, Picture, float]]:
     yield measured("gray, white 15", gray + normal(15, gray), gray)
     for quality in (75, 90):
         noisy = compressed(torch.from_numpy(gray + normal(12, gray)).expand(3, -1, -1), quality)[:1]
-        yield f"gray, JPEG {quality}", Picture(noisy, jpeg=True), _rms(noisy.numpy() - gray)
+        yield f"gray, JPEG {quality}", Picture(noisy), _rms(noisy.numpy() - gray)
     soft = ndimage.gaussian_filter(gray, (0, 1.5, 1.5))
     read_out = ndimage.gaussian_filter(np.sqrt(0.004 * soft + (2 / 255) ** 2) * normal(255, soft), (0, 0.5, 0.5))
     yield "gray, microscope", Picture(torch.from_numpy(soft + read_out).float()), _rms(read_out)
