@@ -57,7 +57,7 @@ if importlib.util.find_spec("ptwt") is None:
     print("wavelets of deepinv are left out: pip install ptwt")
 else:
     priors["wavelets"] = lambda: WaveletPrior(level=3, wv="db4")
-factors = (3e-3, 1e-2) if options.quick else (1e-3, 3e-3, 1e-2, 3e-2, 0.1)
+factors = (3e-3, 1e-2) if options.quick else (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 scores: dict[str, float] = {}
 for name, prior in priors.items():
     found = {}
