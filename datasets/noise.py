@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
-from typing import Any
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -13,6 +12,9 @@ from torch import Tensor
 
 from icgn.compat import keyword_only
 from icgn.datasets.picture import LUMA
+
+# The median of the absolute value of a standard normal number.
+_MEDIAN = NormalDist().inv_cdf(0.75)
 
 
 @keyword_only
@@ -129,7 +131,11 @@ def effective_level(noise: Tensor) -> float:
 
 
 def estimate_sigma(image: Tensor) -> float:
-    """Estimate the standard deviation of white Gaussian noise, in intensities: scikit-image's wavelet estimator.
+    """Estimate the standard deviation of white Gaussian noise, in intensities, by the finest wavelets.
+
+    The median of :math:`|d|` over that of a standard normal distribution, d the diagonal details of Daubechies' wavelet
+    of two moments that are not 0 (Donoho and Johnstone 1994, Biometrika 81(3), 425, section 4.2). scikit-image has the
+    same, and takes half a second to import.
 
     Parameters
     ----------
@@ -144,22 +150,17 @@ def estimate_sigma(image: Tensor) -> float:
     ValueError
         for another number of dimensions, NaN or infinite pixels.
     """
-    from skimage import restoration as skimage_restoration
+    import pywt
 
-    restoration: Any = skimage_restoration  # untyped
     if not isinstance(image, Tensor):
         raise TypeError(f"image: got {type(image).__name__}, expected a torch.Tensor (C, H, W)")
     if image.ndim != 3:
         raise ValueError(f"image: got shape {tuple(image.shape)}, expected one picture (C, H, W), not a batch")
     if not bool(torch.isfinite(image).all()):
         raise ValueError("image: got NaN or infinite pixels, expected intensities in [0, 1]")
-    with warnings.catch_warnings():
-        # Without detail the estimator takes the median of nothing, which is nan; it warns that narrow images may be
-        # colours.
-        warnings.simplefilter("ignore")
-        sigmas = np.atleast_1d(restoration.estimate_sigma(image.double().cpu().numpy(), channel_axis=0))
-    known = sigmas[np.isfinite(sigmas)]
-    return float(known.mean()) if len(known) else 0.0
+    details = [pywt.dwt2(channel, "db2")[1][2] for channel in image.double().cpu().numpy()]
+    sigmas = [float(np.median(np.abs(d[d != 0]))) / _MEDIAN for d in details if d.any()]
+    return sum(sigmas) / len(sigmas) if sigmas else 0.0
 
 
 def luma(image: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ normal distribution, so that heavy tails do no harm.
 from __future__ import annotations
 
 import numpy as np
-import scipy.stats
 from numpy.typing import NDArray
 
 Draws = NDArray[np.float64]
@@ -82,9 +81,11 @@ def _halves(draws: Draws) -> Draws:
 
 def _normal(draws: Draws) -> Draws:
     """Ranks among all chains, brought to a normal distribution."""
+    from scipy.stats import norm, rankdata  # half a second to import
+
     flat = draws.reshape(-1, draws.shape[-1])
-    ranks = scipy.stats.rankdata(flat, axis=0)
-    found: Draws = scipy.stats.norm.ppf((ranks - 3 / 8) / (len(flat) + 1 / 4)).reshape(draws.shape)
+    ranks = rankdata(flat, axis=0)
+    found: Draws = norm.ppf((ranks - 3 / 8) / (len(flat) + 1 / 4)).reshape(draws.shape)
     return found
 
 

@@ -254,6 +254,13 @@ def test_the_scaled_luma_keeps_the_deviation_of_white_noise_and_is_gray_itself()
             datasets.scaled_luma(wrong)
 
 
+def test_the_estimate_is_that_of_scikit_image():
+    restoration = pytest.importorskip("skimage.restoration")
+    image = datasets.add_noise(torch.rand(3, 31, 40, generator=torch.Generator().manual_seed(0)).round(), 0.1, 5)
+    expected = restoration.estimate_sigma(image.double().numpy(), channel_axis=0, average_sigmas=True)
+    assert datasets.estimate_sigma(image) == pytest.approx(expected, rel=1e-12)
+
+
 def test_estimate_without_detail():
     assert datasets.estimate_sigma(torch.zeros(3, 20, 20)) == 0
     half = torch.cat([datasets.add_noise(torch.zeros(1, 200, 200), 0.2, 3), torch.zeros(1, 200, 200)])
