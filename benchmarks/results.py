@@ -37,6 +37,7 @@ _SHORT = (
     "tv",
     "bm3d",
     "icnn-gray",
+    "ridge-gray-tiny",
     "ridge-gray-small",
     "ridge-gray",
     "ridge-gray, sure",
