@@ -46,8 +46,6 @@ COHERENT = 1.15
 
 # Growth of the variance over the picture from which the noise is said to depend on the brightness.
 _GROWS = 2.0
-# Flat parts of correlated noise that grows have less than so many times the level that the network finds.
-_GROWN = 1.8
 # From this growth on the network, which has seen little of it, does not count.
 _UNEVEN = 1.4
 # Patches that an estimate should compare, those by which growth is seen, and those by which gray noise is told from
@@ -269,8 +267,6 @@ def _correlated(measured: Measured | None, learned: _Learned | None) -> NoiseEst
         level = _rms(measured.levels)
         noise = Correlated(level, torch.from_numpy(measured.spectrum), where)
         return NoiseEstimate(noise, level, noise.removal, tuple(float(v) for v in measured.levels), _LOW)
-    if measured is not None and measured.growth > _GROWS:
-        learned = _with_growth(learned, _rms(measured.levels))
     alike, coherence = min(learned.correlation, 0.9), learned.coherence
     noise = Correlated.gaussian(learned.level, alike, where, coherence)
     sure, more = _FAIR, 1.0
@@ -283,14 +279,6 @@ def _correlated(measured: Measured | None, learned: _Learned | None) -> NoiseEst
             noise = Correlated(learned.level, torch.from_numpy(measured.spectrum), where, coherence)
     noise = replace(noise, excess=more)
     return NoiseEstimate(noise, learned.level, noise.removal, learned.channels, sure)
-
-
-def _with_growth(learned: _Learned, flat: float) -> _Learned:
-    """With the level of flat parts where it is a little larger: the network has seen little noise that grows."""
-    factor = flat / learned.level
-    if not 1 < factor < _GROWN:
-        return learned
-    return replace(learned, level=flat, channels=tuple(factor * c for c in learned.channels))
 
 
 def _without_flat_parts(
