@@ -157,8 +157,8 @@ class Actions:
 
 
 def _shown(result: Result) -> list[str]:
-    parts = (text.report, text.slider, text.download, text.difference_picture, text.plot)
-    return [part(result) for part in parts]
+    difference = text.difference_picture(result) + text.errors_picture(result)
+    return [text.report(result), text.slider(result), text.download(result), difference, text.plot(result)]
 
 
 def _missing(picture: Picture, editor: dict[str, Any] | None, rectangle: str, percent: float) -> torch.Tensor:

@@ -12,6 +12,7 @@ from icgn.app.plots import convergence, proves_distance
 from icgn.app.restore import Result
 from icgn.app.tasks import TASKS
 from icgn.datasets import Picture, difference, quality, visible_gain
+from icgn.pictures.errors import error_map, error_model
 
 INTRODUCTION = (
     "The result is the one minimizer of a convex function that was learned from photographs; a certificate proves how"
@@ -71,6 +72,24 @@ def difference_picture(result: Result) -> str:
     return (
         f"<h2>Difference</h2><figure><img src='{url}' alt='{words}'><figcaption>{words.capitalize()}.</figcaption>"
         "</figure>"
+    )
+
+
+def errors_picture(result: Result) -> str:
+    """How far pixels may be from the truth, in gray levels; empty where the errors of the model are not calibrated."""
+    if result.order.task != "denoise":
+        return ""
+    try:
+        model = error_model(result.model, len(result.before))
+        half = 255 * error_map(result.restored, result.before, model).mean(0, keepdim=True)
+    except ValueError:
+        return ""
+    most = float(half.max())
+    url = _image_url(Picture((half / most).float()))
+    words = f"half width of an interval for each pixel: black is 0, white {most:.1f} gray levels; {model.text()}"
+    return (
+        f"<h2>How large the error may be</h2><figure><img src='{url}' alt='{words}'>"
+        f"<figcaption>{words.capitalize()}.</figcaption></figure>"
     )
 
 

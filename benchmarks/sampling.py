@@ -28,7 +28,7 @@ from icgn.datasets import add_noise, bundled
 from icgn.uncertainty import PosteriorSamples, sample_posterior
 from icgn.uncertainty.diagnostics import mean_ess
 
-MODELS = ("conditional-gray", "ridge-gray", "ridge-gray-small")
+MODELS = ("conditional-gray", "ridge-gray")
 SIGMA = 25 / 255
 WORK, AGREEMENT = 64, 32
 

@@ -125,6 +125,15 @@ def test_every_task_restores_and_proves(small_photographs, task, gray):
         assert "data:image/png;base64," in part(result) and "alt=''" not in part(result)
 
 
+@pytest.mark.parametrize("name", ["camera", "coffee"])
+def test_errors_are_shown_where_they_are_calibrated(small_photographs, name):
+    result = restore.restore_photograph(restore.Order("denoise", "best", 25.0), name, Watch())
+    shown = text.errors_picture(result)
+    assert "data:image/png;base64," in shown and "90% of the errors were smaller" in shown and "gray levels" in shown
+    for order in (restore.Order("denoise", "fast", 25.0), restore.Order("denoise", "best", 25.0, weight=2.0)):
+        assert not text.errors_picture(restore.restore_photograph(order, name, Watch()))
+
+
 def test_uploads_keep_depth_and_transparency_and_can_be_estimated():
     alpha = torch.linspace(0, 1, 48 * 64).reshape(1, 48, 64)
     picture = Picture(add_noise(small(), 20 / 255, 0), alpha=alpha, bits=16)
