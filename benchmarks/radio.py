@@ -7,9 +7,7 @@ of Liaudat et al. 2023 (arXiv:2312.00125). Noise of 30 dB is drawn with seed 0. 
 remove is 3 times the noise, the strength is found by the discrepancy principle, the picture is real and in
 [0, 1]. SNR is 20 log10(|x| / |x - x^|); the published one is that of their convex ridge regularizer.
 
-*Measured* is the SNR of the measured frequencies of the sky without noise, with their mirror images, and 0 elsewhere.
-*Dark* is that of a picture in which nothing is wrong but the unmeasured frequencies of the darkest parts of the sky,
-where there is only noise of the telescope. Seconds are those of the processor, of all threads together.
+Skies that an interrupted run has measured are kept. Seconds are those of the processor, of all threads together.
 """
 
 from __future__ import annotations
@@ -23,10 +21,9 @@ import deepinv
 import numpy as np
 import scipy.io
 import torch
-import torch.nn.functional as F  # noqa: N812
 import typer
 from astropy.io import fits
-from harness import RESULTS, Out, Threads, conditions, table, write
+from harness import RESULTS, Out, Threads, conditions, resumed, table, write
 from skimage.transform import resize
 from torch import Tensor
 
@@ -36,8 +33,6 @@ from icgn.uncertainty import credible_intervals
 SKIES = {"M31": (None, 26.85), "CYN": ((256, 512), 24.10), "3c288": ((256, 256), 30.25)}
 """Sizes to which skies are brought, and the published SNR."""
 LEVEL, NOISE, ITERATIONS = 3.0, 30.0, 200
-# Parts of a sky that are darker than this, and so many pixels from all others, hold no source that can be seen.
-DARK, AWAY = 0.045, 4
 
 
 def main(
@@ -48,18 +43,20 @@ def main(
 ) -> None:
     """Restore all skies, print the table and write it."""
     torch.set_num_threads(threads)
-    rows = []
+    folder = out or RESULTS / "uncertainty"
+    settings = {"model": model, "level": LEVEL, "noise": NOISE, "threads": threads}
+    content = resumed(folder / "radio.json", settings, rows={})
+    heads = ("sky", "SNR", "published", "weight", "status", "iterations", "seconds", "of intervals")
     for name in SKIES:
-        rows.append(measured(data, name, model))
-        print(*rows[-1], flush=True)
-    heads = ("sky", "SNR", "published", "measured", "dark", "weight", "status", "iterations", "seconds", "of intervals")
-    text = table(heads, rows)
-    print(text)
-    write(out or RESULTS / "uncertainty", {"radio.md": text, "radio.json": {**conditions(), "rows": rows}})
+        if name not in content["rows"]:
+            content["rows"][name] = measured(data, name, model)
+        print(name, *content["rows"][name], flush=True)
+        text = table(heads, [(sky, *row) for sky, row in content["rows"].items()])
+        write(folder, {"radio.md": text, "radio.json": {**conditions(), **content}})
 
 
 def measured(data: Path, name: str, model: str) -> tuple[str, ...]:
-    """The row of one sky."""
+    """The row of one sky, without its name."""
     x = sky(data / f"{name}.fits", SKIES[name][0])
     mask = fourier_mask(data / f"{name}_fourier_mask.mat", x.shape[-2:])
     physics = masked_fourier(mask)
@@ -74,25 +71,11 @@ def measured(data: Path, name: str, model: str) -> tuple[str, ...]:
     solution = icgn.solve(problem, gap_tol=1e-2, max_iter=ITERATIONS)
     solved = time.process_time()
     credible_intervals(problem, solution, blocks=8, alpha=0.01)
-    ended_at = time.process_time()
-    known = torch.maximum(mask, mask.flip(-2, -1).roll((1, 1), (-2, -1)))
-    dark = (-F.max_pool2d(-(x < DARK).float(), 2 * AWAY + 1, stride=1, padding=AWAY)).expand_as(x)
-    texture = dark * (x - (dark * x).sum() / dark.sum().clamp_min(1))
-    lost = [float(unmeasured(part, known).square().sum()) for part in (x, texture)]
-    cells = [decibels(x, float((x - solution.x).square().sum())), SKIES[name][1], *(decibels(x, part) for part in lost)]
+    finished = time.process_time()
+    snr = 20 * math.log10(float(x.norm() / (x - solution.x).norm()))
     ended = solution.status[0].name, str(int(solution.stats.iterations))
-    seconds = f"{solved - begun:.1f}", f"{ended_at - solved:.1f}"
-    return (name, *(f"{c:.2f}" for c in cells), f"{float(solution.weight):.1f}", *ended, *seconds)
-
-
-def unmeasured(x: Tensor, known: Tensor) -> Tensor:
-    """The part of pictures at frequencies that are not known."""
-    return torch.fft.ifft2((1 - known) * torch.fft.fft2(x)).real
-
-
-def decibels(x: Tensor, error: float) -> float:
-    """SNR of a picture with a sum of squared errors."""
-    return 10 * math.log10(float(x.square().sum()) / error)
+    seconds = f"{solved - begun:.1f}", f"{finished - solved:.1f}"
+    return (f"{snr:.2f}", f"{SKIES[name][1]:.2f}", f"{float(solution.weight):.1f}", *ended, *seconds)
 
 
 def sky(path: Path, size: tuple[int, int] | None) -> Tensor:

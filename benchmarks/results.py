@@ -6,8 +6,8 @@ ROOT holds BSDS500 and BSD68.txt. Rows that stand in docs/results already and fi
 kept, so that an interrupted run goes on where it stopped; ``--offline`` only writes the pages from what is there. Rows
 of earlier weights are not shown. From nothing it takes some hours on two cores; processes of torchrun share the work.
 The other sections are the tables of ``benchmarks/inverse.py``, ``frontier.py``, ``gradients.py``, ``transport.py``,
-``scanners.py`` and ``strength.py``, and that of ``flows_table.py`` of two demos. Rows *MODEL, sure* are of
-``icgn evaluate --weight sure``.
+``scanners.py``, ``strength.py``, ``sampling.py``, ``radio.py`` and ``uncertainty.py``, and that of ``flows_table.py``
+of two demos. Rows *MODEL, sure* are of ``icgn evaluate --weight sure``.
 """
 
 from __future__ import annotations
@@ -58,15 +58,28 @@ of every picture, seeds, versions and hashes of the weights are in `docs/results
 
 
 _TABLES = {
-    "frontier": ("Unconditional networks as image regularizers", "python benchmarks/frontier.py --data ROOT"),
-    "gradients": ("Learning gradients: ICGN or ICNN", "python benchmarks/gradients.py"),
-    "transport": ("Optimal transport maps", "python benchmarks/transport.py"),
-    "wasserstein2": ("Pairs of the Wasserstein-2 benchmark", "python benchmarks/wasserstein2.py --root ROOT"),
-    "scanners": ("Scanners: MRI with coils, CT by counts", "python benchmarks/scanners.py --kspace KSPACE.npy"),
-    "strength": ("Strength without the true picture", "python benchmarks/strength.py"),
-    "flows": ("Density estimation", "python demos/convex_potential_flow.py"),
+    "frontier/table.md": ("Unconditional networks as image regularizers", "python benchmarks/frontier.py --data ROOT"),
+    "gradients/table.md": ("Learning gradients: ICGN or ICNN", "python benchmarks/gradients.py"),
+    "transport/table.md": ("Optimal transport maps", "python benchmarks/transport.py"),
+    "wasserstein2/table.md": ("Pairs of the Wasserstein-2 benchmark", "python benchmarks/wasserstein2.py --root ROOT"),
+    "scanners/table.md": (
+        "Scanners: MRI with coils, CT by counts",
+        "python benchmarks/scanners.py --kspace KSPACE.npy",
+    ),
+    "strength/table.md": ("Strength without the true picture", "python benchmarks/strength.py"),
+    "flows/table.md": ("Density estimation", "python demos/convex_potential_flow.py"),
+    "uncertainty/sampling.md": ("Draws from posteriors", "python benchmarks/sampling.py"),
+    "uncertainty/radio.md": ("Skies of radio telescopes", "python benchmarks/radio.py --data RADIO"),
+    "uncertainty/errors-conditional-gray-25.md": (
+        "How many errors calibrated intervals cover: gray",
+        "python benchmarks/uncertainty.py evaluate --bsds BSDS500 --model conditional-gray --sigma 25",
+    ),
+    "uncertainty/errors-conditional-color-25.md": (
+        "How many errors calibrated intervals cover: colour",
+        "python benchmarks/uncertainty.py evaluate --bsds BSDS500 --model conditional-color --sigma 25 --every 8",
+    ),
 }
-"""Tables of other scripts, by folder of docs/results: title, and the command that measures them."""
+"""Tables of other scripts, by file in docs/results: title, and the command that measures them."""
 
 
 def models(color: bool) -> list[str]:
@@ -140,16 +153,14 @@ def _environments(measured: list[dict[str, Any]]) -> str:
 
 
 def quoted(name: str) -> str:
-    """The section with the first table of ``table.md`` in a folder of docs/results, or nothing."""
-    path = RESULTS / name / "table.md"
+    """The section with the first table of a file in docs/results, or nothing."""
+    path = RESULTS / name
     if not path.exists():
         return ""
     title, command = _TABLES[name]
     table = re.search(r"(?:^\|.*\n)+", path.read_text(), flags=re.MULTILINE)
     pictures = [f"![{p.stem}]({p.relative_to(ROOT)})" for p in sorted(path.parent.glob("frontier.png"))]
-    text = (
-        f"Measured by `{command}`; what the columns mean, and more, is in [{name}/table.md]({path.relative_to(ROOT)})."
-    )
+    text = f"Measured by `{command}`; what the columns mean, and more, is in [{name}]({path.relative_to(ROOT)})."
     return "\n".join([f"## {title}", "", text, "", table[0] if table else "", *pictures, ""])
 
 

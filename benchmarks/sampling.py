@@ -6,7 +6,7 @@
 gradients of one chain for one independent draw of the mean of a block of 8 x 8 pixels, in the median and for the worst
 block, pixels and f, after the warm-up.
 
-*Agreement*: denoising, deblurring and a masked Fourier transform, 32 x 32 pixels: means and widths of 90 % intervals of
+*Agreement*: denoising, deblurring and a masked Fourier transform, 24 x 24 pixels: means and widths of 90 % intervals of
 blocks against those of a chain of other random numbers and several times the length. Differences of means are parts of
 the width.
 """
@@ -30,13 +30,13 @@ from icgn.uncertainty.diagnostics import mean_ess
 
 MODELS = ("conditional-gray", "ridge-gray")
 SIGMA = 25 / 255
-WORK, AGREEMENT = 64, 32
+WORK, AGREEMENT = 64, 24
 
 
 def main(
-    ess: Annotated[float, typer.Option(help="Least effective sample size of a block, for the work.")] = 300.0,
-    agreed: Annotated[float, typer.Option(help="The same, for the agreement.")] = 1500.0,
-    longer: Annotated[float, typer.Option(help="How many times that the long chain has.")] = 3.0,
+    ess: Annotated[float, typer.Option(help="Least effective sample size of a block, for the work.")] = 100.0,
+    agreed: Annotated[float, typer.Option(help="The same, for the agreement.")] = 800.0,
+    longer: Annotated[float, typer.Option(help="How many times that the long chain has.")] = 2.0,
     limit: Annotated[int, typer.Option(help="Gradients of a chain, at most.")] = 60_000,
     threads: Threads = 1,
     out: Out = None,
@@ -109,7 +109,7 @@ PROBLEMS = {
 def drawn(problem: icgn.Problem, ess: float, limit: int, seed: int) -> PosteriorSamples:
     """Draws until the worst block has an effective sample size."""
     solution = icgn.solve(problem, gap_tol=1e-3, max_iter=300)
-    return sample_posterior(problem, solution, ess=ess, rhat=1.05, max_gradients=limit, warmup=300, seed=seed)
+    return sample_posterior(problem, solution, ess=ess, rhat=1.05, max_gradients=limit, warmup=200, seed=seed)
 
 
 def worked(model: str, ess: float, limit: int) -> tuple[str, ...]:

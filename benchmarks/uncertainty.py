@@ -2,6 +2,7 @@
 
     python benchmarks/uncertainty.py calibrate --bsds BSDS500 --model conditional-gray
     python benchmarks/uncertainty.py evaluate --bsds BSDS500 --model conditional-gray --sigma 25
+    python benchmarks/uncertainty.py evaluate --bsds BSDS500 --model conditional-color --sigma 25 --every 8
 
 `calibrate` fits the regression of :mod:`icgn.uncertainty.errors` on pictures of BSDS500 train and finds the factors on
 those of val that are not in BSD68, at noise of 5, 15, 25 and 50 gray levels; both go into the card of the model.
@@ -73,7 +74,7 @@ def main(
             own = (case for case in found if round(255 * case[1]) == level)
             print(level, *evaluated(ErrorModel.of_card({"errors": errors}), own), sep="\n")
         return
-    samples = list(bsd68(bsds))[::every]
+    samples = list(bsd68(bsds, gray=icgn.load_pretrained(model).channels != 3))[::every]
     rows = evaluated(ErrorModel.of_card(read_card(model)), cases(model, samples, [sigma], WHOLE))
     text = table(("blocks", "pictures", "covered", "least", "80 % or more", "width, gray levels"), rows)
     print(text)
