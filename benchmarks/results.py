@@ -69,7 +69,7 @@ _TABLES = {
     "strength/table.md": ("Strength without the true picture", "python benchmarks/strength.py"),
     "flows/table.md": ("Density estimation", "python demos/convex_potential_flow.py"),
     "uncertainty/sampling.md": ("Draws from posteriors", "python benchmarks/sampling.py"),
-    "uncertainty/radio.md": ("Skies of radio telescopes", "python benchmarks/radio.py --data RADIO"),
+    "uncertainty/radio.md": ("Skies of radio telescopes", "python benchmarks/radio.py --data RADIO --threads 2"),
     "uncertainty/errors-conditional-gray-25.md": (
         "How many errors calibrated intervals cover: gray",
         "python benchmarks/uncertainty.py evaluate --bsds BSDS500 --model conditional-gray --sigma 25",
