@@ -142,8 +142,8 @@ def _ridge(activation: str) -> Callable[[int, int, int], Make]:
     return lambda dim, rows, size: lambda width: DenseRidgeICGN(dim, width=width, activation=activation, quadratic=rows)
 
 
-def _layers(kind: Callable[..., nn.Module], layers: int, *activation: str | Activation) -> Callable[..., Make]:
-    return lambda dim, rows, size: lambda width: kind(dim, (width,) * layers, *activation, quadratic=rows)
+def _layers(kind: Callable[..., nn.Module], layers: int, **options: str | Activation) -> Callable[..., Make]:
+    return lambda dim, rows, size: lambda width: kind(dim, widths=(width,) * layers, quadratic=rows, **options)
 
 
 def _modules(kind: Callable[..., nn.Module], members: int) -> Callable[[int, int, int], Make]:
@@ -151,7 +151,7 @@ def _modules(kind: Callable[..., nn.Module], members: int) -> Callable[[int, int
 
     def make(dim: int, rows: int, size: int) -> Make:
         groups = max(1, round(size / (members * (dim + 1) + 2)))
-        return lambda width: kind(dim, groups, width, quadratic=rows)
+        return lambda width: kind(dim, groups=groups, members=width, quadratic=rows)
 
     return make
 
@@ -164,8 +164,8 @@ FAMILIES: dict[str, tuple[Variant, ...]] = {
     ),
     RIDGE: (Variant("tanh", _ridge("tanh")), Variant("softplus", _ridge("softplus"))),
     "deep": (
-        Variant("tanh, 2 layers", _layers(DenseDeepICGN, 2, "tanh")),
-        Variant("softplus, 3 layers", _layers(DenseDeepICGN, 3, Logistic())),
+        Variant("tanh, 2 layers", _layers(DenseDeepICGN, 2, activation="tanh")),
+        Variant("softplus, 3 layers", _layers(DenseDeepICGN, 3, activation=Logistic())),
     ),
     "softmax": (
         Variant(

@@ -98,6 +98,11 @@ def _tried(regularizer, shape, physics, share):
     return found | given
 
 
+def _rounding(what):
+    """What rounding may change: 60 iterations amplify it in a solution and its certificate."""
+    return 1e-7 if what in ("x", "gap") else 1e-9
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_processes_find_what_one_finds(found, name):
     place, alone = list(CASES).index(name), _tried(*CASES[name], share=False)
@@ -112,7 +117,7 @@ def test_processes_find_what_one_finds(found, name):
                 expected = expected[..., first : first + value.shape[-2], :]
                 assert 0 < value.shape[-2] < alone[what].shape[-2]
             scale = max(1.0, float(expected.abs().max()))
-            assert float((value - expected).abs().max()) <= 1e-9 * scale, (count, rank, what)
+            assert float((value - expected).abs().max()) <= _rounding(what) * scale, (count, rank, what)
         # All processes have the same numbers, bit for bit: they take the same decisions.
         assert torch.equal(cases[place]["x"], found[count, 0][place]["x"])
 
