@@ -100,7 +100,7 @@ def measured_level(noisy: Picture, clean: Picture, *, reach: Reach = None) -> No
     noisy, clean : Picture
         of the same shape.
     reach : (float, float), optional
-        trained range of the regularizer, to which the level is clamped.
+        trained range of the regularizer; a level above it is clamped.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def estimated_level(noisy: Picture, *, reach: Reach = None) -> NoiseLevel:
     noisy : Picture
         as it was read; pixels of any unit.
     reach : (float, float), optional
-        trained range of the regularizer, to which the level is clamped.
+        trained range of the regularizer; a level above it is clamped.
     """
     found = estimate_noise(noisy)
     note = EstimateNote("noise", "", (found.level,), estimate=found)
@@ -183,14 +183,15 @@ def model_level(noise: NoiseLevel, given: float | None, reach: Reach, smoothing:
     reach : (float, float), optional
         trained range of the regularizer.
     smoothing : float
-        without a level given, sigma is the noise times this factor, clamped to the trained range.
+        without a level given, sigma is the noise times this factor, clamped to the trained range; where it is 1 a
+        level below the range is kept.
     """
     if given is not None:
         outside = given > 0 and not is_within(given, reach)
         return given, [_outside(given, reach)] if outside and reach else []
     if smoothing == 1:
-        clamped = clamped_level(NoiseLevel(noise.to_remove), reach)
-        return clamped.value, list(clamped.notes)
+        clamped, said = clamped_level(NoiseLevel(noise.to_remove), reach), {n.topic for n in noise.notes}
+        return clamped.value, [n for n in clamped.notes if n.topic not in said]
     level, wanted = float(scaled_level(noise.value, reach, smoothing)), smoothing * noise.value
     if is_within(wanted, reach):
         return level, []
@@ -218,10 +219,19 @@ def scaled_noise(noise: NoiseLevel, factor: float) -> NoiseLevel:
 
 
 def clamped_level(noise: NoiseLevel, reach: Reach) -> NoiseLevel:
-    """The level within the trained range, with a note if it was not."""
-    if reach is None or is_within(noise.to_remove, reach):
+    """The level, at most the largest that is trained, with a note if it is not within the trained range.
+
+    One below it is kept: the least trained level would be many times the noise of a clean picture.
+    """
+    if reach is None or noise.to_remove == 0 or is_within(noise.to_remove, reach):
         return noise
-    value = min(max(noise.to_remove, reach[0]), reach[1])
+    if noise.to_remove < reach[0]:
+        if any(n.topic == "below" for n in noise.notes):
+            return noise
+        below = "the level to remove, {:.4g} {unit}, is below the trained range, {:g} to {:g}; it is taken as it is"
+        said = Note("below", below, (noise.to_remove, *reach))
+        return replace(noise, notes=(*noise.notes, said))
+    value = reach[1]
     what = "the level of the noise" if noise.removal is None else "the level to remove"
     template = what + ", {:.4g} {unit}, is clamped to {:g}, the trained range being {:g} to {:g}"
     note = Note("clamped", template, (noise.to_remove, value, *reach), warning=True)
@@ -240,7 +250,7 @@ def fitted_level(noise: NoiseLevel, reach: Reach, smoothing: float) -> NoiseLeve
     reach : (float, float), optional
         trained range of the regularizer.
     smoothing : float
-        of the task. Where it is 1 the noise is what is removed, and is clamped to the trained range. Otherwise sigma is
+        of the task. Where it is 1 the noise is what is removed, at most the largest trained level. Otherwise sigma is
         a multiple of it, and it is at least the least trained level over `smoothing`: with less, hardly anything but
         the measurement would count, and its problem would be as ill-posed as the operator.
     """

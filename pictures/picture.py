@@ -61,14 +61,14 @@ def restore_picture(
         standard deviation of the noise, in intensities, or a description (:mod:`icgn.functionals.noise`), or words
         (:func:`icgn.pictures.parse_noise`), levels in intensities, counts in values of the file, of a tensor in its
         own; default, as ``"auto"``, sigma for denoising, else estimated from the picture (:func:`icgn.estimate_noise`);
-        the level to remove is clamped to the trained range, and the noise of other tasks is at least the least trained
-        level over ``task.smoothing``.
+        the level to remove is at most the largest trained one, and the noise of other tasks is at least the least
+        trained level over ``task.smoothing``.
         Denoising removes more than the level of correlated noise, and stabilizes counts, as :func:`icgn.denoise` does;
         their offset stays in the picture. For other tasks a map of levels weights the data term, and other noise is
         taken for white of its root mean square, which is said of counts.
     sigma : float, optional
         level that the regularizer is asked to remove, in intensities; default the noise times ``task.smoothing``,
-        clamped to the trained range.
+        clamped to the trained range; in denoising a level below it is kept.
     regularizer : ConvexRegularizer or callable, optional
         R, or a function that gives it for the number of channels, as :func:`regularizers_by_channels`
         returns; default the shipped model for them.

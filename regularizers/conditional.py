@@ -19,6 +19,10 @@ from icgn.regularizers.registry import register
 from icgn.regularizers.ridge import RidgeICGN
 from icgn.regularizers.ridge_head import RidgeHead
 
+# The network of conditions is not shown intensities further than this from [0, 1]: of one pixel of 10,000 it makes
+# conditions for all that are nonsense.
+_BEYOND = 8.0
+
 
 @register
 @once_positional("filters", "size", "channels", "units", "activation", "border", "sigma_range", "knots", "min_knee")
@@ -205,7 +209,7 @@ class ConditionalICGN(Network):
         operator = self.ridge.bank.operator(stride=self.network.stride)
         is_map = isinstance(sigma, Tensor) and sigma.ndim == 4
         levels = torch.as_tensor(sigma).to(like) if is_map else check_sigma(sigma, like)
-        images = x.to(like), residual.to(like), levels, operator
+        images = x.to(like).clamp(-_BEYOND, 1 + _BEYOND), residual.to(like), levels, operator
         mask: Tensor = self.network(*images) if rows is None else self.network.band(*images, rows)
         return mask if mask.dtype is torch.float16 else mask.to(x.dtype)
 

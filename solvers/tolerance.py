@@ -12,6 +12,8 @@ from icgn.solvers.problem import Problem
 
 # The part of sigma that nobody sees, and the distance that a precision reaches, as a multiple of its rounding of y.
 _PART, _ROUNDINGS = 1 / 250, 8.0
+# The part of sigma up to which the rounding of a few huge values counts.
+_COARSEST = 1 / 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +40,8 @@ def invisible_distance(problem: Problem) -> Tensor:
     r"""The RMS distance to the minimizer that is a part of the noise, :math:`\sigma / 250`, float64 (B,).
 
     It changes the error of a denoised picture by less than 0.005 dB (docs/decisions.md). In denoising it is not below
-    what the precision of y allows, eight times its rounding of the largest value.
+    what the precision of y allows: eight times the rounding of its median size, and of its root mean square as long as
+    that is at most a tenth of sigma: the rounding of a few huge values, such as hot pixels, excuses no others.
 
     Parameters
     ----------
@@ -50,5 +53,7 @@ def invisible_distance(problem: Problem) -> Tensor:
     part = (_PART * sigma).clamp_min(torch.finfo(torch.float64).tiny)
     if not is_identity(problem.physics):
         return part
-    largest = y.detach().nan_to_num(0.0, 0.0, 0.0).abs().flatten(1).amax(1).double()
-    return torch.maximum(part, _ROUNDINGS * torch.finfo(y.dtype).eps * largest)
+    size = y.detach().nan_to_num(0.0, 0.0, 0.0).flatten(1).double().abs()
+    rounding = _ROUNDINGS * torch.finfo(y.dtype).eps
+    whole = torch.minimum(rounding * size.square().mean(1).sqrt(), _COARSEST * sigma)
+    return torch.maximum(part, torch.maximum(rounding * size.median(1).values, whole))

@@ -53,15 +53,25 @@ def test_a_level_is_estimated_measured_or_given():
     assert estimated_level(picture).notes[0].topic == "noise" and not NoiseLevel(0.1).notes
 
 
-@pytest.mark.parametrize(("level", "clamped"), [(90, 50), (0.1, 1), (20, None)])
-def test_levels_that_are_found_are_clamped_to_the_trained_range_and_it_is_said(level, clamped):
-    found = measured_level(noisy(level), Picture(clean()), reach=REACH)
-    assert [n.topic for n in found.notes] == ["noise", *(["clamped"] if clamped else [])]
-    if clamped:
-        assert 255 * found.value == pytest.approx(clamped) and found.notes[-1].warning
-        said = found.notes[-1].text(scale=255, unit="gray levels")
-        assert said.endswith(f"gray levels, is clamped to {clamped}, the trained range being 1 to 50")
-        assert said.startswith("the level of the noise, ") and float(said.split()[5]) == pytest.approx(level, rel=0.1)
+def test_levels_that_are_found_are_clamped_to_the_largest_trained_one_and_it_is_said():
+    assert [n.topic for n in measured_level(noisy(20), Picture(clean()), reach=REACH).notes] == ["noise"]
+    found = measured_level(noisy(90), Picture(clean()), reach=REACH)
+    assert 255 * found.value == pytest.approx(50) and found.notes[-1].warning
+    said = found.notes[-1].text(scale=255, unit="gray levels")
+    assert said.endswith("gray levels, is clamped to 50, the trained range being 1 to 50")
+    assert said.startswith("the level of the noise, ") and float(said.split()[5]) == pytest.approx(90, rel=0.1)
+
+
+def test_a_level_below_the_trained_ones_is_removed_as_it_is(model):
+    measured = measured_level(noisy(0.1), Picture(clean()), reach=REACH)
+    assert 255 * measured.value == pytest.approx(0.1, rel=0.1)
+    assert [n.topic for n in measured.notes] == ["noise", "below"] and not measured.notes[-1].warning
+    # A picture with hardly any noise does not get worse than it was.
+    y = noisy(0.1)
+    restored = restore_picture(y, noise=measured, regularizer=model)
+    assert [n.topic for n in restored.notes] == ["noise", "below"] and restored.converged
+    before, after = (float((p.pixels - clean()).square().mean()) for p in (y, restored.picture))
+    assert after < 1.05 * before
 
 
 def test_correlated_noise_that_is_measured_has_a_larger_level_to_remove():

@@ -109,6 +109,14 @@ def test_the_network_is_equivariant_to_shifts_by_its_stride(reg):
     torch.testing.assert_close(moved[inside], c.roll((4, 8), (2, 3))[inside])
 
 
+def test_one_huge_value_does_not_change_what_masks_far_from_it_are_computed_from(reg):
+    x = torch.rand(1, reg.channels, 24, 24, generator=torch.Generator().manual_seed(0))
+    beyond, further = x.clone(), x.clone()
+    beyond[..., 12, 12], further[..., 12, 12] = 1e3, 1e9
+    residual = torch.zeros_like(x)
+    assert torch.equal(reg.condition(beyond, SIGMA, residual), reg.condition(further, SIGMA, residual))
+
+
 def in_strips(reg, x, residual, rows, monkeypatch, sigma=SIGMA):
     """The mask computed in strips of so many rows, which is kept in half precision."""
     with monkeypatch.context() as patched, torch.no_grad():

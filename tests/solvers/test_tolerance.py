@@ -95,3 +95,15 @@ def test_solve_keeps_a_distance_in_intensities(model):
     given, part = icgn.solve(problem), icgn.solve(problem, tol=None)
     assert (given.certificate.rms_distance <= 1e-4).all() and (part.certificate.rms_distance <= sigma / 250).all()
     assert (part.stats.iterations <= given.stats.iterations).all()
+
+
+@pytest.mark.parametrize("hot", [1e4, 1e6])
+def test_a_hot_pixel_excuses_no_other_pixel(model, hot):
+    sigma = 25 / 255
+    y = noisy(sigma)
+    y[:, :, 5, 7] = hot
+    solution = icgn.denoise(y, sigma, regularizer=model, range=(0, 1))
+    exact = icgn.denoise(y.double(), sigma, regularizer=model, range=(0, 1), tol=1e-6)
+    apart = (solution.x.double() - exact.x).square().mean((1, 2, 3)).sqrt()
+    assert solution.converged and (solution.certificate.rms_distance <= sigma / 10).all()
+    assert (apart <= solution.certificate.rms_distance + exact.certificate.rms_distance).all()
