@@ -12,6 +12,8 @@ from icgn.datasets.formats.container import Container, Samples, check_size
 from icgn.datasets.formats.contract import Format, Pages, Request
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_NEEDED = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation",
+           "PhotometricInterpretation")  # fmt: skip
 
 
 class DicomReader:
@@ -26,13 +28,22 @@ class DicomReader:
 
     def __init__(self, request: Request) -> None:
         import pydicom
+        from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-        self._path = request.path
+        from icgn.datasets.formats.dicom_codecs import add_decoders
+
+        add_decoders()
         data = pydicom.dcmread(request.path, defer_size=4096)
+        # pydicom finds single frames in a file unless all of it is compressed.
+        self._source = (
+            data if data.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian else request.path
+        )
         if not any(name in data for name in _PIXELS):
             raise ValueError("the DICOM holds no picture (no pixel data)")
         if "PixelData" not in data:
             raise ValueError("the DICOM holds pixels as floats, expected integers; save it as NIfTI or TIFF first")
+        if not all(name in data for name in _NEEDED):
+            raise ValueError("the DICOM does not say what its pixels are: it is damaged, or not whole")
         check_size(int(data.Columns), int(data.Rows), request.pixel_limit)
         self._colour = str(data.PhotometricInterpretation)
         if self._colour == "PALETTE COLOR":
@@ -68,7 +79,7 @@ class DicomReader:
     def read(self, index: int) -> Samples:
         from pydicom.pixels.utils import pixel_array
 
-        frame = np.asarray(pixel_array(self._path, index=index))
+        frame = np.asarray(pixel_array(self._source, index=index))
         frame = frame.astype(self.container.dtype, copy=False)
         return frame if frame.ndim == 3 else frame[..., None]
 
@@ -131,8 +142,12 @@ def write_dicom(path: Path, pages: Pages, container: Container) -> tuple[str, ..
         raise ValueError("the DICOM is big-endian, which is retired; convert it to little-endian first, or write .tif")
     kind = np.dtype(container.dtype).newbyteorder("<")
     with tempfile.TemporaryFile(dir=path.parent) as pixels:
-        for page in pages:
-            pixels.write(np.ascontiguousarray(page).astype(kind, copy=False).tobytes())
+        if int(data.BitsAllocated) == 1:  # eight pixels a byte, across rows and frames
+            every = np.concatenate([np.ravel(page) for page in pages])
+            pixels.write(np.packbits(every.astype(bool), bitorder="little").tobytes())
+        else:
+            for page in pages:
+                pixels.write(np.ascontiguousarray(page).astype(kind, copy=False).tobytes())
         if pixels.tell() % 2:
             pixels.write(b"\0")
         pixels.seek(0)

@@ -111,7 +111,9 @@ def _image(opened: Any, request: Request) -> tuple[Any, int]:
     images = [(i, h) for i, h in enumerate(opened) if h.is_image and len(h.shape) >= 2 and 0 not in h.shape]
     if not request.inner:
         if not images:
-            raise ValueError("the FITS holds no image, expected one; tables are not pictures")
+            raise ValueError(
+                "the FITS holds no image of two axes or more, expected one; tables and spectra are not pictures"
+            )
         return images[0][1], images[0][0]
     name = request.inner.strip("/[]")
     for number, hdu in images:

@@ -82,7 +82,7 @@ def _choose(request: Request, names: list[str]) -> str:
             raise ValueError(f"nothing like a picture at {inner!r} inside, expected one of {', '.join(names[:9])}")
         return inner or names[0]
     if not names:
-        raise ValueError("no array of two axes or more inside")
+        raise ValueError("no array of real numbers with two axes or more inside; of complex ones save the magnitude")
     shown = ", ".join(f"{request.path.name}:/{n}" for n in names[:9])
     raise ValueError(f"{len(names)} arrays inside, expected one to be named: {shown}")
 

@@ -85,6 +85,11 @@ def kind_in_words(path: Path) -> str:
     for magic, name in _OTHERS:
         if head.startswith(magic):
             return name
+    header = path.with_suffix(".hdr")
+    if path.suffix.lower() == ".img" and header.is_file():
+        return f"the voxels of {header.name}, which is the file to name"
+    if head[:2] in (b"\2\0", b"\x08\0") and named(path) is DICOM:
+        return "a DICOM file without its preamble (pydicom writes one: save_as with enforce_file_format=True)"
     return f"{path.suffix.lower()} file" if path.suffix else "file without a suffix"
 
 
@@ -106,7 +111,7 @@ def open_file(path: Path, *, axes: str | None, pixel_limit: int) -> Reader:
         raise IsADirectoryError(21, "is a directory, expected a file")
     if found is None:
         known, words = ", ".join(f.kind for f in FORMATS), kind_in_words(file)
-        words = words if words.startswith(("a ", "an ")) else f"a {words}"
+        words = words if words.startswith(("a ", "an ", "the ")) else f"a {words}"
         raise ValueError(
             f"not a PNG, JPEG or TIFF file, whatever its name says, but {words}; convert it to one of {known}"
         )

@@ -242,7 +242,7 @@ class TiffReader:
             levels = np.moveaxis(levels, 0, -1)
         if levels.ndim != 3 or levels.shape[-1] != page.samplesperpixel:
             raise ValueError(f"a page has shape {levels.shape}, expected {page.samplesperpixel} samples a pixel")
-        if photometric == "MINISWHITE":
+        if photometric == "MINISWHITE" and not _is_truth(page):
             levels = _inverted(levels, self._depth, kind)
         if kind == "UINT" and self._depth in (1, 2, 4):
             levels = (levels * (255 // (2**self._depth - 1))).astype(np.uint8)
@@ -387,6 +387,11 @@ def _inverted(levels: Samples, depth: int, kind: str) -> Samples:
     if kind != "UINT":
         raise ValueError(f"the picture has 0 for white in {kind} samples, expected unsigned integers; invert it first")
     return np.concatenate([2**depth - 1 - levels[..., :1], levels[..., 1:]], axis=-1).astype(levels.dtype)
+
+
+def _is_truth(page: Any) -> bool:
+    """Whether a page holds truth values that tifffile has written, with 0 for white whatever they mean."""
+    return page.bitspersample == 1 and str(page.software).startswith("tifffile")
 
 
 def _unassociated(levels: Samples, top: float) -> Samples:

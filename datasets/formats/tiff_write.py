@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +130,34 @@ def _tags(container: Container, kept: Tags) -> dict[str, Any]:
     by_code = {code: content for code, _, content in kept.tags}
     options: dict[str, Any] = {"software": False, "resolution": kept.resolution, "resolutionunit": kept.unit}
     if _DESCRIPTION in by_code:
-        options["description"] = by_code[_DESCRIPTION].rstrip(b"\0")
+        options["description"] = _described(by_code[_DESCRIPTION].rstrip(b"\0"), container)
     others = [(c, t, _count(t, v), v, True) for c, t, v in kept.tags if c != _DESCRIPTION]
     options["extratags"] = others
     if kept.resolution is None or _changed_density(container, kept):
         options |= {"resolution": container.dpi, "resolutionunit": "INCH" if container.dpi else None}
     return options
+
+
+def _described(text: bytes, container: Container) -> bytes:
+    """A description; that of tifffile, which says the shape of the array, with the shape that is written.
+
+    Palettes have become colours, and pages that lay on their side stand upright.
+    """
+    try:
+        known = json.loads(text)
+        old = [int(n) for n in known["shape"] if n != 1]
+    except (KeyError, TypeError, ValueError):
+        return text
+    layout = container.native
+    planar = isinstance(layout, Layout) and layout.planar
+    size, samples = [container.height, container.width], [container.samples] if container.samples > 1 else []
+    page = samples + size if planar else size + samples
+    new = [n for n in page if n != 1]
+    if old[len(old) - len(new) :] == new:
+        return text
+    known |= {"shape": [*container.page_shape, *page]}
+    known.pop("axes", None)
+    return json.dumps(known).encode()
 
 
 def _changed_density(container: Container, kept: Tags) -> bool:
@@ -166,7 +189,8 @@ def _extra_tags(block: bytes | None) -> list[tuple[int, str, int, str, bool]]:
 TIFF = Format(
     kind="TIFF",
     suffixes=(".tif", ".tiff", ".btf"),
-    recognizes=lambda head, path: head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    # A DICOM file may begin with the header of a TIFF, so that both kinds of program open it.
+    recognizes=lambda head, path: head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") and head[128:132] != b"DICM",
     open=TiffReader,
     write=write_tiff,
     dtypes=("uint16", "uint8", "float32", "uint32", "int16", "int32", "int8", "float64", "float16"),
