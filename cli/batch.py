@@ -17,7 +17,7 @@ from icgn.cli.processes import default_jobs, share
 from icgn.cli.request import Batch, Request, Source
 from icgn.cli.screen import Steps, console, naming, quiet, reason, refuse, say
 from icgn.cli.single import restore_one
-from icgn.cli.stacks import copy_stack, is_stack, restore_stack
+from icgn.cli.stacks import copy_stack, is_narrow, is_stack, restore_stack
 from icgn.cli.tables import print_table
 from icgn.cli.volumes import restore_volume
 from icgn.datasets import Job, open_stack, prepare_folders
@@ -213,7 +213,7 @@ def _restore(batch: Batch, job: Job, alone: bool) -> None:
     """Restore one file, a picture or a stack."""
     if batch.source.pages is not None:
         with open_stack(job.source) as stack:
-            if is_stack(stack) and batch.request.sigma == 0:
+            if batch.request.sigma == 0 and (is_stack(stack) or is_narrow(stack)):
                 copy_stack(batch, job, stack, alone=alone)
                 return
             if batch.request.volume:

@@ -27,11 +27,18 @@ from icgn.solvers import Status
 # Kinds of file that do not name the axes of their arrays, and how many times longer both other axes than the last are
 # where it may count pages.
 _NAMELESS, _THIN = ("NumPy array", "NumPy archive", "HDF5", "Zarr"), 3
+# The largest filters of shipped models.
+_FILTER = 13
 
 
 def is_stack(stack: Stack) -> bool:
     """Whether a file is restored page by page: it has several, or channels that are no gray or colour picture."""
     return len(stack) > 1 or stack.container.channels not in (1, 3)
+
+
+def is_narrow(stack: Stack) -> bool:
+    """Whether pages may be smaller than the filters of a model, which matters not where nothing is to be removed."""
+    return min(stack.container.height, stack.container.width) < _FILTER
 
 
 def restore_stack(batch: Batch, job: Job, stack: Stack, task: PageTask, *, alone: bool) -> None:

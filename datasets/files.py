@@ -74,10 +74,13 @@ def plan(
     ------
     ValueError
         if two pictures would be written to the same file, if an input or a reference would be overwritten, if several
-        pictures have one output file, reference or figure, or if the output is no kind of picture.
+        pictures have one output file, reference or figure, if the output is no kind of picture, or for ``-``, a pipe.
     FileNotFoundError
         for a folder without pictures.
     """
+    for place in (*inputs, output):
+        if str(place) == "-" and not place.exists():
+            raise ValueError("-: pictures are neither read from a pipe nor written to one, expected the name of a file")
     found = [(f, root) for i in inputs for f, root in _found(i, suffixes, recursive)]
     sources = [f for f, _ in found]
     several = len(sources) > 1 or any(_is_plain_folder(i) for i in inputs)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from icgn.datasets import open_stack
+from icgn.datasets.formats import split_inner
 from icgn.pictures.placing import background, placed, words_of_edge, words_of_place
 
 # A kernel wider than this is a mistake of the unit, and would fill the memory.
@@ -181,7 +182,7 @@ def _floats(text: str, number: int) -> list[float]:
 
 
 def _load(path: Path) -> Kernel:
-    if not path.exists() and ":" not in path.name:
+    if not split_inner(path)[0].exists():
         raise ValueError(f"no such file, expected {_FORMS}")
     with open_stack(path) as stack:
         if len(stack) != 1:

@@ -59,6 +59,24 @@ def test_sigma_zero_keeps_samples_type_pages_and_metadata(tmp_path, model, kind)
     assert one.dtype.name == two.dtype.name and same(one, two) and kind.kept(source) == kind.kept(target)
 
 
+@pytest.mark.parametrize("shape", [(1, 24), (24, 1), (1, 1), (5, 7, 3)])
+def test_sigma_zero_copies_pictures_smaller_than_any_filter(tmp_path, shape):
+    numbers = np.random.default_rng(0).standard_normal(shape)
+    np.save(tmp_path / "in.npy", numbers)
+    result = denoised(tmp_path / "in.npy", tmp_path / "out.npy", "ridge-gray-small", "--sigma", 0)
+    assert result.exit_code == 0, result.output
+    assert np.array_equal(np.load(tmp_path / "out.npy"), numbers)
+
+
+def test_a_dash_is_no_file(tmp_path, model, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("in.npy", np.zeros((16, 16)))
+    for source, target in (("-", "out.npy"), ("in.npy", "-")):
+        result = denoised(source, target, model, "--sigma", 0)
+        assert result.exit_code == 2 and "expected the name of a file" in result.output
+    assert [p.name for p in tmp_path.iterdir()] == ["in.npy"]
+
+
 @st.composite
 def hurt(draw, path):
     """Damage a file, or a file of a folder: change, lose or add some of its bytes."""

@@ -148,3 +148,9 @@ def test_what_cannot_be_cut_is_refused_and_what_hurts_is_warned_about():
         task = Deblur(make_kernel(wide))
     (note,) = task.notes(task.pose(y))
     assert note.warning and "25 x 25 is cut to 23 x 23, leaving out 0.4 % of it" in note.text()
+
+
+@pytest.mark.parametrize("words", ["disk:3", "missing.h5:/psf", "missing.png"])
+def test_words_that_are_neither_a_kernel_nor_a_file_are_told_what_kernels_are(words):
+    with pytest.raises(ValueError, match="gaussian:STD"):
+        read_kernel(words)
