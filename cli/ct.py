@@ -23,7 +23,7 @@ def ct(
         Path,
         typer.Argument(
             metavar="SINOGRAM",
-            help="Views x cells: transmission counts (with --flat) or line integrals; .npy, .tif, HDF5 by path inside.",
+            help="Views x cells: transmission counts (with --flat) or line integrals; .npy, .tif, FILE.h5:/path.",
         ),
     ],
     output: Annotated[
@@ -58,6 +58,16 @@ def ct(
         float | None,
         typer.Option("--noise", metavar="LEVEL", help="Deviation of line integrals; default estimated."),
     ] = None,
+    gains: Annotated[
+        float | None,
+        typer.Option(
+            "--gains",
+            min=0.0,
+            metavar="PART",
+            help="By how much the gains of cells differ, which makes rings, 0.02 for 2 %; 0: not at all. Default found."
+            " The offsets of the cells are found with the slice.",
+        ),
+    ] = None,
     sigma: Strength = None,
     weight: Factor = 1.0,
     gap: SmallGap = 1e-3,
@@ -83,6 +93,7 @@ def ct(
         found = reconstruct_ct(
             measured,
             scanned,
+            gains=gains,
             regularizer=gray_regularizer(model, device),
             sigma=typed_sigma(sigma),
             weight=weight,
@@ -149,13 +160,14 @@ def _doubts(found: Slice) -> list[str]:
         cells = ", ".join(str(cell) for cell, _ in found.rings[:8])
         words.append(
             f"cells {cells} differ from what the others see in all views ({len(found.rings)} in all): rings; correct"
-            " the detector, or --flat for each cell"
+            " the detector, --flat for each cell, or let --gains be larger"
         )
     if found.axis is not None and abs(found.axis[0]) > max(_OFFSET, 5 * found.axis[1]):
         far, side = abs(found.axis[0]), ("after", "first") if found.axis[0] > 0 else ("before", "last")
+        extra = max(1, round(2 * far))
+        out = f"{side[1]} cell" if extra == 1 else f"{side[1]} {extra} cells"
         words.append(
-            f"the axis is seen {far:.2g} cells {side[0]} the middle of the detector; leave out the {side[1]}"
-            f" {max(1, round(2 * far))} cells of each view"
+            f"the axis is seen {far:.2g} cells {side[0]} the middle of the detector; leave out the {out} of each view"
         )
     if found.misfit > 1.5:
         words.append(_misfit_in_words(found))
@@ -186,8 +198,16 @@ def _lines(measured: Sinogram, scanned: Geometry, found: Slice) -> list[tuple[st
         ("sinogram", f"{views} views of {cells} cells, {kind}"),
         ("geometry", f"{scanned.beam} beam, {span:.4g} degrees; {pixels}, a circle of {side:.4g} mm"),
         ("data term", model),
+        ("cells", _offsets_in_words(found.offsets)),
         ("strength", strength_in_words(found.sigma, found.trials, found.errors)),
     ]
+
+
+def _offsets_in_words(offsets: Tensor) -> str:
+    if not bool(offsets.any()):
+        return "alike"
+    typical, most = 100 * float(offsets.abs().median()), 100 * float(offsets.abs().max())
+    return f"differ by {typical:.2g} % in the median and {most:.2g} % at most: subtracted, found with the slice"
 
 
 def _record(measured: Sinogram, scanned: Geometry, found: Slice) -> dict[str, object]:
@@ -208,5 +228,6 @@ def _record(measured: Sinogram, scanned: Geometry, found: Slice) -> dict[str, ob
         "unexplained": found.unexplained,
         "axis": None if found.axis is None else found.axis[0],
         "rings": [cell for cell, _ in found.rings],
+        "offsets": [float(f"{v:.4g}") for v in found.offsets.tolist()],
         **strength_for_machines(found.sigma, found.trials, found.errors),
     }

@@ -9,13 +9,14 @@ import torch
 
 from icgn.regularizers import ConvexRegularizer
 
-# Arguments of the library that options give, at the beginning of its messages.
-_ARGUMENT = re.compile(r"^(kernel|mask|physics|noise|sigma|weight|border|maps|angles)\b")
+# Arguments of the library that options give, at the beginning of its messages; some options have shorter names.
+_ARGUMENT = re.compile(r"^(kernel|mask|physics|noise|sigma|weight|border|maps|angles|unattenuated)\b")
+_SHORT = {"unattenuated": "flat"}
 
 
 def as_option(message: str) -> str:
     """A message of the library about an argument as one about the option of that name."""
-    return _ARGUMENT.sub(r"--\1", message)
+    return _ARGUMENT.sub(lambda found: f"--{_SHORT.get(found[1], found[1])}", message)
 
 
 def check_level(option: str, value: float | None, zero: bool) -> float | None:

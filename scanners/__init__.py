@@ -1,6 +1,7 @@
 """Measurements of scanners, from the file to a certified picture: MRI with coils, CT."""
 
 from icgn.scanners.axis import axis_offset
+from icgn.scanners.cells import cell_gains
 from icgn.scanners.coils import CoilNoise, coil_maps, coil_noise
 from icgn.scanners.ct import RayData, Slice, held_views, prepare_rays, reconstruct_ct
 from icgn.scanners.geometry import Geometry, parse_angles, read_geometry
@@ -27,6 +28,7 @@ __all__ = [
     "Trajectory",
     "Trial",
     "axis_offset",
+    "cell_gains",
     "checked_noise",
     "coil_maps",
     "coil_noise",

@@ -6,7 +6,8 @@ r"""CT in its units: from counts or line integrals to a certified slice in 1/cm.
 
 A the integrals of x along the rays. Of line integrals :math:`\ell` is their noise. Of counts the sum is the quadratic
 approximation of the likelihood around the integrals of a first solution, with the expected counts as weights
-(:mod:`icgn.scanners.sinogram`); what is proved is proved for that approximation.
+(:mod:`icgn.scanners.sinogram`); what is proved is proved for that approximation. Where the gains of the cells differ,
+their offsets are unknowns of the same problem (:mod:`icgn.scanners.cells`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from icgn.functionals.intensities import least_squares
 from icgn.functionals.noise import White
 from icgn.regularizers import ConvexRegularizer
 from icgn.scanners.axis import axis_offset
+from icgn.scanners.cells import CellOffsets, FreeCells, cell_gains
 from icgn.scanners.geometry import Geometry
 from icgn.scanners.held_out import PART, Trial
 from icgn.scanners.rays import RayMatrix
@@ -56,6 +58,8 @@ class RayData:
         the attenuation that is white to the regularizer, times :attr:`unit`.
     rough : Tensor
         ten conjugate gradients without a regularizer, (1, 1, W, W).
+    gains : Tensor or None
+        deviations of the offsets of the cells, float64 (N,); None for a detector without any.
     """
 
     geometry: Geometry
@@ -64,6 +68,7 @@ class RayData:
     factor: Tensor
     width: float
     rough: Tensor
+    gains: Tensor | None = None
     signed: ClassVar[bool] = False
 
     @property
@@ -82,17 +87,38 @@ class RayData:
         return float((self.factor[0, 0, :, 0] / self.geometry.slant)[0]) / (_CM * self.geometry.pixel_spacing)
 
     def posed(self, device: torch.device) -> tuple[Tensor, Any, White]:
-        """Measured sums, operator and noise, in float64 on a device."""
-        return self.y.to(device), self.physics.to(device), White(self.levels.to(device))
+        """Measured sums, operator and noise, in float64 on a device; offsets of cells are minimized over."""
+        y, physics, noise = self.y.to(device), self.physics.to(device), White(self.levels.to(device))
+        if self.gains is None:
+            return y, physics, noise
+        free = FreeCells(physics, self._cells(slice(None))).to(device)
+        return rounded(free.cells.apply(y.transpose(-2, -1)), _STEP).transpose(-2, -1), free, noise
 
     def residual(self, x: Tensor) -> Tensor:
-        """Measured less explained, over its noise, (V, N)."""
+        """Measured less explained, over its noise, (V, N); offsets of cells are left in it."""
         found = (self.y - self.physics.A(x.to(self.y))) / self.levels
         return found[0, 0].T
 
+    def explained(self, x: Tensor, views: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The residual less the offsets of cells, over its noise, (V, N), and the offsets as line integrals (N,).
+
+        They are the most likely ones given the slice and some of the views, bool (V,); default all.
+        """
+        residual = self.residual(x)
+        if self.gains is None:
+            return residual, residual.new_zeros(residual.shape[1])
+        chosen = slice(None) if views is None else views
+        levels = self.levels[0, 0].T
+        offsets = self._cells(chosen).offsets((residual * levels)[chosen])
+        return residual - offsets / levels, offsets * self.factor[0, 0, :, 0]
+
+    def _cells(self, views: Tensor | slice) -> CellOffsets:
+        assert self.gains is not None
+        return CellOffsets.of(self.levels[0, 0].T[views], rounded(self.gains / self.factor[0, 0, :, 0], _STEP))
+
     def error(self, x: Tensor, views: Tensor) -> float:
-        """Root mean square over some views, bool (V,), of the residual over its noise."""
-        return float(self.residual(x)[views].square().mean().sqrt())
+        """Root mean square over some views, bool (V,), of the residual over its noise, given the others' offsets."""
+        return float(self.explained(x, ~views)[0][views].square().mean().sqrt())
 
     def without(self, views: Tensor) -> RayData:
         """The data without some views, which get so much noise that they weigh nothing."""
@@ -127,6 +153,8 @@ class Slice:
         which data term it is.
     rings : list of (int, float)
         cells of the detector that differ from what all views explain (:func:`icgn.scanners.sinogram.rings`).
+    offsets : Tensor
+        what was found of each cell and subtracted from its line integrals, float64 (N,); 0 for a detector without.
     misfit : float
         root mean square of the residual over its noise; 1 if noise is all that is left.
     unexplained : float
@@ -144,6 +172,7 @@ class Slice:
     errors: dict[str, float]
     noise: str
     rings: list[tuple[int, float]]
+    offsets: Tensor
     misfit: float
     unexplained: float
     axis: tuple[float, float] | None
@@ -154,7 +183,7 @@ class Slice:
         return float(self.solution.certificate.relative_gap[0])
 
 
-def prepare_rays(sinogram: Sinogram, geometry: Geometry) -> RayData:
+def prepare_rays(sinogram: Sinogram, geometry: Geometry, *, gains: float | Tensor | None = 0.0) -> RayData:
     """Find the operator, a rough picture and the range.
 
     Parameters
@@ -163,19 +192,22 @@ def prepare_rays(sinogram: Sinogram, geometry: Geometry) -> RayData:
         the measurement.
     geometry : Geometry
         with as many views and cells.
+    gains : float or Tensor, optional
+        deviation of the logarithms of the gains of cells, one or (N,); None: found (:func:`icgn.scanners.cell_gains`).
 
     Raises
     ------
     ValueError
-        for another shape, and a sinogram of nothing.
+        for another shape, a sinogram of nothing, and gains that are negative.
     """
     expected = (len(geometry.angles), geometry.cells)
     if tuple(sinogram.integrals.shape) != expected:
         raise ValueError(f"sinogram: got shape {tuple(sinogram.integrals.shape)}, expected {expected}: views, cells")
     physics = RayMatrix.of(geometry.physics())
     factor = (sinogram.levels.median() * geometry.slant).reshape(1, 1, -1, 1)
-    data = RayData(geometry, physics, sinogram, factor, 1.0, factor)
-    rough = least_squares(data.y, physics).clamp_min(0)
+    data = RayData(geometry, physics, sinogram, factor, 1.0, factor, _gains(gains, sinogram))
+    y, free, _ = data.posed(factor.device)
+    rough = least_squares(y, free).clamp_min(0)
     inside = rough[0, 0][geometry.circle]
     width = float(inside.kthvalue(max(1, round((1 - _BRIGHT) * inside.numel()))).values)
     if not width > 0:
@@ -183,10 +215,24 @@ def prepare_rays(sinogram: Sinogram, geometry: Geometry) -> RayData:
     return replace(data, width=width, rough=rough)
 
 
+def _gains(given: float | Tensor | None, sinogram: Sinogram) -> Tensor | None:
+    """Deviations of the offsets of all cells; None for none."""
+    if given is None:
+        given = cell_gains(sinogram.integrals, sinogram.levels)
+    cells = sinogram.integrals.shape[1]
+    found = torch.as_tensor(given, dtype=torch.float64)
+    if tuple(found.shape) not in ((), (cells,)) or not bool(((found >= 0) & torch.isfinite(found)).all()):
+        raise ValueError(
+            f"gains: got shape {tuple(found.shape)} from {float(found.min()):.3g}, expected one number >= 0, or {cells}"
+        )
+    return found.expand(cells) if bool((found > 0).any()) else None
+
+
 def reconstruct_ct(
     sinogram: Sinogram,
     geometry: Geometry,
     *,
+    gains: float | Tensor | None = None,
     regularizer: ConvexRegularizer | None = None,
     sigma: float | None = None,
     weight: float = 1.0,
@@ -202,6 +248,9 @@ def reconstruct_ct(
         counts or line integrals.
     geometry : Geometry
         of the scan.
+    gains : float or Tensor, optional
+        deviation of the logarithms of the gains of cells, which make rings, one or (N,); 0: they are equal. Default
+        found in the sinogram (:func:`icgn.scanners.cell_gains`).
     regularizer : ConvexRegularizer, optional
         R, of gray pictures; default the shipped model.
     sigma : float, optional
@@ -227,7 +276,7 @@ def reconstruct_ct(
         as :func:`prepare_rays`, for a sigma that is no part of the range, and for fewer than ten views without one.
     """
     check_strength(sigma)
-    data, regularizer = prepare_rays(sinogram, geometry), default_gray(regularizer)
+    data, regularizer = prepare_rays(sinogram, geometry, gains=gains), default_gray(regularizer)
     start, unit = data.rough, data.unit
     common: dict[str, Any] = {"weight": weight, "callback": callback}
     if sinogram.counts is not None:
@@ -238,20 +287,20 @@ def reconstruct_ct(
     if sigma is None:
         held = held_views(len(geometry.angles))
         sigma, trials, start = choose_sigma(data, held, regularizer, start, **common)
-        plain = prepare_rays(sinogram.of_views(~held), geometry.of_views(~held))
+        plain = prepare_rays(sinogram.of_views(~held), geometry.of_views(~held), gains=data.gains)
         rough = plain.rough * (plain.unit / unit)
         errors = {"least squares": data.error(rough, held), "this": min(t.error for t in trials)}
     solution = solve_prepared(data, regularizer, sigma, start=start, gap_tol=gap_tol, max_iter=max_iter, **common)
     x = solution.x.detach().cpu()
-    residual = data.residual(x)
     shown = torch.where(geometry.circle, unit * x[0, 0], 0.0).float()
+    found = rings(data.residual(x), torch.ones_like(sinogram.levels))
+    residual, offsets = data.explained(x)
     misfit = float(residual.square().mean().sqrt())
-    found = rings(residual, torch.ones_like(residual))
     words, integrals = data.sinogram.words, data.sinogram.integrals
     unexplained = float((residual * data.sinogram.levels).square().mean().sqrt() / integrals.square().mean().sqrt())
     axis = axis_offset(sinogram, geometry)
     width = unit * data.width
-    return Slice(shown, solution, sigma, width, tuple(trials), errors, words, found, misfit, unexplained, axis)
+    return Slice(shown, solution, sigma, width, tuple(trials), errors, words, found, offsets, misfit, unexplained, axis)
 
 
 def held_views(views: int, seed: int = 0) -> Tensor:

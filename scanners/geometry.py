@@ -202,14 +202,16 @@ def parse_angles(text: str, views: int) -> Tensor:
     Raises
     ------
     ValueError
-        for anything else, or another number of angles.
+        for anything else, another number of angles, and angles that look like radians or were converted twice.
     """
     parts = text.split(",")
     try:
         first, last = (float(p) for p in parts)
+        found = first + (last - first) * torch.arange(views, dtype=torch.float64) / views
     except ValueError:
-        return _angles_of_file(Path(text), views)
-    return first + (last - first) * torch.arange(views, dtype=torch.float64) / views
+        found = _angles_of_file(Path(text), views)
+    _check_angles(found)
+    return found
 
 
 def _angles_of_file(path: Path, views: int) -> Tensor:

@@ -21,6 +21,8 @@ from torch import Tensor
 
 # Fewer counts than this have no logarithm that is worth its weight.
 _FEWEST = 0.5
+# Photons of a ray without an object are at least so many; fewer were scaled, or are parts that were transmitted.
+_OPEN = 10
 # View sums of a scan differ little, sums over views a lot; both as relative deviations.
 _EVEN, _UNEVEN = 0.1, 0.25
 
@@ -63,8 +65,8 @@ class Sinogram:
         Raises
         ------
         ValueError
-            for another shape, negative counts, NaN, cells that counted nothing in any view, counts that are all larger
-            than those without an object, and a sinogram that looks transposed.
+            for another shape, negative counts, NaN, cells that counted nothing in any view and views without counts,
+            counts that were scaled, or are larger than those without an object, and a sinogram that looks transposed.
         """
         counts = _checked(counts, "counts")
         if bool((counts < 0).any()):
@@ -81,6 +83,13 @@ class Sinogram:
                 f"unattenuated: got shape {tuple(open_.shape)}, expected one number, {cells} of cells, or"
                 f" {tuple(counts.shape)}"
             )
+        most, median = float(open_.median()), float(counts.median())
+        if most < _OPEN or median < _FEWEST:
+            raise ValueError(
+                f"unattenuated: got {most:.3g} counts without an object and {median:.3g} in the median with it,"
+                f" expected photons, at least {_OPEN}, not scaled; of transmitted parts T give line integrals -log(T)"
+            )
+        _check_views(counts, "counted nothing")
         dead = torch.nonzero(~(counts > 0).any(0)).flatten().tolist()
         if dead:
             raise ValueError(
@@ -111,9 +120,16 @@ class Sinogram:
         Raises
         ------
         ValueError
-            for another shape, NaN, noise that is not positive, and a sinogram that looks transposed.
+            for another shape, NaN, noise that is not positive, views of zeros, integrals that are negative in the mean,
+            and a sinogram that looks transposed.
         """
         integrals = _checked(integrals, "line integrals")
+        _check_views(integrals, "is 0")
+        if float(integrals.mean()) < 0:
+            raise ValueError(
+                f"sinogram: got line integrals of {float(integrals.mean()):.3g} in the mean, expected attenuation,"
+                " above 0: log(unattenuated / transmitted); change their sign"
+            )
         levels = torch.as_tensor(noise, dtype=torch.float64)
         if not bool((levels > 0).all()) or not bool(torch.isfinite(levels).all()):
             raise ValueError(
@@ -173,6 +189,15 @@ def _checked(values: Tensor, what: str) -> Tensor:
     if bad:
         raise ValueError(f"sinogram: got {bad} NaN or infinite {what} of {values.numel()}, expected finite ones")
     return values
+
+
+def _check_views(values: Tensor, what: str) -> None:
+    empty = torch.nonzero(~(values != 0).any(1)).flatten().tolist()
+    if empty and len(empty) < len(values):
+        raise ValueError(
+            f"sinogram: view {empty[0]} {what} in any cell, expected views that were measured ({len(empty)} views);"
+            " leave them out, and their angles"
+        )
 
 
 def _check_turned(integrals: Tensor) -> None:

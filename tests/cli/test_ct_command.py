@@ -59,9 +59,15 @@ def test_line_integrals_have_their_noise_estimated_or_given(run, files):
     ("name", "options", "words"),
     [
         ("counts.tif", (), "--flat: got none"),
-        ("counts.tif", ("--flat", "9"), "times those without an object"),
+        ("counts.tif", ("--flat", "90"), "times those without an object"),
+        ("counts.tif", ("--flat", "0"), "--flat: got counts that are not positive"),
+        ("counts.tif", ("--flat", "0.01"), "--flat: got 0.01 counts without an object"),
         ("counts.tif", ("--flat", "20000", "--noise", "0.1"), "--noise: got a level beside --flat"),
-        ("integrals.npy", ("--angles", "0,3.14159"), "look like radians"),
+        (
+            "integrals.npy",
+            ("--angles", "0,3.14159"),
+            "error: --angles: got 20 views within 2.98 degrees, expected degrees; these look like radians",
+        ),
         ("integrals.npy", ("--angles", "all"), "--angles: got 'all'"),
         ("integrals.npy", ("--geometry", "none.toml"), "none.toml: there is no such file"),
         ("integrals.npy", ("--noise", "-1"), "--noise: got a level that is not positive"),
@@ -77,8 +83,11 @@ def test_a_cell_that_counts_too_little_is_told(run, files):
     counts = tifffile.imread(files / "counts.tif").astype(float)
     counts[:, 6] *= 0.6
     np.save(files / "ring.npy", counts)
-    result = run(*typed(files, "ring.npy", "--flat", 20000, "--sigma", 60, "--gap", 0.1))
+    result = run(*typed(files, "ring.npy", "--flat", 20000, "--sigma", 60, "--gap", 0.1, "--gains", 0))
     assert result.exit_code == 0 and "rings" in result.output and "cells 6" in " ".join(result.output.split())
+    assert "cells alike" in " ".join(result.output.split())
+    result = run(*typed(files, "ring.npy", "--flat", 20000, "--sigma", 60, "--gap", 0.1, "--gains", 0.5))
+    assert result.exit_code == 0 and "cells differ by" in " ".join(result.output.split())
 
 
 def test_an_axis_that_is_not_in_the_middle_is_told(run, files):

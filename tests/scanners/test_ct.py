@@ -1,5 +1,6 @@
 """CT: counts, geometry in millimetres, certificates, and data that cannot be meant."""
 
+import copy
 import json
 import math
 
@@ -14,6 +15,7 @@ from icgn.scanners import (
     RayMatrix,
     Sinogram,
     axis_offset,
+    cell_gains,
     parse_angles,
     prepare_rays,
     read_geometry,
@@ -21,6 +23,7 @@ from icgn.scanners import (
     rings,
     solve_prepared,
 )
+from icgn.scanners.cells import CellOffsets, FreeCells
 from icgn.solvers import Problem, solve
 
 SIDE, VIEWS, SPACING = 32, 24, 2.0
@@ -171,6 +174,37 @@ def test_the_gap_is_at_least_the_true_one(counts, parallel, reg):
     assert 0 <= true <= float(rough.certificate.objective_gap[0]) * (1 + 1e-6)
 
 
+def test_minimizing_over_the_offsets_of_cells_leaves_a_quadratic_of_the_slice(integrals, parallel):
+    generator = torch.Generator().manual_seed(0)
+    levels = 0.02 + 0.01 * torch.rand(VIEWS, SIDE, dtype=torch.float64, generator=generator)
+    gains = 0.03 * torch.rand(SIDE, dtype=torch.float64, generator=generator)
+    residual = torch.randn(VIEWS, SIDE, dtype=torch.float64, generator=generator)
+    cells = CellOffsets.of(levels, gains)
+    c = cells.offsets(residual)
+    joint = ((residual - c) / levels).square().sum() + (c / gains).square().sum()
+    assert torch.allclose((cells.apply(residual) / levels).square().sum(), joint, rtol=1e-12)
+    # c is where the gradient of the joint objective vanishes.
+    assert torch.allclose(((c - residual) / levels.square()).sum(0) + c / gains.square(), torch.zeros(SIDE).double())
+    physics = FreeCells(RayMatrix.of(parallel.physics()), cells)
+    x = torch.randn(1, 1, SIDE, SIDE, dtype=torch.float64, generator=generator)
+    y = torch.randn(1, 1, SIDE, VIEWS, dtype=torch.float64, generator=generator)
+    assert float((physics.A(x) * y).sum()) == pytest.approx(float((x * physics.A_adjoint(y)).sum()), rel=1e-12)
+
+
+def test_gains_of_cells_are_found_and_leave_no_rings(counts, parallel, truth, reg):
+    drawn = torch.randn(SIDE, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    made = Sinogram.of_counts((counts * (0.05 * drawn).exp()).round(), 2e4)
+    assert cell_gains(made.integrals, made.levels) == pytest.approx(0.05, rel=0.4)
+    weak = copy.deepcopy(reg)
+    weak.log_lambda -= 2.0
+    found, ringed = (reconstruct_ct(made, parallel, regularizer=weak, gains=g, sigma=0.02) for g in (None, 0.0))
+    error, without = (float(((f.x - truth) * parallel.circle).square().mean().sqrt()) for f in (found, ringed))
+    assert error < 0.7 * without and found.solution.converged
+    assert bool(found.offsets.all()) and not bool(ringed.offsets.any())
+    with pytest.raises(ValueError, match=r"gains: .*expected one number >= 0, or 32"):
+        reconstruct_ct(made, parallel, regularizer=reg, gains=-0.1, sigma=0.05)
+
+
 def test_cells_that_differ_in_all_views_are_told(integrals):
     noise = 0.02 * torch.randn(VIEWS, SIDE, generator=torch.Generator().manual_seed(0))
     noise[:, 11] += 0.1
@@ -265,6 +299,18 @@ def dead(counts):
     counts[:, 5] = 0
 
 
+def empty(counts):
+    counts[7] = 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [(lambda p: -p, "change their sign"), (lambda p: changed(p, empty), "view 7 is 0 in any cell")]
+)
+def test_line_integrals_that_cannot_be_meant_are_refused(integrals, change, words):
+    with pytest.raises(ValueError, match=words):
+        Sinogram.of_integrals(change(integrals), 0.02)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -274,6 +320,8 @@ def dead(counts):
         (lambda c: c.T, "transposed"),
         (lambda c: 10 * c, "times those without an object"),
         (lambda c: c[0], r"expected \(views, cells\)"),
+        (lambda c: 1e-6 * c, "expected photons, at least 10, not scaled"),
+        (lambda c: changed(c, empty), "view 7 counted nothing in any cell"),
     ],
 )
 def test_counts_that_cannot_be_meant_are_refused(counts, change, words):
